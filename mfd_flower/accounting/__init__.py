@@ -1,0 +1,1 @@
+"""What a run costs: bytes that were counted, seconds, joules, FLOPs and memory that follow."""

@@ -1,0 +1,40 @@
+"""Count the bytes of a message as Flower serialises it.
+
+Flower 1.41 sends a `RecordDict` as a tree of objects, each deflated to bytes once: the dict, its
+records, their arrays, the arrays' chunks. `wire` is the sum of those. `payload` is the array
+data inside, without the headers around it. What the transport adds is left out, see
+``docs/accounting.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import RecordDict
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of one message: array data, and everything as serialised."""
+
+    payload: int
+    wire: int
+
+
+def measure(content: RecordDict) -> Size:
+    """Serialise `content` the way Flower does and count."""
+    payload = sum(
+        math.prod(array.shape) * np.dtype(array.dtype).itemsize
+        for record in content.array_records.values()
+        for array in record.values()
+    )
+    # Flower stores an object once however often a message refers to it; so does this dict.
+    with no_object_id_recompute():
+        wire = sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
+    return Size(payload, wire)

@@ -1,0 +1,80 @@
+"""Flower's ClientApp of this package: looks the handler up in the strategy that the run names."""
+
+from __future__ import annotations
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from mfd_flower.node import CostReport, Node, current_report
+from mfd_flower.runtime.metered_grid import REPORT
+from mfd_flower.runtime.roll_call import ROLL_CALL
+from mfd_flower.strategy import client_actions, find_strategy
+
+
+def train(message: Message, context: Context) -> Message:
+    """Do one local update of the arrays in the message, as Flower's own strategies expect it."""
+    node = Node.of(context)
+    arrays = next(iter(message.content.array_records.values()))
+    settings = next(iter(message.content.config_records.values()), ConfigRecord())
+    proximal_mu = settings.get("proximal-mu")
+    tensors, result = node.fit(
+        arrays.to_torch_state_dict(),
+        step=int(settings.get("server-round", 0)),  # type: ignore[arg-type]
+        proximal_mu=None if proximal_mu is None else float(proximal_mu),  # type: ignore[arg-type]
+    )
+    metrics = MetricRecord({"num-examples": len(node.samples), "train-loss": result.loss})
+    content = RecordDict({"arrays": ArrayRecord(tensors), "metrics": metrics})
+    return Message(content, reply_to=message)
+
+
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the arrays in the message on the node's own shard."""
+    node = Node.of(context)
+    arrays = next(iter(message.content.array_records.values()))
+    found = node.evaluate(arrays.to_torch_state_dict())
+    metrics = MetricRecord(
+        {
+            "num-examples": len(node.samples),
+            "accuracy": found.accuracy,
+            "loss": found.loss,
+            "macro-f1": found.macro_f1,
+        }
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def address(message: Message, context: Context) -> Message:
+    """Answer the roll call."""
+    node = ConfigRecord({"index": int(context.node_config["partition-id"])})
+    return Message(RecordDict({"node": node}), reply_to=message)
+
+
+DEFAULT_ACTIONS = {"train": train, "evaluate": evaluate, ROLL_CALL: address}
+
+
+class StrategyClientApp(ClientApp):
+    """Run the client half of whatever strategy the run config names."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Handle a message, and report what its fits cost to the experimenter."""
+        kind = message.metadata.message_type
+        handler = DEFAULT_ACTIONS.get(kind)
+        if kind != ROLL_CALL:
+            strategy = find_strategy(Node.of(context).run.strategy.name)
+            handler = client_actions(strategy).get(kind, handler)
+        if handler is None:
+            raise ValueError(f"message type {kind!r}: no handler in the strategy or the defaults")
+        report = CostReport()
+        token = current_report.set(report)
+        try:
+            reply = handler(message, context)
+        finally:
+            current_report.reset(token)
+        if report.fits and reply.has_content():
+            reply.content[REPORT] = ConfigRecord(
+                {"fits": report.fits, "flops": report.flops, "peak-bytes": report.peak_bytes}
+            )
+        return reply
+
+
+app = StrategyClientApp()

@@ -1,0 +1,15 @@
+"""Image sets that need no download, their partitions over nodes, and who holds which labels."""
+
+from mfd_flower.data.federation import Federation, Samples, load_federation
+from mfd_flower.data.partitions import label_counts, partition_indices
+from mfd_flower.data.sets import ImageSet, load_set
+
+__all__ = [
+    "Federation",
+    "ImageSet",
+    "Samples",
+    "label_counts",
+    "load_federation",
+    "load_set",
+    "partition_indices",
+]

@@ -1,0 +1,134 @@
+"""Vision transformers from timm, loaded once a process and shared read-only.
+
+`fm-tiny` is the package's own small foundation model (`experiments/pretrain_fm_tiny.py`); any timm
+VisionTransformer takes its place by `hub:<timm name>` or `file:<safetensors>`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+
+from mfd_flower.config import ConfigError, ModelConfig
+
+FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
+
+
+def new_fm_tiny() -> VisionTransformer:
+    """Return fm-tiny without its weights: 28 px grey images, 16 patches, 6 blocks of width 96."""
+    return VisionTransformer(
+        img_size=28,
+        patch_size=7,
+        in_chans=1,
+        embed_dim=96,
+        depth=6,
+        num_heads=3,
+        num_classes=0,
+    )
+
+
+def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
+    """Return the frozen backbone that `config` names, in eval mode; one object a process.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        `backbone` and, where the weights do not tell it, `arch`.
+    seed : int
+        Draws the weights of ``random``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model, or its weights are missing, broken, or of another shape.
+    """
+    return _load(config.backbone, config.arch, seed if config.backbone == "random" else 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(backbone: str, arch: str, seed: int) -> VisionTransformer:
+    kind, _, name = backbone.partition(":")
+    if backbone == "fm-tiny":
+        model = new_fm_tiny()
+        _load_weights(model, _packaged_weights(), backbone)
+    elif backbone == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _new(arch)
+    elif kind == "file" and name:
+        model = _new(arch)
+        _load_weights(model, Path(name), backbone)
+    elif kind == "hub" and name:
+        model = _from_hub(name)
+    else:
+        accepted = "accepted: fm-tiny, random, file:<safetensors>, hub:<timm name>"
+        raise ConfigError("model.backbone", backbone, accepted)
+    return model.requires_grad_(False).eval()
+
+
+def _new(arch: str) -> VisionTransformer:
+    if arch == "fm-tiny":
+        return new_fm_tiny()
+    if not timm.is_model(arch):
+        raise ConfigError("model.arch", arch, "accepted: fm-tiny or a name from timm.list_models()")
+    return _vision_transformer(timm.create_model(arch, num_classes=0), "model.arch", arch)
+
+
+def _from_hub(name: str) -> VisionTransformer:
+    if not timm.is_model(name):
+        raise ConfigError("model.backbone", f"hub:{name}", "no timm model of this name")
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise ConfigError(
+            "model.backbone",
+            f"hub:{name}",
+            f"its weights are not to be had ({type(error).__name__}); they need a network"
+            " connection to the hub, or model.backbone = file:<safetensors>",
+        ) from error
+    return _vision_transformer(model, "model.backbone", f"hub:{name}")
+
+
+def _vision_transformer(model: object, field: str, value: str) -> VisionTransformer:
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(field, value, "not a timm VisionTransformer")
+    return model
+
+
+def _packaged_weights() -> Path:
+    # Flower's app bundle carries code only, and its copy of this package comes first on sys.path:
+    # the weights may lie beside a later copy.
+    for entry in sys.path:
+        path = Path(entry or ".") / FM_TINY_FILE
+        if path.is_file():
+            return path
+    raise ConfigError(
+        "model.backbone",
+        "fm-tiny",
+        f"{FM_TINY_FILE} is nowhere on sys.path; `pip install` this package where the node runs",
+    )
+
+
+def _load_weights(model: VisionTransformer, path: Path, value: str) -> None:
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("model.backbone", value, f"not a safetensors file ({reason})") from error
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in own.items():
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != shape:
+            raise ConfigError(
+                "model.backbone", value, f"needs {name} of shape {shape}, the file has {found}"
+            )
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(weights[name])

@@ -1,0 +1,272 @@
+"""Local training and evaluation: a LightningModule under a quiet Lightning Trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from mfd_flower.accounting.costs import StepCost, measure_step
+from mfd_flower.config import TrainConfig
+from mfd_flower.data.federation import Samples
+from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.tunables import get_tunables, named_tunables
+
+EVALUATION_BATCH = 250
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What one local update did.
+
+    Attributes
+    ----------
+    loss : float
+        Mean training loss over the last epoch.
+    samples : int
+        Samples processed, epochs counted.
+    flops : float
+        Floating point operations of all steps.
+    peak_bytes : int
+        Memory of the model, its optimiser and one step's saved tensors.
+    optimizer_state : dict of str to Tensor
+        ``<tunable>:<slot>``, for a strategy that lets it travel.
+    """
+
+    loss: float
+    samples: int
+    flops: float
+    peak_bytes: int
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality on a set: micro accuracy, mean cross-entropy, macro F1."""
+
+    accuracy: float
+    loss: float
+    macro_f1: float
+
+
+class Batches:
+    """Iterate over a shard in batches, in an order that only `generator` decides.
+
+    The tensors lie in memory already: a DataLoader would collate them again sample by sample.
+    """
+
+    def __init__(
+        self, samples: Samples, batch_size: int, generator: torch.Generator | None = None
+    ) -> None:
+        self.samples = samples
+        self.batch_size = batch_size or len(samples)
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, labels = self.samples.inputs, self.samples.labels
+        if self.generator is not None:
+            order = torch.randperm(len(labels), generator=self.generator)
+            for pick in order.split(self.batch_size):
+                yield inputs[pick], labels[pick]
+        else:
+            yield from zip(
+                inputs.split(self.batch_size), labels.split(self.batch_size), strict=True
+            )
+
+
+class PromptLearner(lightning.LightningModule):
+    """Train the tunables of a `PromptedViT` by cross-entropy.
+
+    Parameters
+    ----------
+    model : PromptedViT
+        Its tunables are trained in place.
+    config : TrainConfig
+        Optimiser, schedule, loss terms.
+    stage : str
+        What the batches hold, see `PromptedViT.frozen_stage`.
+    log_prior : Tensor, optional
+        Log of the local label shares ``(num_classes,)``. Scaled by ``config.logit_adjustment`` it
+        is added to the logits in training, so that a model is not paid for repeating the local
+        label mix (Menon et al. 2021, equation 10, arXiv 2007.07314).
+    optimizer_state : mapping, optional
+        Where the optimiser starts from.
+    """
+
+    def __init__(
+        self,
+        model: PromptedViT,
+        config: TrainConfig,
+        stage: str = "images",
+        log_prior: Tensor | None = None,
+        optimizer_state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.stage = stage
+        self.log_prior = log_prior
+        self.optimizer_state = optimizer_state or {}
+        self.anchor = get_tunables(model) if config.proximal_mu else {}
+        self.epoch_loss = 0.0
+        self.accuracy = MulticlassAccuracy(model.head.out_features, average="micro")
+        self.macro_f1 = MulticlassF1Score(model.head.out_features, average="macro")
+        self.test_loss = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits ``(batch, num_classes)``."""
+        return self.model.forward_from(self.stage, inputs)
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss of a batch, a scalar."""
+        logits = self(inputs)
+        if self.log_prior is not None:
+            logits = logits + self.config.logit_adjustment * self.log_prior
+        loss = F.cross_entropy(logits, labels)
+        if self.anchor:
+            gap = sum((p - self.anchor[n]).square().sum() for n, p in named_tunables(self.model))
+            loss = loss + 0.5 * self.config.proximal_mu * gap
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One step of local training."""
+        loss = self.loss(*batch)
+        self.epoch_loss += float(loss.detach()) * len(batch[1])
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Count the loss of this epoch only."""
+        self.epoch_loss = 0.0
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to the metrics."""
+        inputs, labels = batch
+        logits = self(inputs)
+        self.accuracy.update(logits, labels)
+        self.macro_f1.update(logits, labels)
+        self.test_loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW or SGD over the tunables, with a cosine over all steps if asked for."""
+        config, named = self.config, dict(named_tunables(self.model))
+        optimizer: torch.optim.Optimizer
+        if config.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(
+                named.values(), lr=config.lr, weight_decay=config.weight_decay
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                named.values(),
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+        for key, value in self.optimizer_state.items():
+            name, _, slot = key.rpartition(":")
+            optimizer.state[named[name]][slot] = value.clone()
+        if config.lr_schedule == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+def fit(
+    model: PromptedViT,
+    samples: Samples,
+    config: TrainConfig,
+    *,
+    seed: int,
+    stage: str = "images",
+    log_prior: Tensor | None = None,
+    optimizer_state: Mapping[str, Tensor] | None = None,
+) -> FitResult:
+    """Train `model`'s tunables in place on one shard.
+
+    Parameters
+    ----------
+    model : PromptedViT
+        Holds the arriving tunables; afterwards the trained ones.
+    samples : Samples
+        The shard, its inputs at `stage`.
+    config : TrainConfig
+        `local_epochs`, `batch_size` and the rest.
+    seed : int
+        Decides the order of the samples and the dropout, nothing else does.
+    stage, log_prior, optimizer_state
+        See `PromptLearner`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.dropout_generator = generator
+    learner = PromptLearner(model, config, stage, log_prior, optimizer_state)
+    batches = Batches(samples, config.batch_size, generator if config.shuffle else None)
+    cost = _step_cost(learner, samples, batches.batch_size)
+    trainer = _quiet_trainer(config, max_epochs=config.local_epochs)
+    model.train()
+    trainer.fit(learner, batches)
+    optimizer = trainer.optimizers[0]
+    carried = {
+        f"{name}:{slot}": value.detach().clone()
+        for name, parameter in named_tunables(model)
+        for slot, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+    seen = len(samples) * config.local_epochs
+    share = seen / min(batches.batch_size, len(samples))
+    return FitResult(
+        learner.epoch_loss / len(samples), seen, cost.flops * share, cost.peak_bytes, carried
+    )
+
+
+def evaluate(
+    model: PromptedViT, samples: Samples, *, stage: str = "images", accelerator: str = "cpu"
+) -> Metrics:
+    """Measure `model` on a set of samples whose inputs are at `stage`."""
+    learner = PromptLearner(model, TrainConfig(accelerator=accelerator), stage)
+    trainer = _quiet_trainer(learner.config)
+    trainer.test(learner, Batches(samples, EVALUATION_BATCH), verbose=False)
+    return Metrics(
+        float(learner.accuracy.compute()),
+        learner.test_loss / len(samples),
+        float(learner.macro_f1.compute()),
+    )
+
+
+def _quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    return lightning.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        max_epochs=max_epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+_step_costs: dict[object, StepCost] = {}
+
+
+def _step_cost(learner: PromptLearner, samples: Samples, batch_size: int) -> StepCost:
+    """Measure a step on the shard's first batch, once for each kind of model and batch."""
+    inputs, labels = samples.inputs[:batch_size], samples.labels[:batch_size]
+    config = learner.config
+    slots = 2 if config.optimizer == "adamw" else int(config.momentum > 0)
+    kind = tuple((tuple(p.shape), p.requires_grad) for p in learner.model.parameters())
+    key = (kind, tuple(inputs.shape), slots, bool(learner.anchor))
+    if key not in _step_costs:
+        _step_costs[key] = measure_step(learner.model, lambda: learner.loss(inputs, labels), slots)
+    return _step_costs[key]

@@ -1,0 +1,193 @@
+"""A node of the federation as its handlers see it: address, shard, model, local update."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from flwr.app import Context
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mfd_flower.config import DataConfig, ModelConfig, RunConfig
+from mfd_flower.data import Samples, load_federation
+from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, input_spec
+from mfd_flower.models import set_tunables as load_tunables
+from mfd_flower.models.learner import FitResult, Metrics
+
+
+@dataclass
+class CostReport:
+    """What the fits of one message cost."""
+
+    fits: int = 0
+    flops: float = 0.0
+    peak_bytes: int = 0
+
+
+current_report: ContextVar[CostReport | None] = ContextVar("current_report", default=None)
+_models = threading.local()
+
+
+@functools.lru_cache(maxsize=256)
+def run_config_of(items: tuple[tuple[str, str | int | float | bool], ...]) -> RunConfig:
+    """Rebuild the settings of a run from Flower's run config, once a process."""
+    return RunConfig.from_flat(dict(items))
+
+
+def model_for(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
+    """Return this thread's model of a kind; only its tunables change from use to use."""
+    kept: dict[tuple[ModelConfig, int, int], PromptedViT] = _models.__dict__.setdefault("kept", {})
+    key = (config, num_classes, seed)
+    if key not in kept:
+        if len(kept) > 3:
+            kept.pop(next(iter(kept)))
+        kept[key] = build_model(config, num_classes, seed)
+    return kept[key]
+
+
+@functools.lru_cache(maxsize=128)
+def shard(data: DataConfig, model: ModelConfig, seed: int, index: int | None) -> Samples:
+    """Prepare the samples of node `index`, or the held-out test set for None.
+
+    The inputs are what the frozen part of the model makes of the images: it never changes, so it
+    is computed once a process.
+    """
+    federation = load_federation(data, seed)
+    network = model_for(model, federation.num_classes, seed)
+    indices = federation.test if index is None else federation.shares[index]
+    images = federation.samples(indices, input_spec(network.backbone))
+    stage = network.frozen_stage()
+    chunks = [network.frozen_outputs(stage, part) for part in images.inputs.split(250)]
+    return replace(images, inputs=torch.cat(chunks))
+
+
+def evaluate_tunables(run: RunConfig, tensors: Mapping[str, Tensor]) -> Metrics:
+    """Measure tunables on the held-out test set of a run."""
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+    network = model_for(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
+    load_tunables(network, tensors)
+    test = shard(run.data, run.model, run.seed, None)
+    return evaluate(
+        network, test, stage=network.frozen_stage(), accelerator=run.train.accelerator
+    )
+
+
+@dataclass(frozen=True)
+class Node:
+    """One participant.
+
+    Attributes
+    ----------
+    run : RunConfig
+        Settings of the run.
+    index : int
+        Flower's partition id; the address is ``n<index>``.
+    """
+
+    run: RunConfig
+    index: int
+    address: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", f"n{self.index}")
+
+    @classmethod
+    def of(cls, context: Context) -> Node:
+        """Return the node that a handler is called on."""
+        run = run_config_of(tuple(sorted(context.run_config.items())))
+        return cls(run, int(context.node_config["partition-id"]))
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set."""
+        return load_federation(self.run.data, self.run.seed).num_classes
+
+    @property
+    def label_counts(self) -> NDArray[np.int64]:
+        """Samples of each class on this node, ``(num_classes,)``."""
+        return load_federation(self.run.data, self.run.seed).label_counts(self.index)
+
+    @property
+    def samples(self) -> Samples:
+        """This node's shard."""
+        return shard(self.run.data, self.run.model, self.run.seed, self.index)
+
+    def rng(self, step: int, purpose: int = 0) -> np.random.Generator:
+        """Return randomness that depends on (seed, node, step, purpose) and nothing else."""
+        return np.random.default_rng([self.run.seed, self.index, step, purpose])
+
+    def fit(
+        self,
+        tensors: Mapping[str, Tensor],
+        step: int,
+        *,
+        samples: Samples | None = None,
+        proximal_mu: float | None = None,
+        optimizer_state: Mapping[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], FitResult]:
+        """Do one local update.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            Arriving tunables.
+        step : int
+            Round or hop; with the seed and the node it decides all randomness.
+        samples : Samples, optional
+            Train on these instead of the node's shard.
+        proximal_mu : float, optional
+            Overrides the setting.
+        optimizer_state : mapping, optional
+            Where the optimiser starts from.
+
+        Returns
+        -------
+        tensors : dict of str to Tensor
+            Trained tunables.
+        result : FitResult
+            Loss and costs.
+        """
+        config = self.run.train
+        if proximal_mu is not None:
+            config = replace(config, proximal_mu=proximal_mu)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        data = self.samples if samples is None else samples
+        network = model_for(self.run.model, self.num_classes, self.run.seed)
+        load_tunables(network, tensors)
+        log_prior = None
+        if config.logit_adjustment:
+            log_prior = smoothed_log_prior(data.labels, self.num_classes)
+        result = fit(
+            network,
+            data,
+            config,
+            seed=int(self.rng(step).integers(2**62)),
+            stage=network.frozen_stage(),
+            log_prior=log_prior,
+            optimizer_state=optimizer_state,
+        )
+        if (report := current_report.get()) is not None:
+            report.fits += 1
+            report.flops += result.flops
+            report.peak_bytes = max(report.peak_bytes, result.peak_bytes)
+        return get_tunables(network), result
+
+    def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
+        """Measure tunables on this node's own shard."""
+        network = model_for(self.run.model, self.num_classes, self.run.seed)
+        load_tunables(network, tensors)
+        return evaluate(network, self.samples, stage=network.frozen_stage())
+
+
+def smoothed_log_prior(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the log label shares with half a sample added to each class, ``(num_classes,)``."""
+    counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
+    return (counts / counts.sum()).log()

@@ -1,0 +1,163 @@
+"""Flower's Grid in one process: ClientApp calls on a thread pool, deterministic and quick."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from copy import deepcopy
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+
+class LocalGrid(Grid):
+    """Run a ClientApp for many nodes inside this process.
+
+    Node ids are 1, 2, ...; node ``i + 1`` has partition id ``i``. Calls of one
+    `send_and_receive` run side by side on `workers` threads, replies come in the order of
+    sending, and what a ClientApp raises comes back as Flower's own error reply. One node handles
+    one message at a time. Messages are not serialised: each side gets records of its own that share
+    the array data.
+
+    Parameters
+    ----------
+    client_app : ClientApp
+        Called as ``client_app(message, context)``.
+    num_nodes : int
+        Size of the federation.
+    run_config : mapping, optional
+        What nodes find in ``context.run_config``.
+    workers : int, optional
+        Threads; as many as there are cores without it.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        num_nodes: int,
+        run_config: Mapping[str, Any] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._client_app = client_app
+        self._run = Run.create_empty(run_id=1)
+        self._contexts = {
+            index + 1: Context(
+                run_id=self._run.run_id,
+                node_id=index + 1,
+                node_config={"partition-id": index, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config=dict(run_config or {}),
+            )
+            for index in range(num_nodes)
+        }
+        self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="node")
+        self._message_ids = count(1)
+        self._pending: dict[str, Future[Message]] = {}
+        self._last_of_node: dict[int, Future[Message]] = {}
+        # Flower refuses to make a Message outside a run.
+        TaskIdentity.run_id = self._run.run_id
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+        TaskIdentity.task_id = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop calls that have not begun and end the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._run
+
+    def set_run(self, run: Run) -> None:
+        """Replace the run information."""
+        self._run = run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes, in order of their partition ids."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Start the calls; returns the ids by which `pull_messages` finds the replies."""
+        ids = []
+        for message in messages:
+            message_id = str(next(self._message_ids))
+            message.metadata.__dict__["_message_id"] = message_id
+            node_id = message.metadata.dst_node_id
+            before = self._last_of_node.get(node_id)
+            future = self._pool.submit(self._call, message, before)
+            self._pending[message_id] = self._last_of_node[node_id] = future
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there; each is handed out once."""
+        ready = [i for i in message_ids if i in self._pending and self._pending[i].done()]
+        return [self._pending.pop(message_id).result() for message_id in ready]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Call the nodes and return their replies in the order of sending."""
+        ids = list(self.push_messages(messages))
+        wait([self._pending[message_id] for message_id in ids], timeout=timeout)
+        return self.pull_messages(ids)
+
+    def _call(self, message: Message, before: Future[Message] | None) -> Message:
+        if before is not None:
+            # The call in front was submitted earlier, so it has a thread already.
+            wait([before])
+        context = self._contexts.get(message.metadata.dst_node_id)
+        if context is None:
+            error = Error(ErrorCode.NODE_UNAVAILABLE, "no such node")
+            return Message(error, reply_to=message)
+        received = Message(content=_own_records(message.content), metadata=message.metadata)
+        try:
+            reply = self._client_app(received, context)
+            if reply.has_content():
+                reply.content = _own_records(reply.content)
+        except Exception:
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
+            reply = Message(error, reply_to=message)
+        reply.metadata.__dict__["_message_id"] = f"{message.metadata.message_id}-reply"
+        return reply
+
+
+def _own_records(content: RecordDict) -> RecordDict:
+    """Copy the records, so that neither side sees what the other writes into them later."""
+    return RecordDict(
+        {
+            name: ArrayRecord(dict(record)) if isinstance(record, ArrayRecord) else deepcopy(record)
+            for name, record in content.items()
+        }
+    )

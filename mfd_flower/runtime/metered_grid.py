@@ -1,0 +1,221 @@
+"""A Grid that bills every byte, second and joule of the Grid inside it.
+
+Flower is a star: whatever two nodes say to each other passes the server. A strategy therefore says
+in `links` which message types stand for which link, and each logical transfer is billed once:
+
+- ``star`` (every type that is not named): request `down`, reply `up`;
+- ``d2d``, ``up``, ``backhaul``: the request is a transfer between nodes on that link, and the reply
+  is the holder's word to the network, which the next request carries on;
+- ``relay``: exists only because Flower is a star; no transfer of the algorithm.
+
+`relay` counts all that the star carried, both ways.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from mfd_flower.accounting.wire import Size, measure
+from mfd_flower.config import NetworkConfig
+
+REPORT = "report"
+"""Record that a ClientApp adds for the experimenter. It is taken out before anything is billed."""
+SOURCE = "source"
+"""Config key by which a transfer between nodes names the address that it comes from."""
+TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
+SERVER = 0
+
+
+@dataclass
+class _Sent:
+    link: str
+    arrived_s: float
+
+
+class MeteredGrid(Grid):
+    """Bill what passes through another Grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Carries the messages.
+    links : mapping of str to str, optional
+        Message type to link, see the module's text.
+    network : NetworkConfig, optional
+        Rates by which bytes and FLOPs become virtual seconds and joules.
+    addresses : mapping of int to str, optional
+        Flower's node id to address. Node ids are handed out in this order and replies put into the
+        order of sending, so that a run does not depend on arrival.
+
+    Attributes
+    ----------
+    updates : int
+        Local fits so far.
+    flops, joules : float
+        Of all nodes together.
+    peak_node_bytes : int
+        Largest memory that one node reported.
+    visits : list of str
+        Address of every training request in order.
+    failures : list of str
+        Reason of every error reply.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        links: Mapping[str, str] | None = None,
+        network: NetworkConfig | None = None,
+        addresses: Mapping[int, str] | None = None,
+    ) -> None:
+        self._grid = grid
+        self._links = dict(links or {})
+        self._network = network or NetworkConfig()
+        self._addresses = dict(addresses or {})
+        self._ids = {address: node_id for node_id, address in self._addresses.items()}
+        self._bytes: Counter[str] = Counter()
+        self._ready_s: defaultdict[int, float] = defaultdict(float)
+        self._sent: defaultdict[int, deque[_Sent]] = defaultdict(deque)
+        self.updates = 0
+        self.flops = 0.0
+        self.joules = 0.0
+        self.peak_node_bytes = 0
+        self.visits: list[str] = []
+        self.failures: list[str] = []
+
+    def totals(self) -> dict[str, int]:
+        """Return the bytes so far by kind."""
+        return {name: self._bytes[name] for name in TOTALS}
+
+    @property
+    def virtual_seconds(self) -> float:
+        """Time at which the last actor is done: parallel work costs its slowest member."""
+        return max(self._ready_s.values(), default=0.0)
+
+    def address(self, node_id: int) -> str:
+        """Return the address of a Flower node."""
+        return self._addresses.get(node_id, str(node_id))
+
+    def node_id(self, address: str) -> int:
+        """Return Flower's node id of an address."""
+        return self._ids[address]
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the grid inside."""
+        self._grid.set_run(run)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the node ids, in order of their addresses if those are known."""
+        connected = list(self._grid.get_node_ids())
+        if not self._addresses:
+            return connected
+        present = set(connected)
+        return [node_id for node_id in self._addresses if node_id in present]
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return what the grid inside knows of its nodes."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Bill the requests and send them."""
+        return self._grid.push_messages(self._bill_requests(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Collect replies and bill them."""
+        return [self._bill_reply(reply) for reply in self._grid.pull_messages(message_ids)]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Bill requests and replies; the replies come in the order of sending."""
+        requests = self._bill_requests(messages)
+        order = {m.metadata.dst_node_id: place for place, m in enumerate(requests)}
+        replies = list(self._grid.send_and_receive(requests, timeout=timeout))
+        replies.sort(key=lambda reply: order.get(reply.metadata.src_node_id, len(order)))
+        return [self._bill_reply(reply) for reply in replies]
+
+    def _bill_requests(self, messages: Iterable[Message]) -> list[Message]:
+        requests = list(messages)
+        # A strategy often sends one and the same content to all nodes: measured once.
+        sizes: dict[int, Size] = {}
+        for message in requests:
+            content, node_id = message.content, message.metadata.dst_node_id
+            if id(content) not in sizes:
+                sizes[id(content)] = measure(content)
+            size = sizes[id(content)]
+            kind = self._links.get(message.metadata.message_type, "star")
+            link = "down" if kind == "star" else kind
+            source = self._source(content) if kind != "star" else SERVER
+            took_s = self._transfer(link, size)
+            arrived_s = max(self._ready_s[source] + took_s, self._ready_s[node_id])
+            self._sent[node_id].append(_Sent(kind, arrived_s))
+            if message.metadata.message_type.partition(".")[0] == "train":
+                self.visits.append(self.address(node_id))
+        return requests
+
+    def _bill_reply(self, reply: Message) -> Message:
+        node_id = reply.metadata.src_node_id
+        sent = self._sent[node_id].popleft() if self._sent[node_id] else _Sent("star", 0.0)
+        done_s = sent.arrived_s
+        if reply.has_error():
+            self.failures.append(str(reply.error.reason).strip())
+            return reply
+        if REPORT in reply.content:
+            report = reply.content.config_records[REPORT]
+            del reply.content[REPORT]
+            flops = float(report["flops"])  # type: ignore[arg-type]
+            self.flops += flops
+            self.joules += flops * self._network.joules_per_flop
+            self.updates += int(report["fits"])  # type: ignore[arg-type]
+            peak = int(report["peak-bytes"])  # type: ignore[arg-type]
+            self.peak_node_bytes = max(self.peak_node_bytes, peak)
+            done_s += flops / self._network.flops_per_s
+        size = measure(reply.content)
+        self._ready_s[node_id] = max(self._ready_s[node_id], done_s)
+        if sent.link == "star":
+            arrived_s = done_s + self._transfer("up", size)
+            self._ready_s[SERVER] = max(self._ready_s[SERVER], arrived_s)
+        else:
+            self._bytes["relay"] += size.wire
+        return reply
+
+    def _source(self, content: RecordDict) -> int:
+        for record in content.config_records.values():
+            if SOURCE in record:
+                return self._ids.get(str(record[SOURCE]), SERVER)
+        return SERVER
+
+    def _transfer(self, link: str, size: Size) -> float:
+        """Bill one transfer; returns its virtual seconds."""
+        self._bytes["relay"] += size.wire
+        if link == "relay":
+            return 0.0
+        self._bytes["payload"] += size.payload
+        self._bytes["wire"] += size.wire
+        self._bytes[link] += size.wire
+        self.joules += 8 * size.wire * self._network.joules_per_bit
+        rate_bps: float = getattr(self._network, f"{link}_bps")
+        return self._network.latency_s + 8 * size.wire / rate_bps

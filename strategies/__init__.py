@@ -1,0 +1,1 @@
+"""One algorithm a file, server half and client half together."""
