@@ -75,7 +75,14 @@ class Federation:
 
     def samples(self, indices: NDArray[np.int64], spec: InputSpec) -> Samples:
         """Prepare the images at `indices` for a backbone."""
-        pixels = torch.from_numpy(self.images.images[indices]).permute(0, 3, 1, 2).float() / 255
+        return self.prepare(self.images.images[indices], self.images.labels[indices], spec)
+
+    @staticmethod
+    def prepare(
+        images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec
+    ) -> Samples:
+        """Scale raw images ``(samples, height, width, channels)`` to what a backbone expects."""
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         if pixels.shape[1] != spec.channels:
             pixels = pixels.mean(1, keepdim=True).expand(-1, spec.channels, -1, -1)
         if pixels.shape[-2:] != (spec.size_px, spec.size_px):
@@ -84,7 +91,7 @@ class Federation:
             )
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
         inputs = ((pixels - mean) / std).contiguous()
-        return Samples(inputs, torch.from_numpy(self.images.labels[indices]))
+        return Samples(inputs, torch.from_numpy(labels))
 
 
 @functools.lru_cache(maxsize=4)

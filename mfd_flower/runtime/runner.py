@@ -1,0 +1,118 @@
+"""One run: a strategy on a grid, watched and billed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from mfd_flower.client_app import app as client_app
+from mfd_flower.config import RunConfig
+from mfd_flower.data import load_federation
+from mfd_flower.models import build_model, get_tunables
+from mfd_flower.node import evaluate_tunables
+from mfd_flower.runtime.local_grid import LocalGrid
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.roll_call import call_roll
+from mfd_flower.strategy import build_strategy, links_of
+
+Point = dict[str, Any]
+OnPoint = Callable[[Point], None]
+
+
+class RunFailedError(RuntimeError):
+    """A run ended without a trained model."""
+
+
+def run_locally(
+    run: RunConfig, on_point: OnPoint | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Run on a `LocalGrid` of this process; see `run_on`."""
+    with LocalGrid(client_app, run.data.nodes, run.flat(), workers) as grid:
+        return run_on(grid, run, on_point)
+
+
+def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
+    """Run a strategy on a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        Any engine's; its nodes run `mfd_flower.client_app`.
+    run : RunConfig
+        Settings; the nodes hold the same.
+    on_point : callable, optional
+        Called with every measured point.
+
+    Returns
+    -------
+    dict
+        One entry of ``results.json``'s ``runs``, without its place in a comparison.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not fit the data or the strategy.
+    RunFailedError
+        If no node returned a trained model.
+    """
+    started = time.perf_counter()
+    strategy = build_strategy(run)
+    num_classes = load_federation(run.data, run.seed).num_classes
+    initial = get_tunables(build_model(run.model, num_classes, run.seed))
+    meter = MeteredGrid(
+        grid,
+        links_of(type(strategy)),
+        run.network,
+        addresses=call_roll(grid, run.data.nodes),
+    )
+    points: list[Point] = []
+
+    def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
+        models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)
+        found = [evaluate_tunables(run, model.to_torch_state_dict()) for model in models]
+        quality = {
+            "accuracy": sum(m.accuracy for m in found) / len(found),
+            "loss": sum(m.loss for m in found) / len(found),
+            "macro_f1": sum(m.macro_f1 for m in found) / len(found),
+        }
+        points.append(
+            {
+                "step": step,
+                "updates": meter.updates,
+                **quality,
+                "bytes": meter.totals(),
+                "virtual_seconds": meter.virtual_seconds,
+                "joules": meter.joules,
+                "flops": meter.flops,
+                "peak_node_bytes": meter.peak_node_bytes,
+                "wall_seconds": time.perf_counter() - started,
+            }
+        )
+        if on_point:
+            on_point(points[-1])
+        return MetricRecord(quality)
+
+    # Flower's strategies sample nodes from Python's own generator.
+    random.seed(run.seed)
+    strategy.start(
+        grid=meter,
+        initial_arrays=ArrayRecord(initial),
+        num_rounds=run.strategy.rounds,
+        evaluate_fn=evaluate,
+    )
+    if meter.updates == 0:
+        reason = meter.failures[-1] if meter.failures else "no training request was sent"
+        raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")
+    return {
+        "nodes": run.data.nodes,
+        "tunables": sum(t.numel() for t in initial.values()),
+        "settings": run.flat(),
+        "points": points,
+        "visits": meter.visits,
+        "failed_replies": len(meter.failures),
+    }

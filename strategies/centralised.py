@@ -1,0 +1,113 @@
+"""Centralised, the upper bound: the data travels to one place, privacy is given up.
+
+Every node uploads its raw images (uint8) and labels to a data centre, which here is node 0; they
+are counted as ``up``. From then on the centre trains on all of it and nothing else is sent. For
+small images this can cost fewer bytes than any model: the price is that the data has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from mfd_flower.data import Samples, load_federation
+from mfd_flower.models import input_spec
+from mfd_flower.node import Node, model_for
+from mfd_flower.strategy import OwnLoop
+
+UPLOADED = "uploaded"
+MODEL = "centre-tunables"
+
+
+def upload(message: Message, context: Context) -> Message:
+    """Hand out this node's raw data."""
+    node = Node.of(context)
+    federation = load_federation(node.run.data, node.run.seed)
+    share = federation.shares[node.index]
+    raw = ArrayRecord(
+        {
+            "images": Array(federation.images.images[share]),
+            "labels": Array(federation.images.labels[share].astype(np.uint8)),
+        }
+    )
+    return Message(RecordDict({"data": raw}), reply_to=message)
+
+
+def centre(message: Message, context: Context) -> Message:
+    """Train one round on everything that was uploaded."""
+    node = Node.of(context)
+    for name, record in message.content.array_records.items():
+        context.state[MODEL if name == "arrays" else f"{UPLOADED}.{name}"] = record
+    step = int(message.content.config_records["config"]["round"])  # type: ignore[call-overload]
+    samples = prepared(node, context)
+    own = context.state.array_records[MODEL].to_torch_state_dict()
+    trained, _ = node.fit(own, step=step, samples=samples)
+    context.state[MODEL] = ArrayRecord(trained)
+    return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
+
+
+def prepared(node: Node, context: Context) -> Samples:
+    """Turn the uploads and this node's own data into samples for the model."""
+    parts = [
+        record for name, record in context.state.array_records.items() if name.startswith(UPLOADED)
+    ]
+    images = [record["images"].numpy() for record in parts]
+    labels = [record["labels"].numpy().astype(np.int64) for record in parts]
+    federation = load_federation(node.run.data, node.run.seed)
+    model = model_for(node.run.model, node.num_classes, node.run.seed)
+    uploaded = federation.prepare(
+        np.concatenate(images), np.concatenate(labels), input_spec(model.backbone)
+    )
+    inputs = model.frozen_outputs(model.frozen_stage(), uploaded.inputs)
+    return Samples(
+        torch.cat([node.samples.inputs, inputs]), torch.cat([node.samples.labels, uploaded.labels])
+    )
+
+
+class Centralised(OwnLoop, Strategy):
+    """Collect all data on node 0 and train there."""
+
+    client_actions = {"query.upload": upload, "train.centre": centre}
+    links = {"query.upload": "relay", "train.centre": "up"}
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Collect, then train `num_rounds` times over all data."""
+        result = Result(arrays=initial_arrays)
+        if evaluate_fn:
+            evaluate_fn(0, initial_arrays)
+        first, *others = grid.get_node_ids()
+        ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
+        uploads = grid.send_and_receive(
+            [Message(ask, node_id, "query.upload") for node_id in others], timeout=timeout
+        )
+        records: dict[str, ArrayRecord | ConfigRecord] = {
+            f"data-{place}": reply.content.array_records["data"]
+            for place, reply in enumerate(uploads)
+            if reply.has_content()
+        }
+        records["arrays"] = initial_arrays
+        for number in range(1, num_rounds + 1):
+            records["config"] = ConfigRecord({"round": number})
+            request = Message(RecordDict(records), first, "train.centre")
+            records = {}
+            for reply in grid.send_and_receive([request], timeout=timeout):
+                if not reply.has_content():
+                    return result
+                result.arrays = reply.content.array_records["arrays"]
+                if evaluate_fn and (metrics := evaluate_fn(number, result.arrays)) is not None:
+                    result.evaluate_metrics_serverapp[number] = metrics
+        return result

@@ -1,0 +1,62 @@
+"""Local only, the lower bound: every node trains alone and nothing is sent.
+
+Each node keeps its own tunables. The curve is the mean accuracy of the nodes' models on the
+common test set; what the server sees of them is measurement (``relay``), not traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from mfd_flower.node import Node
+from mfd_flower.strategy import OwnLoop
+
+OWN = "own-tunables"
+
+
+def alone(message: Message, context: Context) -> Message:
+    """Go on training this node's own tunables, from the common start in the first round."""
+    node = Node.of(context)
+    own = context.state.array_records.get(OWN) or message.content.array_records["arrays"]
+    step = int(message.content.config_records["config"]["round"])  # type: ignore[call-overload]
+    trained, _ = node.fit(own.to_torch_state_dict(), step=step)
+    context.state[OWN] = ArrayRecord(trained)
+    return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
+
+
+class LocalOnly(OwnLoop, Strategy):
+    """Train every node by itself."""
+
+    client_actions = {"train.alone": alone}
+    links = {"train.alone": "relay"}
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Let all nodes train `num_rounds` times; `evaluate_fn` gets one record a node."""
+        result = Result(arrays=initial_arrays)
+        if evaluate_fn:
+            evaluate_fn(0, initial_arrays)
+        for number in range(1, num_rounds + 1):
+            content = RecordDict({"config": ConfigRecord({"round": number})})
+            if number == 1:
+                content["arrays"] = initial_arrays
+            requests = [Message(content, node_id, "train.alone") for node_id in grid.get_node_ids()]
+            replies = grid.send_and_receive(requests, timeout=timeout)
+            models = [r.content.array_records["arrays"] for r in replies if r.has_content()]
+            if models and evaluate_fn:
+                metrics = evaluate_fn(number, models)  # type: ignore[arg-type]
+                if metrics is not None:
+                    result.evaluate_metrics_serverapp[number] = metrics
+        return result
