@@ -1,0 +1,90 @@
+"""Write everything that a person reads from ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from mfd_flower.report.plots import write_plots
+from mfd_flower.report.tables import (
+    PAYLOAD_HEADINGS,
+    REACH_HEADINGS,
+    heading,
+    megabytes,
+    payload_rows,
+    reach_row,
+    write_rounds_csv,
+)
+
+
+def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Write ``rounds.csv``, the plots, and ``report.html``, which opens offline.
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
+    write_rounds_csv(folder / "rounds.csv", results["runs"])
+    plots = write_plots(folder, results)
+    scenarios = []
+    for name, summary in results["summary"].items():
+        scenarios.append(
+            {
+                "heading": heading(name, summary),
+                "reach": [reach_row(row) for row in summary["rows"] if row["same_payload"]]
+                or [reach_row(row) for row in summary["rows"]],
+                "payload": list(payload_rows(summary)),
+                "costs": [cost_row(row) for row in summary["rows"]],
+                "figures": [
+                    Markup(files[1].read_text(encoding="utf-8").partition("?>")[2])
+                    for title, files in plots.items()
+                    if title.rpartition(": ")[0] == name
+                ],
+            }
+        )
+    environment = Environment(loader=PackageLoader("mfd_flower.report", "."), autoescape=True)
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        scenarios=scenarios,
+        reach_headings=REACH_HEADINGS,
+        payload_headings=PAYLOAD_HEADINGS,
+        cost_headings=COST_HEADINGS,
+    )
+    path = folder / "report.html"
+    beside = path.with_suffix(".partial")
+    beside.write_text(page, encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+COST_HEADINGS = (
+    "strategy",
+    "payload",
+    "wire",
+    "relayed by Flower's star",
+    "virtual time",
+    "energy",
+    "compute",
+    "peak memory of a node",
+    "failed replies",
+)
+
+
+def cost_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one strategy under `COST_HEADINGS`, for its whole run."""
+    return (
+        row["strategy"],
+        megabytes(row["total_payload"]),
+        megabytes(row["total_wire"]),
+        megabytes(row["total_relay"]),
+        f"{row['virtual_seconds']:.1f} s",
+        f"{row['joules']:.1f} J",
+        f"{row['flops'] / 1e9:.0f} GFLOP",
+        megabytes(row["peak_node_bytes"]),
+        str(row["failed_replies"]),
+    )

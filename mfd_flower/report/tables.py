@@ -1,0 +1,136 @@
+"""Tables for the terminal, and the rounds as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+REACH_HEADINGS = (
+    "strategy",
+    "final accuracy",
+    "last tour",
+    "payload to target, sustained",
+    "of FedAvg's",
+    "first reach",
+    "of FedAvg's",
+    "seeds that keep it",
+)
+
+
+def megabytes(size_bytes: float | None) -> str:
+    """Write a number of bytes so that a person can compare it."""
+    if size_bytes is None:
+        return "never"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.3g} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def fraction(ratio: float | None) -> str:
+    """Write a ratio as 1/x where that reads better."""
+    if ratio is None:
+        return "-"
+    if ratio == 0:
+        return "0"
+    return f"1/{1 / ratio:.3g}" if ratio < 0.95 else f"{ratio:.3g}x"
+
+
+def reach_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one strategy under `REACH_HEADINGS`."""
+    kept = [size for size in row.get("seeds_sustained", []) if size is not None]
+    return (
+        row["strategy"],
+        f"{row['final']['mean']:.3f} ± {row['final']['std']:.3f}",
+        f"{row['tour']['mean']:.3f} ± {row['tour']['std']:.3f}",
+        megabytes(row.get("sustained_bytes")),
+        fraction(row["ratio"]),
+        megabytes(row.get("first_bytes")),
+        fraction(row["first_ratio"]),
+        f"{len(kept)} of {row['seeds']}",
+    )
+
+
+def payload_rows(scenario: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield (payload, strategy, bytes of one transfer, bytes to target, share) per row."""
+    for row in sorted(scenario["rows"], key=lambda r: -r["tunables"]):
+        if row["total_payload"]:
+            yield (
+                row["payload"],
+                row["strategy"],
+                megabytes(4 * row["tunables"]),
+                f"{row['tour']['mean']:.3f} ± {row['tour']['std']:.3f}",
+                megabytes(row.get("sustained_bytes")),
+                fraction(row["ratio"]),
+            )
+
+
+PAYLOAD_HEADINGS = (
+    "payload",
+    "strategy",
+    "one transfer",
+    "last tour",
+    "payload to target, sustained",
+    "of the yardstick's",
+)
+
+
+def heading(name: str, scenario: Mapping[str, Any]) -> str:
+    """Say what the numbers of a scenario are measured against."""
+    if scenario["target"] is None:
+        return f"{name}: no FedAvg entry to measure against"
+    if scenario["yardstick"] is None:
+        return f"{name}: target accuracy {scenario['target']:.3f}, which no FedAvg entry keeps"
+    return (
+        f"{name}: bytes to accuracy {scenario['target']:.3f}, yardstick {scenario['yardstick']}"
+        f" ({megabytes(scenario['yardstick_bytes'])})"
+    )
+
+
+def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield two tables a scenario: same payload, and the payload's own effect."""
+    for name, scenario in summary.items():
+        table = Table(*REACH_HEADINGS, title=heading(name, scenario), title_justify="left")
+        for row in scenario["rows"]:
+            if row["same_payload"] or scenario["yardstick"] is None:
+                table.add_row(*reach_row(row))
+        yield table
+        if any(not row["same_payload"] for row in scenario["rows"]) and scenario["yardstick"]:
+            title = f"{name}: what the payload saves on top"
+            other = Table(*PAYLOAD_HEADINGS, title=title, title_justify="left")
+            for cells in payload_rows(scenario):
+                other.add_row(*cells)
+            yield other
+
+
+def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    """Return samples by node and class."""
+    table = Table("node", *classes, "all")
+    for node, row in enumerate(counts):
+        table.add_row(f"n{node}", *(str(c) if c else "." for c in row), str(sum(row)))
+    return table
+
+
+def write_rounds_csv(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write every measured point as one line."""
+    beside = path.with_suffix(".partial")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer: Any = None
+        for run in runs:
+            for point in run["points"]:
+                flat = {
+                    "scenario": run["scenario"],
+                    "strategy": run["strategy"],
+                    "seed": run["seed"],
+                    **{k: v for k, v in point.items() if k != "bytes"},
+                    **{f"bytes_{k}": v for k, v in point["bytes"].items()},
+                }
+                if writer is None:
+                    writer = csv.DictWriter(file, list(flat))
+                    writer.writeheader()
+                writer.writerow(flat)
+    beside.replace(path)

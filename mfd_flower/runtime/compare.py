@@ -1,0 +1,204 @@
+"""Run a comparison: many runs side by side in processes, kept one by one as they finish."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import queue
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mfd_flower.accounting.summary import summarise
+from mfd_flower.config import Comparison, ConfigError, PlannedRun
+from mfd_flower.data import load_federation
+from mfd_flower.models import build_model
+from mfd_flower.strategy import build_strategy
+
+SCHEMA = 1
+PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
+OnProgress = Callable[[str, dict[str, Any]], None]
+
+
+def check(comparison: Comparison) -> None:
+    """Try everything that can be wrong with the input before anything runs or is written.
+
+    Raises
+    ------
+    ConfigError
+        For the first setting that does not fit data, model or strategy.
+    """
+    checked = set()
+    for planned in comparison.runs:
+        run = planned.config
+        build_strategy(run)
+        if (run.data, run.model, run.seed) not in checked:
+            checked.add((run.data, run.model, run.seed))
+            num_classes = load_federation(run.data, run.seed).num_classes
+            build_model(run.model, num_classes, run.seed)
+
+
+def open_results(
+    folder: Path, comparison: Comparison, *, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Read what an earlier start left in `folder`, or begin anew.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is not writable, holds results of another comparison, or holds results of
+        this one that are neither to be resumed nor overwritten.
+    """
+    file = folder / "results.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / ".writable"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ConfigError("--out", str(folder), f"not writable ({error.strerror})") from error
+    fresh = {
+        "schema": SCHEMA,
+        "config": comparison.describe(),
+        "machine": machine(),
+        "runs": [],
+        "summary": {},
+    }
+    if overwrite or not file.exists():
+        return fresh
+    found = read_results(folder)
+    if found["config"] != fresh["config"]:
+        raise ConfigError(
+            "--out", str(folder), "holds results of another comparison; --overwrite replaces them"
+        )
+    if not resume and len(found["runs"]) < len(comparison.runs):
+        raise ConfigError(
+            "--out", str(folder), "holds an unfinished comparison; --resume or --overwrite"
+        )
+    return found
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read ``results.json`` of a folder, or say in one line why not."""
+    file = folder / "results.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("DIR", str(folder), f"no results.json ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError("DIR", str(folder), f"results.json is not JSON ({error})") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ConfigError("DIR", str(folder), f"results.json is not of schema {SCHEMA}")
+    return found
+
+
+def run_comparison(
+    comparison: Comparison,
+    folder: Path,
+    results: dict[str, Any],
+    on_progress: OnProgress,
+    jobs: int | None = None,
+) -> dict[str, Any]:
+    """Do the runs that `results` lacks; after each one ``results.json`` is whole again.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What to run.
+    folder : Path
+        Holds ``results.json``.
+    results : dict
+        From `open_results`; filled in place.
+    on_progress : callable
+        Called with a run's key and each of its points; an empty point says that it began.
+    jobs : int, optional
+        Runs side by side; as many as there are cores without it. The numbers do not depend on it.
+    """
+    done = {(r["scenario"], r["strategy"], r["seed"]) for r in results["runs"]}
+    todo = [p for p in comparison.runs if (p.scenario, p.label, p.config.seed) not in done]
+    jobs = max(1, min(jobs or os.cpu_count() or 1, len(todo)))
+    order = {(p.scenario, p.label, p.config.seed): i for i, p in enumerate(comparison.runs)}
+    # Spawned, not forked: torch's and Flower's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        news = manager.Queue()
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
+        waiting: dict[Future[dict[str, Any]], PlannedRun] = {
+            pool.submit(_worker, planned, news, threads): planned for planned in todo
+        }
+        try:
+            while waiting:
+                finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                _pass_on(news, on_progress)
+                for future in finished:
+                    waiting.pop(future)
+                    results["runs"].append(future.result())
+                    results["runs"].sort(
+                        key=lambda r: order[r["scenario"], r["strategy"], r["seed"]]
+                    )
+                    results["summary"] = summarise(results["runs"], comparison.margin)
+                    write_json(folder / "results.json", results)
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return results
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step: a reader sees the old or the new one, whole."""
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def machine() -> dict[str, Any]:
+    """Describe where the numbers were made."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _begin_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent decides what to keep.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def _worker(
+    planned: PlannedRun, news: queue.Queue[tuple[str, dict[str, Any]]], threads: int
+) -> dict[str, Any]:
+    from mfd_flower.runtime.runner import run_locally
+
+    news.put((planned.key, {}))
+    started = time.perf_counter()
+    record = run_locally(planned.config, lambda p: news.put((planned.key, p)), workers=threads)
+    return {
+        "scenario": planned.scenario,
+        "strategy": planned.label,
+        "seed": planned.config.seed,
+        "yardstick": planned.yardstick,
+        "wall_seconds": time.perf_counter() - started,
+        **record,
+    }
+
+
+def _pass_on(news: queue.Queue[tuple[str, dict[str, Any]]], on_progress: OnProgress) -> None:
+    while True:
+        try:
+            on_progress(*news.get_nowait())
+        except queue.Empty:
+            return
