@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -22,7 +21,6 @@ from rich.table import Table
 from mfd_flower.config import (
     Comparison,
     ConfigError,
-    DataConfig,
     RunConfig,
     comparison_from_tables,
     load_comparison,
@@ -232,7 +230,16 @@ def data(
     from mfd_flower.report.plots import plot_partition
     from mfd_flower.report.tables import partition_table
 
-    settings = {f.name: value for f in dataclasses.fields(DataConfig) if (value := locals()[f.name]) is not None}
+    settings = {
+        "name": name,
+        "path": path,
+        "nodes": nodes,
+        "partition": partition,
+        "alpha": alpha,
+        "classes": classes,
+        "train_samples": train_samples,
+        "test_samples": test_samples,
+    }
     config = RunConfig.from_tables({"data": settings}).data
     federation = load_federation(config, seed)
     counts = [federation.label_counts(node).tolist() for node in range(nodes)]

@@ -6,9 +6,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from mfd_flower.node import CostReport, Node, current_report
+from mfd_flower.records import integer, number
 from mfd_flower.runtime.metered_grid import REPORT
 from mfd_flower.runtime.roll_call import ROLL_CALL
-from mfd_flower.strategy import client_actions, find_strategy
+from mfd_flower.strategy import Handler, client_actions, find_strategy
 
 
 def train(message: Message, context: Context) -> Message:
@@ -16,11 +17,10 @@ def train(message: Message, context: Context) -> Message:
     node = Node.of(context)
     arrays = next(iter(message.content.array_records.values()))
     settings = next(iter(message.content.config_records.values()), ConfigRecord())
-    proximal_mu = settings.get("proximal-mu")
     tensors, result = node.fit(
         arrays.to_torch_state_dict(),
-        step=int(settings.get("server-round", 0)),  # type: ignore[arg-type]
-        proximal_mu=None if proximal_mu is None else float(proximal_mu),  # type: ignore[arg-type]
+        step=integer(settings, "server-round") if "server-round" in settings else 0,
+        proximal_mu=number(settings, "proximal-mu") if "proximal-mu" in settings else None,
     )
     metrics = MetricRecord({"num-examples": len(node.samples), "train-loss": result.loss})
     content = RecordDict({"arrays": ArrayRecord(tensors), "metrics": metrics})
@@ -58,7 +58,7 @@ class StrategyClientApp(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Handle a message, and report what its fits cost to the experimenter."""
         kind = message.metadata.message_type
-        handler = DEFAULT_ACTIONS.get(kind)
+        handler: Handler | None = DEFAULT_ACTIONS.get(kind)
         if kind != ROLL_CALL:
             strategy = find_strategy(Node.of(context).run.strategy.name)
             handler = client_actions(strategy).get(kind, handler)

@@ -240,8 +240,7 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
             raise ConfigError("strategies.label", key, "each run needs its own label and seed")
     if not any(run.yardstick for run in runs):
         runs = [
-            dataclasses.replace(run, yardstick=run.config.strategy.name == "fedavg")
-            for run in runs
+            dataclasses.replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs
         ]
     return Comparison(str(tables.get("name", default_name)), margin, tuple(runs))
 
@@ -258,7 +257,10 @@ def _planned(
     if "strategy" not in entry:
         raise ConfigError("strategies.strategy", None, "every entry names its strategy")
     overrides: dict[str, Any] = {}
-    for where, table, own in (("scenarios", scenario, ("name",)), ("strategies", entry, ENTRY_KEYS)):
+    for where, table, own in (
+        ("scenarios", scenario, ("name",)),
+        ("strategies", entry, ENTRY_KEYS),
+    ):
         for key, value in table.items():
             if key in own:
                 continue
@@ -300,7 +302,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
         if key not in fields:
             raise ConfigError(name, value, f"unknown key; accepted: {', '.join(fields)}")
         if dataclasses.is_dataclass(hints[key]):
-            kwargs[key] = _build(hints[key], value, name + ".")  # type: ignore[arg-type]
+            kwargs[key] = _build(hints[key], value, name + ".")
         else:
             kwargs[key] = _checked(name, value, hints[key], fields[key].metadata)
     return cls(**kwargs)

@@ -74,9 +74,7 @@ def evaluate_tunables(run: RunConfig, tensors: Mapping[str, Tensor]) -> Metrics:
     network = model_for(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
     load_tunables(network, tensors)
     test = shard(run.data, run.model, run.seed, None)
-    return evaluate(
-        network, test, stage=network.frozen_stage(), accelerator=run.train.accelerator
-    )
+    return evaluate(network, test, stage=network.frozen_stage(), accelerator=run.train.accelerator)
 
 
 @dataclass(frozen=True)
@@ -111,12 +109,12 @@ class Node:
 
     @property
     def label_counts(self) -> NDArray[np.int64]:
-        """Samples of each class on this node, ``(num_classes,)``."""
+        """Samples of each class on the node, ``(num_classes,)``."""
         return load_federation(self.run.data, self.run.seed).label_counts(self.index)
 
     @property
     def samples(self) -> Samples:
-        """This node's shard."""
+        """Shard of this node, its inputs at the model's frozen stage."""
         return shard(self.run.data, self.run.model, self.run.seed, self.index)
 
     def rng(self, step: int, purpose: int = 0) -> np.random.Generator:

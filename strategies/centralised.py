@@ -8,6 +8,7 @@ small images this can cost fewer bytes than any model: the price is that the dat
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import input_spec
 from mfd_flower.node import Node, model_for
+from mfd_flower.records import integer
 from mfd_flower.strategy import OwnLoop
 
 UPLOADED = "uploaded"
@@ -43,7 +45,7 @@ def centre(message: Message, context: Context) -> Message:
     node = Node.of(context)
     for name, record in message.content.array_records.items():
         context.state[MODEL if name == "arrays" else f"{UPLOADED}.{name}"] = record
-    step = int(message.content.config_records["config"]["round"])  # type: ignore[call-overload]
+    step = integer(message.content.config_records["config"], "round")
     samples = prepared(node, context)
     own = context.state.array_records[MODEL].to_torch_state_dict()
     trained, _ = node.fit(own, step=step, samples=samples)
@@ -72,8 +74,8 @@ def prepared(node: Node, context: Context) -> Samples:
 class Centralised(OwnLoop, Strategy):
     """Collect all data on node 0 and train there."""
 
-    client_actions = {"query.upload": upload, "train.centre": centre}
-    links = {"query.upload": "relay", "train.centre": "up"}
+    client_actions: ClassVar = {"query.upload": upload, "train.centre": centre}
+    links: ClassVar = {"query.upload": "relay", "train.centre": "up"}
 
     def start(
         self,
@@ -94,7 +96,7 @@ class Centralised(OwnLoop, Strategy):
         uploads = grid.send_and_receive(
             [Message(ask, node_id, "query.upload") for node_id in others], timeout=timeout
         )
-        records: dict[str, ArrayRecord | ConfigRecord] = {
+        records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
             f"data-{place}": reply.content.array_records["data"]
             for place, reply in enumerate(uploads)
             if reply.has_content()

@@ -7,12 +7,14 @@ common test set; what the server sees of them is measurement (``relay``), not tr
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from mfd_flower.node import Node
+from mfd_flower.records import integer
 from mfd_flower.strategy import OwnLoop
 
 OWN = "own-tunables"
@@ -22,7 +24,7 @@ def alone(message: Message, context: Context) -> Message:
     """Go on training this node's own tunables, from the common start in the first round."""
     node = Node.of(context)
     own = context.state.array_records.get(OWN) or message.content.array_records["arrays"]
-    step = int(message.content.config_records["config"]["round"])  # type: ignore[call-overload]
+    step = integer(message.content.config_records["config"], "round")
     trained, _ = node.fit(own.to_torch_state_dict(), step=step)
     context.state[OWN] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
@@ -31,8 +33,8 @@ def alone(message: Message, context: Context) -> Message:
 class LocalOnly(OwnLoop, Strategy):
     """Train every node by itself."""
 
-    client_actions = {"train.alone": alone}
-    links = {"train.alone": "relay"}
+    client_actions: ClassVar = {"train.alone": alone}
+    links: ClassVar = {"train.alone": "relay"}
 
     def start(
         self,

@@ -9,6 +9,7 @@ transfer node to node (``d2d``), although Flower's star carries it in two messag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from mfd_flower.config import ConfigError
 from mfd_flower.node import Node
+from mfd_flower.records import integer, text
 from mfd_flower.routing import POLICIES, Candidate, choose
 from mfd_flower.runtime.metered_grid import SOURCE, MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
@@ -41,7 +43,7 @@ def advert(message: Message, context: Context) -> Message:
 def receive_adverts(message: Message, context: Context) -> Message:
     """Fill the routing table from neighbours' adverts."""
     for record in message.content.config_records.values():
-        context.state[f"{TABLE}.{record['address']}"] = record
+        context.state[f"{TABLE}.{text(record, 'address')}"] = record
     return Message(RecordDict(), reply_to=message)
 
 
@@ -51,7 +53,7 @@ def hop(message: Message, context: Context) -> Message:
     walk = build_strategy(node.run)
     assert isinstance(walk, MFDWalk)
     header = message.content.config_records["header"]
-    number = int(header["hop"])  # type: ignore[call-overload]
+    number = integer(header, "hop")
     arrived = message.content.array_records["arrays"].to_torch_state_dict()
     carried = message.content.array_records.get(OPTIMIZER)
     trained, result = node.fit(
@@ -60,7 +62,7 @@ def hop(message: Message, context: Context) -> Message:
         optimizer_state=carried.to_torch_state_dict() if carried else None,
     )
     share = walk.damping_at(number, node.run.data.nodes)
-    records: dict[str, ArrayRecord | ConfigRecord] = {
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         "arrays": ArrayRecord(damped(arrived, trained, share))
     }
     if walk.carry_optimizer:
@@ -78,11 +80,9 @@ def damped(
     return {name: torch.lerp(arrived[name], trained[name], share) for name in arrived}
 
 
-def next_header(
-    node: Node, walk: MFDWalk, header: ConfigRecord, context: Context
-) -> ConfigRecord:
+def next_header(node: Node, walk: MFDWalk, header: ConfigRecord, context: Context) -> ConfigRecord:
     """Add this visit to the header and choose the next hop from the node's own table."""
-    number = int(header["hop"])  # type: ignore[call-overload]
+    number = integer(header, "hop")
     seen = np.asarray(header["seen"], dtype=float) + node.label_counts
     visited = [*header["visited"], node.index]  # type: ignore[misc]
     visited = visited[-walk.memory :] if walk.memory else []
@@ -93,9 +93,7 @@ def next_header(
     oldest = min((c.last_visit for c in table), default=-1)
     candidates = fresh or [c for c in table if c.last_visit == oldest]
     rng = node.rng(number, purpose=1)
-    destination = (
-        choose(walk.policy, here, candidates, seen, rng) if candidates else node.address
-    )
+    destination = choose(walk.policy, here, candidates, seen, rng) if candidates else node.address
     return ConfigRecord(
         {
             "hop": number + 1,
@@ -114,11 +112,9 @@ def routing_table(context: Context, visited: list[int], number: int) -> list[Can
     for name, record in context.state.config_records.items():
         if not name.startswith(TABLE):
             continue
-        address = str(record["address"])
+        address = text(record, "address")
         counts = tuple(float(v) for v in record["labels"])  # type: ignore[union-attr]
-        table.append(
-            Candidate(address, counts, int(sum(counts)), last_visit=last.get(address, -1))
-        )
+        table.append(Candidate(address, counts, int(sum(counts)), last_visit=last.get(address, -1)))
     return table
 
 
@@ -144,8 +140,12 @@ class MFDWalk(OwnLoop, Strategy):
         Index of the node where the walk begins.
     """
 
-    client_actions = {"query.advert": advert, "query.table": receive_adverts, "train.hop": hop}
-    links = {"query.advert": "relay", "query.table": "d2d", "train.hop": "d2d"}
+    client_actions: ClassVar = {
+        "query.advert": advert,
+        "query.table": receive_adverts,
+        "train.hop": hop,
+    }
+    links: ClassVar = {"query.advert": "relay", "query.table": "d2d", "train.hop": "d2d"}
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class MFDWalk(OwnLoop, Strategy):
 
     def _carry(self, grid: MeteredGrid, content: RecordDict, timeout: float) -> RecordDict:
         """Deliver a packet to the destination in its header; returns what the holder hands on."""
-        destination = str(content.config_records["header"]["destination"])
+        destination = text(content.config_records["header"], "destination")
         request = Message(content, grid.node_id(destination), "train.hop")
         replies = list(grid.send_and_receive([request], timeout=timeout))
         if not replies:
@@ -227,11 +227,16 @@ class MFDWalk(OwnLoop, Strategy):
             if reply.has_content()
         }
         if len(adverts) != len(nodes):
-            raise WalkFailedError(f"{len(adverts)} of {len(nodes)} nodes announced themselves")
+            reason = grid.failures[-1] if grid.failures else "no answer in time"
+            found = f"{len(adverts)} of {len(nodes)} nodes announced themselves"
+            raise WalkFailedError(f"{found}; last reason: {reason}")
         deliveries = []
         for node_id in nodes:
-            others = {str(a["address"]): a for other, a in adverts.items() if other != node_id}
-            if others:
-                deliveries.append(Message(RecordDict(others), node_id, "query.table"))
+            known = RecordDict()
+            for other, record in adverts.items():
+                if other != node_id:
+                    known[text(record, "address")] = record
+            if known:
+                deliveries.append(Message(known, node_id, "query.table"))
         grid.send_and_receive(deliveries, timeout=timeout)
         return len(next(iter(adverts.values()))["labels"])  # type: ignore[arg-type]

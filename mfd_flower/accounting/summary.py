@@ -60,11 +60,9 @@ def _scenario(runs: Sequence[Run], margin: float) -> dict[str, Any]:
     reaching = [row for row in yardsticks if row.get("sustained_bytes")]
     best = min(reaching, key=lambda row: row["sustained_bytes"], default=None)
     for row in rows.values():
-        reached = best and row.get("sustained_bytes")
-        row["ratio"] = row["sustained_bytes"] / best["sustained_bytes"] if reached else None
-        touched = best and row.get("first_bytes")
-        row["first_ratio"] = row["first_bytes"] / best["first_bytes"] if touched else None
-        row["same_payload"] = bool(best) and row["payload"] == best["payload"]
+        for ratio, kind in (("ratio", "sustained_bytes"), ("first_ratio", "first_bytes")):
+            row[ratio] = row[kind] / best[kind] if best and row.get(kind) is not None else None
+        row["same_payload"] = best is not None and row["payload"] == best["payload"]
     return {
         "target": target,
         "yardstick": best["strategy"] if best else None,

@@ -70,7 +70,7 @@ class Federation:
         return len(self.images.classes)
 
     def label_counts(self, node: int) -> NDArray[np.int64]:
-        """Samples of each class that `node` holds, ``(num_classes,)``."""
+        """Count the samples of each class that `node` holds, ``(num_classes,)``."""
         return label_counts(self.images.labels[self.shares[node]], self.num_classes)
 
     def samples(self, indices: NDArray[np.int64], spec: InputSpec) -> Samples:
@@ -78,9 +78,7 @@ class Federation:
         return self.prepare(self.images.images[indices], self.images.labels[indices], spec)
 
     @staticmethod
-    def prepare(
-        images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec
-    ) -> Samples:
+    def prepare(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec) -> Samples:
         """Scale raw images ``(samples, height, width, channels)`` to what a backbone expects."""
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         if pixels.shape[1] != spec.channels:
@@ -110,5 +108,3 @@ def load_federation(config: DataConfig, seed: int) -> Federation:
     train, test = split_indices(len(images.labels), config, seed)
     shares = partition_indices(images.labels[train], len(images.classes), config, seed)
     return Federation(images, [train[share] for share in shares], test)
-
-

@@ -66,7 +66,7 @@ def partition_indices(
     ------
     ConfigError
         If there are more nodes than samples, more classes asked for than exist, or the partition
-        leaves a node without samples.
+        cannot give every node a sample.
     """
     import datasets
     from flwr_datasets.partitioner import (
@@ -102,19 +102,22 @@ def partition_indices(
     datasets.disable_progress_bars()
     table = {"label": labels, "index": np.arange(len(labels))}
     partitioner.dataset = datasets.Dataset.from_dict(table)
+    setting = {"dirichlet": "alpha", "classes": "classes", "iid": "nodes"}[config.partition]
+    remedy = f"(seed {seed}); take fewer nodes, more samples, or a milder partition"
     shares = []
     for node in range(config.nodes):
         try:
-            share = np.sort(np.asarray(partitioner.load_partition(node)["index"], dtype=np.int64))
-        except (ValueError, IndexError, KeyError):
-            share = np.empty(0, dtype=np.int64)
-        if len(share) == 0:
-            setting = {"dirichlet": "alpha", "classes": "classes"}.get(config.partition, "nodes")
+            dealt = partitioner.load_partition(node)["index"]
+        except ValueError as error:
+            reason = str(error).partition(". ")[0]
+            raise ConfigError(
+                f"data.{setting}", getattr(config, setting), f"{reason} {remedy}"
+            ) from error
+        if len(dealt) == 0:
             raise ConfigError(
                 f"data.{setting}",
                 getattr(config, setting),
-                f"leaves node n{node} of {config.nodes} without samples (seed {seed});"
-                " take fewer nodes, more samples, or a milder partition",
+                f"leaves node n{node} of {config.nodes} without samples {remedy}",
             )
-        shares.append(share)
+        shares.append(np.sort(np.asarray(dealt, dtype=np.int64)))
     return shares

@@ -10,7 +10,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+import math
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,26 +122,32 @@ def _load_fashion_mnist(folder: Path) -> ImageSet:
     )
     parts = []
     for part in ("train", "t10k"):
-        images = _read_idx(folder, f"{part}-images-idx3-ubyte", missing)
-        labels = _read_idx(folder, f"{part}-labels-idx1-ubyte", missing)
-        parts.append((images[..., None], labels.astype(np.int64)))
-    images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        pixels = _read_idx(folder, f"{part}-images-idx3-ubyte", missing)
+        marks = _read_idx(folder, f"{part}-labels-idx1-ubyte", missing)
+        parts.append((pixels[..., None], marks.astype(np.int64)))
+    images = np.concatenate([pixels for pixels, _ in parts])
+    labels = np.concatenate([classes for _, classes in parts])
     return ImageSet(images, labels, FASHION_CLASSES)
 
 
 def _read_idx(folder: Path, stem: str, missing: ConfigError) -> NDArray[np.uint8]:
-    for path, opener in ((folder / f"{stem}.gz", gzip.open), (folder / stem, open)):
-        if path.is_file():
-            with opener(path, "rb") as file:
-                data: bytes = file.read()  # type: ignore[assignment]
-            break
-    else:
+    packed, plain = folder / f"{stem}.gz", folder / stem
+    path = packed if packed.is_file() else plain
+    if not path.is_file():
         raise missing
-    dimensions = data[3] if len(data) > 4 else 0
-    shape = tuple(np.frombuffer(data, ">i4", dimensions, 4)) if dimensions else ()
-    if not dimensions or 4 + 4 * dimensions + int(np.prod(shape)) != len(data):
-        raise ConfigError("data.path", str(path), "not a whole IDX file of bytes")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    broken = ConfigError("data.path", str(path), "not a whole IDX file of bytes")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path == packed else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise broken from error
+    # Two zero bytes, 8 for unsigned bytes, the number of dimensions, then each as big-endian int32.
+    start = 4 + 4 * data[3] if data[:3] == b"\0\0\x08" and len(data) > 3 else 0
+    if start == 0 or len(data) < start:
+        raise broken
+    shape = tuple(np.frombuffer(data, ">i4", data[3], 4).tolist())
+    if math.prod(shape) != len(data) - start:
+        raise broken
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def _load_openclipart(folder: Path) -> ImageSet:

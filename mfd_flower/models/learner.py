@@ -207,13 +207,15 @@ def fit(
     stage, log_prior, optimizer_state
         See `PromptLearner`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    model.dropout_generator = generator
     learner = PromptLearner(model, config, stage, log_prior, optimizer_state)
+    generator = torch.Generator()
+    model.dropout_generator = generator
     batches = Batches(samples, config.batch_size, generator if config.shuffle else None)
-    cost = _step_cost(learner, samples, batches.batch_size)
-    trainer = _quiet_trainer(config, max_epochs=config.local_epochs)
     model.train()
+    cost = _step_cost(learner, samples, batches.batch_size)
+    # Seeded only now: whether a step still had to be measured must not show in the result.
+    generator.manual_seed(seed)
+    trainer = _quiet_trainer(config, max_epochs=config.local_epochs)
     trainer.fit(learner, batches)
     optimizer = trainer.optimizers[0]
     carried = {

@@ -73,9 +73,9 @@ class PromptedViT(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode of the tuned parts; a frozen backbone stays in eval mode."""
+        """Set training mode of the tuned parts; frozen weights stay in eval mode."""
         super().train(mode)
-        self.backbone.train(mode and any(p.requires_grad for p in self.backbone.parameters()))
+        self.backbone.train(mode and all(p.requires_grad for p in self.backbone.parameters()))
         return self
 
     def forward(self, images: Tensor) -> Tensor:

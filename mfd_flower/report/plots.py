@@ -89,7 +89,9 @@ def plot_bytes(summary: Mapping[str, Any]) -> Figure:
         if kept:
             axes.barh(place, kept / 1e6, color="tab:blue", height=0.6)
         else:
-            axes.annotate("never kept", (0.02, place), xycoords=("axes fraction", "data"), va="center")
+            axes.annotate(
+                "never kept", (0.02, place), xycoords=("axes fraction", "data"), va="center"
+            )
         if first:
             axes.plot(first / 1e6, place, "|", color="black", ms=14)
     axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows], fontsize=8)
@@ -128,7 +130,9 @@ def plot_partition(
     left = np.zeros(len(table))
     colours = matplotlib.colormaps["tab20"]
     for index, name in enumerate(classes):
-        axes.barh(range(len(table)), table[:, index], left=left, label=name, color=colours(index % 20))
+        axes.barh(
+            range(len(table)), table[:, index], left=left, label=name, color=colours(index % 20)
+        )
         left += table[:, index]
     axes.set_yticks(range(len(table)), [f"n{node}" for node in range(len(table))])
     axes.invert_yaxis()

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
@@ -141,7 +141,8 @@ class LocalGrid(Grid):
         if context is None:
             error = Error(ErrorCode.NODE_UNAVAILABLE, "no such node")
             return Message(error, reply_to=message)
-        received = Message(content=_own_records(message.content), metadata=message.metadata)
+        received = copy(message)
+        received.content = _own_records(message.content)
         try:
             reply = self._client_app(received, context)
             if reply.has_content():

@@ -24,6 +24,7 @@ from flwr.supercore.run import Run
 
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
+from mfd_flower.records import integer, number
 
 REPORT = "report"
 """Record that a ClientApp adds for the experimenter. It is taken out before anything is billed."""
@@ -186,12 +187,11 @@ class MeteredGrid(Grid):
         if REPORT in reply.content:
             report = reply.content.config_records[REPORT]
             del reply.content[REPORT]
-            flops = float(report["flops"])  # type: ignore[arg-type]
+            flops = number(report, "flops")
             self.flops += flops
             self.joules += flops * self._network.joules_per_flop
-            self.updates += int(report["fits"])  # type: ignore[arg-type]
-            peak = int(report["peak-bytes"])  # type: ignore[arg-type]
-            self.peak_node_bytes = max(self.peak_node_bytes, peak)
+            self.updates += integer(report, "fits")
+            self.peak_node_bytes = max(self.peak_node_bytes, integer(report, "peak-bytes"))
             done_s += flops / self._network.flops_per_s
         size = measure(reply.content)
         self._ready_s[node_id] = max(self._ready_s[node_id], done_s)

@@ -7,6 +7,8 @@ import time
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from mfd_flower.records import integer
+
 ROLL_CALL = "query.address"
 POLL_S = 0.5
 
@@ -41,8 +43,8 @@ def call_roll(grid: Grid, num_nodes: int, deadline_s: float = 120.0) -> dict[int
             messages = [Message(ask, node_id, ROLL_CALL) for node_id in waiting]
             for reply in grid.send_and_receive(messages, timeout=min(left_s, 30.0)):
                 if reply.has_content():
-                    index = reply.content.config_records["node"]["index"]
-                    found[reply.metadata.src_node_id] = int(index)  # type: ignore[arg-type]
+                    index = integer(reply.content.config_records["node"], "index")
+                    found[reply.metadata.src_node_id] = index
         if sorted(found.values()) == list(range(num_nodes)):
             ordered = sorted(found.items(), key=lambda item: item[1])
             return {node_id: f"n{index}" for node_id, index in ordered}

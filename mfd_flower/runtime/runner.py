@@ -95,7 +95,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         )
         if on_point:
             on_point(points[-1])
-        return MetricRecord(quality)
+        return MetricRecord({**quality})
 
     # Flower's strategies sample nodes from Python's own generator.
     random.seed(run.seed)

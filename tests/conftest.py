@@ -1,0 +1,39 @@
+"""Small settings that every package's tests share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+import pytest
+
+from mfd_flower.config import RunConfig
+
+logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+@pytest.fixture
+def make_run() -> Callable[..., RunConfig]:
+    """Return a builder of settings for a run of seconds: three nodes, digits, fm-tiny."""
+
+    def build(
+        strategy: str = "mfd-walk", rounds: int = 1, seed: int = 0, **tables: Any
+    ) -> RunConfig:
+        data = {"name": "digits", "nodes": 3, "train_samples": 48, "test_samples": 40}
+        options = json.dumps(tables.pop("options", {}))
+        return RunConfig.from_tables(
+            {
+                "data": {**data, **tables.pop("data", {})},
+                "strategy": {"name": strategy, "rounds": rounds, "options": options},
+                "seed": seed,
+                **tables,
+            }
+        )
+
+    return build

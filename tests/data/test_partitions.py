@@ -1,0 +1,97 @@
+"""A partition deals every sample to exactly one node, the same way for one seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfd_flower.config import ConfigError, DataConfig
+from mfd_flower.data import label_counts, load_federation, partition_indices
+
+LABELS = np.random.default_rng(0).integers(10, size=400)
+KINDS = st.one_of(
+    st.builds(DataConfig, partition=st.just("iid"), nodes=st.integers(1, 20)),
+    st.builds(
+        DataConfig,
+        partition=st.just("dirichlet"),
+        nodes=st.integers(1, 12),
+        alpha=st.floats(0.3, 100),
+    ),
+    st.builds(
+        DataConfig,
+        partition=st.just("classes"),
+        nodes=st.integers(5, 20),
+        classes=st.integers(2, 10),
+    ),
+)
+
+
+@given(config=KINDS, seed=st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_every_sample_has_one_owner_and_no_node_is_empty(config: DataConfig, seed: int) -> None:
+    try:
+        shares = partition_indices(LABELS, 10, config, seed)
+    except ConfigError as error:
+        assert "take fewer nodes" in str(error)
+        return
+    assert len(shares) == config.nodes
+    assert min(len(share) for share in shares) > 0
+    assigned = np.concatenate(shares)
+    assert len(assigned) == len(set(assigned.tolist()))
+    if config.partition != "classes":
+        assert len(assigned) == len(LABELS)
+    again = partition_indices(LABELS, 10, config, seed)
+    assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 10])
+def test_a_node_holds_as_many_classes_as_asked(classes: int) -> None:
+    config = DataConfig(partition="classes", classes=classes, nodes=10)
+    for share in partition_indices(LABELS, 10, config, 0):
+        assert np.count_nonzero(label_counts(LABELS[share], 10)) <= classes
+
+
+def test_small_alpha_is_more_skewed() -> None:
+    def mean_largest_share(alpha: float) -> float:
+        config = DataConfig(partition="dirichlet", alpha=alpha, nodes=5)
+        shares = partition_indices(LABELS, 10, config, 1)
+        counts = [label_counts(LABELS[share], 10) for share in shares]
+        return float(np.mean([c.max() / c.sum() for c in counts]))
+
+    assert mean_largest_share(0.3) > mean_largest_share(100.0) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings_", "field", "accepted"),
+    [
+        ({"partition": "classes", "classes": 11}, "data.classes", "digits has 10"),
+        ({"nodes": 31, "train_samples": 30}, "data.nodes", "at most 30"),
+        ({"train_samples": 1790, "test_samples": 10}, "data.train_samples", "at most 1787"),
+        ({"test_samples": 1790}, "data.test_samples", "each of 10 nodes"),
+        (
+            {"partition": "dirichlet", "alpha": 0.01, "nodes": 40, "train_samples": 60},
+            "data.alpha",
+            "without samples",
+        ),
+        ({"name": "cifar"}, "data.name", "mnist5k, digits"),
+    ],
+)
+def test_impossible_federation_is_refused(
+    settings_: dict[str, object], field: str, accepted: str
+) -> None:
+    config = DataConfig(**{"name": "digits", "test_samples": 100, **settings_})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"^{field} = ") as caught:
+        load_federation(config, 0)
+    assert accepted in str(caught.value)
+
+
+def test_test_set_is_held_out() -> None:
+    federation = load_federation(
+        DataConfig(name="digits", nodes=4, train_samples=0, test_samples=300), 5
+    )
+    trained = set(np.concatenate(federation.shares).tolist())
+    assert len(federation.test) == 300
+    assert trained.isdisjoint(federation.test.tolist())
+    assert len(trained) == 1797 - 300

@@ -1,0 +1,88 @@
+"""Image sets are read from what packages ship, or the missing package is named."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mfd_flower.config import ConfigError
+from mfd_flower.data import load_set
+from mfd_flower.data.sets import OPENCLIPART_CLASSES
+
+
+def test_mnist5k_is_balanced_and_upright() -> None:
+    digits = load_set("mnist5k")
+    assert digits.images.shape == (5000, 28, 28, 1)
+    assert np.bincount(digits.labels).tolist() == [500] * 10
+    # A mean one is a vertical stroke: ink in the middle column, hardly any in the corners.
+    one = digits.images[digits.labels == 1].mean(0)[..., 0]
+    assert one[:, 13:15].mean() > 5 * one[:, :5].mean()
+
+
+def test_digits_span_the_grey_range() -> None:
+    digits = load_set("digits")
+    assert digits.images.shape == (1797, 8, 8, 1)
+    assert (digits.images.min(), digits.images.max()) == (0, 255)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def test_fashion_mnist_reads_idx_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    written = {}
+    for part, count in (("train", 6), ("t10k", 3)):
+        images = rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
+        labels = rng.integers(10, size=count, dtype=np.uint8)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", labels)
+        written[part] = (images, labels)
+    found = load_set("fashion-mnist", str(tmp_path))
+    assert np.array_equal(found.images[:6, ..., 0], written["train"][0])
+    assert np.array_equal(found.labels[6:], written["t10k"][1])
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03short"))
+    with pytest.raises(ConfigError, match="not a whole IDX file"):
+        load_set("fashion-mnist", str(tmp_path))
+
+
+def test_openclipart_drops_duplicates_and_unreadable_files(tmp_path: Path) -> None:
+    for index, place in enumerate(OPENCLIPART_CLASSES.values()):
+        folder = tmp_path / place / "sub"
+        folder.mkdir(parents=True)
+        Image.new("RGBA", (90, 30), (index * 30, 0, 0, 255)).save(folder / "a.png")
+    first = tmp_path / next(iter(OPENCLIPART_CLASSES.values())) / "sub"
+    (first / "b.png").write_bytes((first / "a.png").read_bytes())
+    (first / "c.png").write_bytes(b"not a picture")
+    found = load_set("openclipart", str(tmp_path))
+    assert found.images.shape == (8, 64, 64, 3)
+    assert found.labels.tolist() == list(range(8))
+    assert found.images[3, 32, 32].tolist() == [90, 0, 0]
+    assert found.images[3, 2, 2].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("fashion-mnist", "dataset-fashion-mnist"), ("openclipart", "openclipart-png")],
+)
+def test_missing_set_names_the_package(name: str, package: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"apt-get install {package}"):
+        load_set(name, str(tmp_path))
+
+
+def test_hub_set_is_read_through_flwr_datasets(tmp_path: Path) -> None:
+    for index, label in enumerate(("cat", "dog")):
+        folder = tmp_path / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (12, 12), (index * 200, number, 0)).save(folder / f"{number}.png")
+    found = load_set("hf:someone/animals", str(tmp_path))
+    assert found.classes == ("cat", "dog")
+    assert sorted(found.labels.tolist()) == [0, 0, 1, 1]
+    assert set(found.images[found.labels == 1][..., 0].ravel().tolist()) == {200}

@@ -1,0 +1,173 @@
+"""Bytes are counted from what is serialised, once for each logical transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfd_flower.accounting.wire import measure
+from mfd_flower.config import NetworkConfig, RunConfig
+from mfd_flower.runtime import LocalGrid, MeteredGrid
+from mfd_flower.runtime.runner import run_locally
+
+NETWORK = NetworkConfig(
+    up_bps=8e3, down_bps=8e4, d2d_bps=4e3, latency_s=0.5, flops_per_s=100.0, joules_per_flop=2.0,
+    joules_per_bit=0.125,
+)  # fmt: skip
+app = ClientApp()
+
+
+@app.train()
+def work(message: Message, context: Context) -> Message:
+    """Send the arrays back after as many FLOPs as the node's number times 100."""
+    flops = 100.0 * (context.node_id)
+    report = ConfigRecord({"fits": 1, "flops": flops, "peak-bytes": 10 * context.node_id})
+    records = {"arrays": message.content.array_records["arrays"], "report": report}
+    return Message(RecordDict(records), reply_to=message)  # type: ignore[arg-type]
+
+
+@app.train("hop")
+def hop(message: Message, context: Context) -> Message:
+    reply = work(message, context)
+    reply.content["header"] = ConfigRecord({"source": f"n{context.node_id - 1}"})
+    return reply
+
+
+@app.query("advert")
+def advert(message: Message, context: Context) -> Message:
+    return Message(RecordDict({"arrays": ArrayRecord([np.ones(1000)])}), reply_to=message)
+
+
+def arrays(count: int) -> ArrayRecord:
+    return ArrayRecord([np.arange(count, dtype=np.float32)])
+
+
+def serialised_by_flower(content: RecordDict) -> int:
+    """Follow Flower's own path to the wire: every object of the tree, deflated."""
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+    return sum(len(o.deflate()) for o in get_all_nested_objects(content).values())
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=5),
+    dtype=st.sampled_from([np.float32, np.float16, np.int8, np.int64]),
+)
+@settings(max_examples=30, deadline=None)
+def test_payload_is_the_array_data_and_wire_is_what_flower_sends(
+    shapes: list[tuple[int, ...]], dtype: type
+) -> None:
+    record = ArrayRecord([np.full(shape, 3 + i, dtype) for i, shape in enumerate(shapes)])
+    content = RecordDict({"arrays": record, "metrics": MetricRecord({"loss": 0.5})})
+    size = measure(content)
+    assert size.payload == sum(int(np.prod(s)) * np.dtype(dtype).itemsize for s in shapes)
+    assert size.wire == serialised_by_flower(content)
+
+
+def test_a_star_message_is_billed_down_and_up() -> None:
+    with LocalGrid(app, 2) as inner:
+        grid = MeteredGrid(inner, network=NETWORK)
+        content = RecordDict({"arrays": arrays(250)})
+        list(grid.send_and_receive([Message(content, n, "train") for n in (1, 2)]))
+    wire = measure(content).wire
+    totals = grid.totals()
+    assert totals == {
+        "payload": 4 * 1000,
+        "wire": 4 * wire,
+        "relay": 4 * wire,
+        "up": 2 * wire,
+        "down": 2 * wire,
+        "d2d": 0,
+        "backhaul": 0,
+    }
+    assert grid.updates == 2
+    assert grid.peak_node_bytes == 20
+    assert grid.joules == pytest.approx(300 * 2.0 + 4 * wire)
+    # The straggler: node 2 computes 2 s.
+    assert grid.virtual_seconds == pytest.approx(0.5 + wire / 1e4 + 2.0 + 0.5 + wire / 1e3)
+
+
+def test_a_hop_is_billed_once_and_its_time_adds_up() -> None:
+    with LocalGrid(app, 2) as inner:
+        addresses = {1: "n0", 2: "n1"}
+        grid = MeteredGrid(inner, {"train.hop": "d2d"}, NETWORK, addresses)
+        first = RecordDict({"arrays": arrays(250)})
+        (reply,) = grid.send_and_receive([Message(first, 1, "train.hop")])
+        second = reply.content
+        (last,) = grid.send_and_receive([Message(second, 2, "train.hop")])
+    totals = grid.totals()
+    sizes = [measure(content).wire for content in (first, second, last.content)]
+    assert totals["payload"] == 2 * 1000
+    assert totals["d2d"] == totals["wire"] == sizes[0] + sizes[1]
+    assert totals["relay"] == sizes[0] + 2 * sizes[1] + sizes[2]
+    assert totals["up"] == totals["down"] == 0
+    hops = [0.5 + 2 * sizes[i] / 1e3 for i in (0, 1)]
+    assert grid.virtual_seconds == pytest.approx(hops[0] + 1.0 + hops[1] + 2.0)
+    assert grid.visits == ["n0", "n1"]
+
+
+def test_a_report_is_taken_out_before_the_bill_and_before_the_strategy() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = MeteredGrid(inner)
+        content = RecordDict({"arrays": arrays(10)})
+        (reply,) = grid.send_and_receive([Message(content, 1, "train")])
+    assert list(reply.content) == ["arrays"]
+    assert grid.totals()["up"] == measure(content).wire
+
+
+def test_relay_only_messages_cost_no_transfer() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = MeteredGrid(inner, {"query.advert": "relay"})
+        list(grid.send_and_receive([Message(RecordDict(), 1, "query.advert")]))
+    totals = grid.totals()
+    assert totals["relay"] > 8000
+    assert totals["payload"] == totals["wire"] == 0
+
+
+def test_failures_are_kept_and_cost_only_the_request() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = MeteredGrid(inner)
+        (reply,) = grid.send_and_receive([Message(RecordDict(), 1, "evaluate")])
+        assert reply.has_error()
+    assert len(grid.failures) == 1
+    assert grid.totals()["up"] == 0
+    assert grid.updates == 0
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "mfd-walk"])
+@pytest.mark.parametrize("tune", ["head", "prompts", "lora"])
+def test_bytes_equal_the_closed_form_plus_a_named_overhead(
+    make_run: Callable[..., RunConfig], strategy: str, tune: str
+) -> None:
+    """Payload is parameters x 4 bytes, twice a visit or once. The rest is Flower's headers."""
+    run = make_run(strategy, rounds=2, model={"tune": tune})
+    record = run_locally(run)
+    totals = record["points"][-1]["bytes"]
+    visits = 2 * run.data.nodes
+    transfers = visits * (2 if strategy == "fedavg" else 1)
+    assert totals["payload"] == transfers * 4 * record["tunables"]
+    # Each array carries an npy header, its name, two object ids and their heads: below 600 bytes;
+    # a message's own records add below 1200.
+    tensors = {"head": 2, "prompts": 8, "lora": 14}[tune]
+    overhead = totals["wire"] - totals["payload"]
+    assert 0 < overhead < transfers * (600 * tensors + 1200)
+
+
+def test_two_runs_with_the_same_seed_are_identical(make_run: Callable[..., RunConfig]) -> None:
+    for strategy in ("fedavg", "mfd-walk", "local-only", "centralised"):
+        run = make_run(strategy, rounds=2, data={"partition": "dirichlet"})
+        torch.manual_seed(1)
+        first = run_locally(run, workers=1)
+        torch.manual_seed(2)
+        second = run_locally(run, workers=3)
+        for one, two in zip(first["points"], second["points"], strict=True):
+            one.pop("wall_seconds")
+            two.pop("wall_seconds")
+        assert first == second

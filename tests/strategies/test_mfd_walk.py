@@ -1,0 +1,180 @@
+"""The walk is decentralised, and on IID shards it is sequential SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Message
+
+from mfd_flower.client_app import app
+from mfd_flower.config import ConfigError, RunConfig, TrainConfig
+from mfd_flower.data import Samples
+from mfd_flower.models import build_model, fit, get_tunables
+from mfd_flower.node import Node
+from mfd_flower.runtime import LocalGrid, MeteredGrid
+from mfd_flower.runtime.roll_call import call_roll
+from mfd_flower.runtime.runner import run_locally
+from mfd_flower.strategy import build_strategy, find_strategy
+
+
+class Tap(MeteredGrid):
+    """Keeps every request and reply, as a wire tap would."""
+
+    def __init__(self, *args: object, **keywords: object) -> None:
+        super().__init__(*args, **keywords)  # type: ignore[arg-type]
+        self.requests: list[Message] = []
+        self.replies: list[Message] = []
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        requests = list(messages)
+        replies = list(super().send_and_receive(requests, timeout=timeout))
+        self.requests += requests
+        self.replies += replies
+        return replies
+
+
+def tapped(run: RunConfig) -> tuple[Tap, dict[str, torch.Tensor]]:
+    walk = build_strategy(run)
+    initial = ArrayRecord(get_tunables(build_model(run.model, 10, run.seed)))
+    with LocalGrid(app, run.data.nodes, run.flat()) as inner:
+        addresses = call_roll(inner, run.data.nodes)
+        grid = Tap(inner, type(walk).links, addresses=addresses)  # type: ignore[attr-defined]
+        result = walk.start(grid, initial, num_rounds=run.strategy.rounds)
+    return grid, result.arrays.to_torch_state_dict()
+
+
+def hops(grid: Tap) -> list[tuple[Message, Message]]:
+    pairs = zip(grid.requests, grid.replies, strict=True)
+    return [(a, b) for a, b in pairs if a.metadata.message_type == "train.hop"]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_walk_over_iid_shards_is_sequential_sgd(
+    make_run: Callable[..., RunConfig], momentum: float
+) -> None:
+    """Shards in order, optimiser carried, no shuffling: SGD on the concatenation."""
+    train = {
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "momentum": momentum,
+        "batch_size": 8,
+        "shuffle": False,
+    }
+    options = {"policy": "round-robin", "carry_optimizer": True}
+    run = make_run("mfd-walk", rounds=2, train=train, options=options)
+    shards = [Node(run, i).samples for i in range(3)]
+    assert {len(s) for s in shards} == {16}
+    whole = Samples(torch.cat([s.inputs for s in shards]), torch.cat([s.labels for s in shards]))
+    model = build_model(run.model, 10, run.seed)
+    settings = TrainConfig(**{**train, "local_epochs": 2})  # type: ignore[arg-type]
+    fit(model, whole, settings, seed=0, stage=model.frozen_stage())
+    _, found = tapped(run)
+    for name, tensor in get_tunables(model).items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["random", "round-robin", "kl-near", "label-balance"])
+def test_hop_starts_from_exactly_what_the_last_one_sent_and_where_it_said(
+    make_run: Callable[..., RunConfig], policy: str
+) -> None:
+    data = {"partition": "dirichlet", "nodes": 4}
+    grid, _ = tapped(make_run("mfd-walk", rounds=2, data=data, options={"policy": policy}))
+    chain = hops(grid)
+    assert len(chain) == 8
+    for (_, reply), (request, _) in zip(chain, chain[1:], strict=False):
+        assert request.content.object_id == reply.content.object_id
+        named = reply.content.config_records["header"]["destination"]
+        assert grid.address(request.metadata.dst_node_id) == named
+
+
+def test_no_image_label_or_frozen_weight_is_in_any_message(
+    make_run: Callable[..., RunConfig],
+) -> None:
+    run = make_run("mfd-walk", rounds=1)
+    grid, final = tapped(run)
+    shapes = {name: tuple(t.shape) for name, t in final.items()}
+    for message in [*grid.requests, *grid.replies]:
+        for record in message.content.array_records.values():
+            assert {name: array.shape for name, array in record.items()} == shapes
+        for name, settings in message.content.config_records.items():
+            assert set(settings) <= {
+                "ask",
+                "address",
+                "labels",
+                "hop",
+                "source",
+                "destination",
+                "seen",
+                "visited",
+            }, name
+
+
+def test_the_packet_knows_what_it_has_seen(make_run: Callable[..., RunConfig]) -> None:
+    run = make_run(
+        "mfd-walk", rounds=2, data={"partition": "classes", "classes": 4, "train_samples": 120}
+    )
+    grid, _ = tapped(run)
+    seen = torch.zeros(10)
+    for request, reply in hops(grid):
+        index = int(grid.address(request.metadata.dst_node_id)[1:])
+        seen += torch.bincount(Node(run, index).samples.labels, minlength=10)
+        assert reply.content.config_records["header"]["seen"] == seen.tolist()
+
+
+def test_damping_passes_on_a_share_of_the_update(make_run: Callable[..., RunConfig]) -> None:
+    whole, _ = tapped(make_run("mfd-walk"))
+    options = {"damping_start": 0.25, "damping_end": 0.25}
+    part, _ = tapped(make_run("mfd-walk", options=options))
+
+    def update(grid: Tap) -> torch.Tensor:
+        request, reply = hops(grid)[0]
+        before, after = (
+            m.content.array_records["arrays"].to_torch_state_dict() for m in (request, reply)
+        )
+        return torch.cat([(after[n] - before[n]).flatten() for n in before])
+
+    torch.testing.assert_close(update(part), 0.25 * update(whole), atol=1e-6, rtol=1e-4)
+
+
+def test_damping_goes_down_a_straight_line() -> None:
+    options = {"damping_start": 1.0, "damping_end": 0.2, "damping_tours": 2.0}
+    walk = find_strategy("mfd-walk")(**options)
+    shares = [walk.damping_at(n, 10) for n in (1, 11, 21, 500)]  # type: ignore[attr-defined]
+    assert shares == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+def test_memory_keeps_a_packet_from_turning_back(make_run: Callable[..., RunConfig]) -> None:
+    data = {"nodes": 5, "partition": "dirichlet"}
+    options = {"policy": "kl-near", "memory": 4}
+    visits = run_locally(make_run("mfd-walk", rounds=3, data=data, options=options))["visits"]
+    for start in range(len(visits) - 4):
+        assert len(set(visits[start : start + 5])) == 5
+
+
+def test_a_failing_holder_ends_the_run_with_its_reason(make_run: Callable[..., RunConfig]) -> None:
+    run = make_run("mfd-walk", options={"start": 1})
+    with LocalGrid(app, 3, {**run.flat(), "model.backbone": "file:gone"}) as inner:
+        grid = MeteredGrid(inner, addresses=call_roll(inner, 3))
+        initial = ArrayRecord(get_tunables(build_model(run.model, 10, 0)))
+        with pytest.raises(RuntimeError, match="not a safetensors file"):
+            build_strategy(run).start(grid, initial)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"policy": "greedy"}, "accepted: random, round-robin"),
+        ({"damping_end": 0.0}, "above 0 and at most 1"),
+        ({"hops": 3}, "accepts: policy, damping_start"),
+        ({"policy": ["random"]}, "policy"),
+    ],
+)
+def test_bad_options_are_refused(
+    make_run: Callable[..., RunConfig], options: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ConfigError, match=line):
+        build_strategy(make_run("mfd-walk", options=options))

@@ -1,0 +1,190 @@
+"""The command line: bad input is one line and status 2, and nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mfd_flower import cli
+
+ROOT = Path(__file__).parents[1]
+GOOD = """
+[data]
+name = "digits"
+nodes = 3
+train_samples = 48
+test_samples = 40
+[model]
+tune = "head"
+[[strategies]]
+strategy = "fedavg"
+rounds = 1
+"""
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["mfd", *map(str, words)])
+        cli.main()
+    said = capsys.readouterr()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("fedavg", "fedsgd"), "strategy = 'fedsgd': accepted: centralised, fedavg"),
+        (("fedavg", "a.b:C"), "strategy = 'a.b:C': module not importable"),
+        (("digits", "cifar"), "data.name = 'cifar': accepted: mnist5k"),
+        (("nodes = 3", "knots = 3"), "data.knots = 3: unknown key; accepted: name, path, nodes"),
+        (("nodes = 3", "nodes = 49"), "data.nodes = 49: at most 48"),
+        (("nodes = 3", 'partition = "x"'), "data.partition = 'x': accepted: iid"),
+        (
+            ("nodes = 3", 'partition = "dirichlet"\nalpha = 0'),
+            "data.alpha = 0.0: must be above 0",
+        ),
+        (
+            ("nodes = 3", 'partition = "classes"\nclasses = 11'),
+            "data.classes = 11: digits has 10",
+        ),
+        (
+            ("nodes = 3", 'nodes = 30\npartition = "dirichlet"\nalpha = 0.02'),
+            "data.alpha = 0.02: leaves node n",
+        ),
+        (("[data]", "[data"), "not valid TOML"),
+        (('tune = "head"', 'backbone = "file:/dev/null"'), "not a safetensors file"),
+        (("rounds = 1", 'options = {policy = "x"}'), "fedavg accepts: fraction_train"),
+        (("rounds = 1", "rounds = 0"), "strategy.rounds = 0: must be at least 1"),
+        (('"fedavg"', '"mfd-walk"\noptions = {policy = "x"}'), "options.policy = 'x': accepted"),
+    ],
+    ids=lambda value: value[1][:24] if isinstance(value, tuple) else None,
+)
+def test_bad_config_is_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], said: str
+) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "out"
+    assert change[0] in GOOD
+    config.write_text(GOOD.replace(*change))
+    code, stdout, stderr = call(capsys, "compare", config, "--out", out)
+    assert code == 2
+    assert said in stderr
+    assert stderr.count("\n") == 1
+    assert stdout == ""
+    assert not out.exists()
+
+
+def test_unwritable_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, file = tmp_path / "c.toml", tmp_path / "file"
+    config.write_text(GOOD)
+    file.write_text("mine")
+    code, _, stderr = call(capsys, "compare", config, "--out", file / "out")
+    assert code == 2
+    assert "not writable" in stderr
+    assert file.read_text() == "mine"
+
+
+def test_unwanted_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "compare")[0] == 2
+    assert call(capsys, "plan", "--nodes", "0")[0] == 2
+    code, _, stderr = call(capsys, "plan", "--params", "0")
+    assert (code, stderr.count("\n")) == (2, 1)
+
+
+def test_whitepaper_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--params", "7e9", "--bytes-per-param", "2", "--nodes", "10", "--rounds", "100", "--json"]
+    code, stdout, _ = call(capsys, *words)
+    found = json.loads(stdout)
+    assert code == 0
+    assert found["fedavg_bytes"] == 28000000000000
+    assert found["walk_bytes"] == 14000000000000
+
+
+def test_strategies_are_read_from_the_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, stdout, _ = call(capsys, "strategies", "--json")
+    found = json.loads(stdout)
+    assert {"fedavg", "mfd-walk", "local-only", "centralised"} <= found.keys()
+    assert found["mfd-walk"]["parameters"]["policy"] == "label-balance"
+    assert found["fedavg"]["parameters"]["fraction_train"] == 1.0
+
+
+def test_data_shows_and_plots_who_holds_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data", "digits", "--nodes", 4, "--partition", "dirichlet", "--out", tmp_path]
+    code, stdout, _ = call(capsys, *words, "--json")
+    counts = json.loads(stdout)["counts"]
+    assert code == 0
+    assert sum(map(sum, counts)) == 1797 - 1000
+    assert {p.name for p in tmp_path.iterdir()} == {"partition.png", "partition.svg"}
+
+
+@pytest.mark.parametrize("command", ["compare", "run", "plan", "strategies", "data", "report"])
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, stdout, _ = call(capsys, command, "--help")
+    assert code == 0
+    assert f"Example: mfd {command}" in stdout
+
+
+def test_run_then_report_then_refuse_then_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "a folder"
+    config.write_text(GOOD)
+    words = ["run", "mfd-walk", "--config", config, "--out", out, "--rounds", 2, "--jobs", 1]
+    code, stdout, _ = call(capsys, *words)
+    assert code == 0
+    assert "report.html" in stdout
+    (out / "report.html").unlink()
+    assert call(capsys, "report", out)[0] == 0
+    assert (out / "report.html").exists()
+    # The same again is done already; another config is refused until told to replace.
+    assert call(capsys, *words)[0] == 0
+    kept = json.loads((out / "results.json").read_text())
+    config.write_text(GOOD.replace("nodes = 3", "nodes = 2"))
+    code, _, stderr = call(capsys, *words)
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "--overwrite" in stderr
+    assert json.loads((out / "results.json").read_text()) == kept
+    assert call(capsys, *words, "--overwrite")[0] == 0
+    assert json.loads((out / "results.json").read_text())["runs"][0]["nodes"] == 2
+
+
+def test_broken_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in ("{", '{"schema": 99}', "[]"):
+        (tmp_path / "results.json").write_text(content)
+        code, _, stderr = call(capsys, "report", tmp_path)
+        assert (code, stderr.count("\n")) == (2, 1)
+
+
+def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "out"
+    long = '[[strategies]]\nstrategy = "mfd-walk"\nrounds = 100000\n'
+    config.write_text(GOOD + long)
+    command = [sys.executable, "-m", "mfd_flower.cli", "compare", config, "--out", out]
+    process = subprocess.Popen(
+        [*map(str, command), "--jobs", "1"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while not (out / "results.json").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "1 of 2 runs are kept" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == 1

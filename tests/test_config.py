@@ -1,0 +1,121 @@
+"""Every bad input is refused in one line that names field, value and what is accepted."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mfd_flower.config import ConfigError, RunConfig, comparison_from_tables, load_comparison
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("tables", "field", "accepted"),
+    [
+        ({"data": {"alpha": 0}}, "data.alpha", "above 0"),
+        ({"data": {"alpha": -1.0}}, "data.alpha", "above 0"),
+        ({"data": {"alpha": float("nan")}}, "data.alpha", "above 0"),
+        ({"data": {"nodes": 0}}, "data.nodes", "at least 1"),
+        ({"data": {"nodes": True}}, "data.nodes", "whole number"),
+        ({"data": {"nodes": "10"}}, "data.nodes", "whole number"),
+        ({"data": {"partition": "shards"}}, "data.partition", "iid, dirichlet, classes"),
+        ({"data": {"colour": 1}}, "data.colour", "nodes"),
+        ({"model": {"tune": "bias"}}, "model.tune", "full, head, prompts, lora"),
+        ({"model": {"deep": 1}}, "model.deep", "true or false"),
+        ({"train": {"lr": 0.0}}, "train.lr", "above 0"),
+        ({"train": {"lr": "big"}}, "train.lr", "a number"),
+        ({"train": {"momentum": 1.5}}, "train.momentum", "at most 0.999"),
+        ({"train": 3}, "train", "a table"),
+        ({"seed": -1}, "seed", "at least 0"),
+        ({"speed": 1}, "speed", "data, model"),
+    ],
+)
+def test_bad_setting_is_refused(tables: dict[str, Any], field: str, accepted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_tables(tables)
+    line = str(caught.value)
+    assert line.startswith(f"{field} = ")
+    assert accepted in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("tables", "field"),
+    [
+        ({}, "strategies"),
+        ({"strategies": [{}]}, "strategies.strategy"),
+        ({"strategies": [{"strategy": "fedavg", "lr": 1}]}, "strategies.lr"),
+        ({"strategies": [{"strategy": "fedavg", "rounds": 0}]}, "strategy.rounds"),
+        ({"strategies": [{"strategy": "fedavg", "options": 3}]}, "strategies.options"),
+        ({"strategies": [{"strategy": "fedavg"}] * 2}, "strategies.label"),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": []}, "seeds"),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": [0.5]}, "seeds"),
+        ({"strategies": [{"strategy": "fedavg"}], "margin": 2.0}, "margin"),
+        ({"strategies": [{"strategy": "fedavg"}], "scenarios": [{}]}, "scenarios.name"),
+        ({"strategies": [{"strategy": "fedavg"}], "trian": {}}, "trian"),
+    ],
+)
+def test_bad_comparison_is_refused(tables: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field} = "):
+        comparison_from_tables(tables, "test")
+
+
+def test_entry_overrides_scenario_overrides_base() -> None:
+    comparison = comparison_from_tables(
+        {
+            "seeds": [3],
+            "train": {"lr": 0.1, "local_epochs": 2},
+            "scenarios": [{"name": "x", "train": {"lr": 0.2}, "data": {"alpha": 0.3}}],
+            "strategies": [
+                {"strategy": "fedavg"},
+                {"strategy": "mfd-walk", "train": {"lr": 0.5}, "options": {"policy": "random"}},
+            ],
+        },
+        "test",
+    )
+    first, second = (run.config for run in comparison.runs)
+    assert (first.train.lr, second.train.lr) == (0.2, 0.5)
+    assert first.train.local_epochs == second.train.local_epochs == 2
+    assert first.data.alpha == 0.3
+    assert first.seed == 3
+    assert second.strategy.keywords() == {"policy": "random"}
+    assert [run.yardstick for run in comparison.runs] == [True, False]
+
+
+def test_flat_form_is_inverted_and_survives_flower() -> None:
+    run = RunConfig.from_tables({"seed": 7, "data": {"alpha": 0.25}, "model": {"tune": "lora"}})
+    flat = run.flat()
+    assert RunConfig.from_flat(flat) == run
+    assert all(type(value) in (str, int, float, bool) for value in flat.values())
+    assert RunConfig.from_flat({**flat, "out": "/somewhere"}) == run
+
+
+def test_flower_app_config_lists_every_setting_with_its_default() -> None:
+    from flwr.common.config import flatten_dict
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shown = flatten_dict(project["tool"]["flwr"]["app"]["config"])
+    assert shown == {"out": "", **RunConfig().flat()}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda f: f.stem
+)
+def test_shipped_experiments_are_valid(file: Path) -> None:
+    assert load_comparison(file).runs
+
+
+def test_broken_files_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("seeds = [0,\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_comparison(broken)
+    broken.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_comparison(broken)
+    with pytest.raises(ConfigError, match="not readable"):
+        load_comparison(tmp_path / "absent.toml")
