@@ -95,6 +95,22 @@ def run(
     _run(comparison, out, resume, overwrite, jobs, as_json)
 
 
+@app.command(epilog="Example: mfd reproduce compare")
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A file of experiments/, without .toml.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; out/NAME without it.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an experiment of this repository again; goes on where it was stopped."""
+    known = sorted(file.stem for file in Path("experiments").glob("*.toml"))
+    if name not in known:
+        accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
+        raise ConfigError("NAME", name, accepted)
+    comparison = load_comparison(Path("experiments") / f"{name}.toml")
+    _run(comparison, out or Path("out") / name, True, False, jobs, as_json)
+
+
 def _run(
     comparison: Comparison, out: Path, resume: bool, overwrite: bool, jobs: int, as_json: bool
 ) -> None:

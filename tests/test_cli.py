@@ -30,9 +30,10 @@ rounds = 1
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mfd", *map(str, words)])
-        cli.main()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
     said = capsys.readouterr()
     code = ended.value.code
     return (code if isinstance(code, int) else 0), said.out, said.err
@@ -99,7 +100,8 @@ def test_unwanted_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_whitepaper_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "--params", "7e9", "--bytes-per-param", "2", "--nodes", "10", "--rounds", "100", "--json"]
+    size = ["--params", "7e9", "--bytes-per-param", "2"]
+    words = ["plan", *size, "--nodes", "10", "--rounds", "100", "--json"]
     code, stdout, _ = call(capsys, *words)
     found = json.loads(stdout)
     assert code == 0
@@ -126,7 +128,9 @@ def test_data_shows_and_plots_who_holds_what(
     assert {p.name for p in tmp_path.iterdir()} == {"partition.png", "partition.svg"}
 
 
-@pytest.mark.parametrize("command", ["compare", "run", "plan", "strategies", "data", "report"])
+@pytest.mark.parametrize(
+    "command", ["compare", "run", "reproduce", "plan", "strategies", "data", "report"]
+)
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

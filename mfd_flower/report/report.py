@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from mfd_flower.files import write_json, write_text
 from mfd_flower.report.plots import write_plots
 from mfd_flower.report.tables import (
     PAYLOAD_HEADINGS,
@@ -22,7 +23,7 @@ from mfd_flower.report.tables import (
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
-    """Write ``rounds.csv``, the plots, and ``report.html``, which opens offline.
+    """Write ``rounds.csv``, ``summary.json``, the plots, and ``report.html``, which opens offline.
 
     Returns
     -------
@@ -31,6 +32,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
     """
     write_rounds_csv(folder / "rounds.csv", results["runs"])
     plots = write_plots(folder, results)
+    write_json(folder / "summary.json", short_form(results))
     scenarios = []
     for name, summary in results["summary"].items():
         scenarios.append(
@@ -56,10 +58,22 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
         cost_headings=COST_HEADINGS,
     )
     path = folder / "report.html"
-    beside = path.with_suffix(".partial")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, page)
     return path
+
+
+def short_form(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is worth keeping where whole curves are too much: the answer and its setting."""
+    runs = results["runs"]
+    return {
+        "name": results["config"]["name"],
+        "margin": results["config"]["margin"],
+        "seeds": sorted({run["seed"] for run in runs}),
+        "runs": len(runs),
+        "wall_seconds": sum(run["wall_seconds"] for run in runs),
+        "machine": results["machine"],
+        "summary": results["summary"],
+    }
 
 
 COST_HEADINGS = (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from mfd_flower.files import write_text
 
 REACH_HEADINGS = (
     "strategy",
@@ -117,20 +120,19 @@ def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> 
 
 def write_rounds_csv(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write every measured point as one line."""
-    beside = path.with_suffix(".partial")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer: Any = None
-        for run in runs:
-            for point in run["points"]:
-                flat = {
-                    "scenario": run["scenario"],
-                    "strategy": run["strategy"],
-                    "seed": run["seed"],
-                    **{k: v for k, v in point.items() if k != "bytes"},
-                    **{f"bytes_{k}": v for k, v in point["bytes"].items()},
-                }
-                if writer is None:
-                    writer = csv.DictWriter(file, list(flat))
-                    writer.writeheader()
-                writer.writerow(flat)
-    beside.replace(path)
+    rows = [
+        {
+            "scenario": run["scenario"],
+            "strategy": run["strategy"],
+            "seed": run["seed"],
+            **{key: value for key, value in point.items() if key != "bytes"},
+            **{f"bytes_{key}": value for key, value in point["bytes"].items()},
+        }
+        for run in runs
+        for point in run["points"]
+    ]
+    page = io.StringIO()
+    writer = csv.DictWriter(page, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, page.getvalue())

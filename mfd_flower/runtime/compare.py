@@ -10,7 +10,7 @@ import platform
 import queue
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from mfd_flower.accounting.summary import summarise
 from mfd_flower.config import Comparison, ConfigError, PlannedRun
 from mfd_flower.data import load_federation
+from mfd_flower.files import write_json
 from mfd_flower.models import build_model
 from mfd_flower.strategy import build_strategy
 
@@ -153,13 +154,6 @@ def run_comparison(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return results
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one step: a reader sees the old or the new one, whole."""
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
 
 
 def machine() -> dict[str, Any]:

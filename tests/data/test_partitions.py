@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from mfd_flower.config import ConfigError, DataConfig
@@ -33,9 +33,8 @@ KINDS = st.one_of(
 def test_every_sample_has_one_owner_and_no_node_is_empty(config: DataConfig, seed: int) -> None:
     try:
         shares = partition_indices(LABELS, 10, config, seed)
-    except ConfigError as error:
-        assert "take fewer nodes" in str(error)
-        return
+    except ConfigError:
+        reject()
     assert len(shares) == config.nodes
     assert min(len(share) for share in shares) > 0
     assigned = np.concatenate(shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_results_follow_the_schema(finished: Path) -> None:
             }  # fmt: skip
             parts = sum(point["bytes"][k] for k in ("up", "down", "d2d", "backhaul"))
             assert parts == point["bytes"]["wire"]
-        for earlier, later in zip(totals, totals[1:], strict=False):
+        for earlier, later in itertools.pairwise(totals):
             assert all(later[k] >= earlier[k] for k in earlier)
         updates = [point["updates"] for point in entry["points"]]
         assert updates == sorted(updates)

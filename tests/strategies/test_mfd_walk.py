@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -85,7 +86,7 @@ def test_hop_starts_from_exactly_what_the_last_one_sent_and_where_it_said(
     grid, _ = tapped(make_run("mfd-walk", rounds=2, data=data, options={"policy": policy}))
     chain = hops(grid)
     assert len(chain) == 8
-    for (_, reply), (request, _) in zip(chain, chain[1:], strict=False):
+    for (_, reply), (request, _) in itertools.pairwise(chain):
         assert request.content.object_id == reply.content.object_id
         named = reply.content.config_records["header"]["destination"]
         assert grid.address(request.metadata.dst_node_id) == named

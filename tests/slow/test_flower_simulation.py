@@ -1,0 +1,115 @@
+"""The same app on Flower's own simulation gives the same bytes and the same accuracies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mfd_flower.config import RunConfig
+from mfd_flower.runtime.runner import run_locally
+
+ROOT = Path(__file__).parents[2]
+FLWR = Path(sys.executable).with_name("flwr")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def started_from(home: Path) -> list[int]:
+    """Return the ids of the SuperLink processes whose command line names this FLWR_HOME."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(home) in words:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Give a copy of the app, and an environment with a FLWR_HOME and ports of its own."""
+    home = tmp_path_factory.mktemp("flwr")
+    app = tmp_path_factory.mktemp("an app")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "mfd_flower", "strategies"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, app / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, app / name)
+    environment = {
+        **os.environ,
+        "PATH": f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
+    try:
+        yield app, environment
+    finally:
+        for process_id in started_from(home):
+            os.kill(process_id, signal.SIGTERM)
+
+
+def run_on_flower(
+    flower: tuple[Path, dict[str, str]], run: RunConfig, out: Path, nodes: int
+) -> tuple[dict[str, Any], str]:
+    app, environment = flower
+    pairs = [f"{key}={json.dumps(value)}" for key, value in {"out": str(out), **run.flat()}.items()]
+    command = [
+        str(FLWR),
+        "run",
+        ".",
+        "--stream",
+        "--federation-config",
+        f"num-supernodes={nodes} client-resources-num-cpus=1",
+        "--run-config",
+        " ".join(pairs),
+    ]
+    done = subprocess.run(
+        command, cwd=app, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    said = done.stdout + done.stderr
+    assert out.exists(), said[-4000:]
+    return json.loads(out.read_text()), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedavg", "mfd-walk"])
+def test_same_bytes_and_accuracies_as_in_process(
+    make_run: Callable[..., RunConfig],
+    flower: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+    strategy: str,
+) -> None:
+    run = make_run(strategy, rounds=2, data={"partition": "dirichlet"})
+    found, said = run_on_flower(flower, run, tmp_path / "run.json", nodes=3)
+    expected = run_locally(run)
+    assert "Traceback" not in said
+    assert found["visits"] == expected["visits"]
+    assert found["failed_replies"] == 0
+    for ours, theirs in zip(expected["points"], found["points"], strict=True):
+        assert ours["bytes"] == theirs["bytes"]
+        assert ours["updates"] == theirs["updates"]
+        assert theirs["accuracy"] == pytest.approx(ours["accuracy"], abs=1e-6)
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-6)
+        assert theirs["virtual_seconds"] == pytest.approx(ours["virtual_seconds"])

@@ -1,0 +1,47 @@
+"""What the README shows works as written."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mfd_flower.cli import app
+from mfd_flower.config import RunConfig
+from mfd_flower.runtime.runner import run_locally
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_strategy_in_the_readme_runs_as_written(
+    make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 30
+    (tmp_path / "readme_half_avg.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    record = run_locally(make_run("readme_half_avg:HalfAvg", rounds=3))
+    sys.modules.pop("readme_half_avg")
+    points = [point["bytes"]["payload"] for point in record["points"]]
+    rounds = [later - earlier for earlier, later in itertools.pairwise(points)]
+    full = 2 * 3 * 4 * record["tunables"]
+    assert rounds == [full * 3 // 4, full // 2, full // 2]
+    assert record["points"][-1]["accuracy"] > record["points"][0]["accuracy"]
+
+
+def test_every_mfd_command_in_the_readme_exists() -> None:
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    shown = set(re.findall(r"^ {4}\.venv/bin/mfd (\w+)", README, flags=re.MULTILINE))
+    assert shown
+    assert shown <= known
+
+
+def test_every_linked_file_is_there() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "experiments" / "README.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links {target}"
