@@ -124,8 +124,8 @@ def _run(
     missing = len(comparison.runs) - len(results["runs"])
     if missing:
         try:
-            with watch(err_console, comparison, results) as on_progress:
-                run_comparison(comparison, out, results, on_progress, jobs or None)
+            with watch(err_console, comparison, len(results["runs"])) as watcher:
+                run_comparison(comparison, out, results, watcher, jobs or None)
         except KeyboardInterrupt:
             done = len(results["runs"])
             err_console.print(
@@ -144,16 +144,22 @@ def _run(
 
 
 @app.command(epilog="Example: mfd report out/demo")
-def report(folder: Annotated[Path, typer.Argument(help="Folder with results.json.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder with results.json.")],
+    as_json: JsonOption = False,
+) -> None:
     """Write tables, plots and report.html again from results.json."""
     from mfd_flower.report.report import write_report
     from mfd_flower.report.tables import summary_tables
     from mfd_flower.runtime.compare import read_results
 
     results = read_results(folder)
+    path = write_report(folder, results)
+    if as_json:
+        print(json.dumps(results["summary"], indent=1))
+        return
     for table in summary_tables(results["summary"]):
         out_console.print(table)
-    path = write_report(folder, results)
     out_console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,74 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mfd_flower.config import Comparison
+from mfd_flower.config import Comparison, PlannedRun
 
 
-def updates_of(comparison: Comparison) -> dict[str, int]:
-    """Return the rounds of each run by key."""
-    return {planned.key: planned.config.strategy.rounds for planned in comparison.runs}
+class Watcher:
+    """Shows a bar for all runs and one for each run that is under way.
+
+    Without a terminal a run prints a line when it begins and after every tenth of its way.
+    """
+
+    def __init__(self, progress: Progress, planned: Mapping[str, PlannedRun], done: int) -> None:
+        self._progress = progress
+        self._planned = planned
+        self._overall = progress.add_task("all runs", total=len(planned), completed=done, state="")
+        self._bars: dict[str, TaskID] = {}
+        self._tenth: dict[str, int] = {}
+
+    def begin(self, key: str) -> None:
+        """Show that a run has begun."""
+        self._bars[key] = self._progress.add_task(key, total=1.0, state="")
+        self._print(f"{key}: begins")
+
+    def point(self, key: str, point: Mapping[str, Any]) -> None:
+        """Show a measured point."""
+        config = self._planned[key].config
+        rounds = config.strategy.rounds
+        # A step is a round of all nodes in FedAvg and one update in a walk.
+        share = min(point["step"] / rounds, point["updates"] / (rounds * config.data.nodes))
+        sent = point["bytes"]["wire"] / 1e6
+        state = f"step {point['step']}  accuracy {point['accuracy']:.3f}  {sent:.2f} MB"
+        self._progress.update(self._bars[key], completed=share, state=state)
+        if int(10 * share) > self._tenth.get(key, -1):
+            self._tenth[key] = int(10 * share)
+            self._print(f"{key}: {state}")
+
+    def end(self, key: str) -> None:
+        """Take the bar of a finished run away."""
+        if key in self._bars:
+            self._progress.remove_task(self._bars.pop(key))
+        self._progress.advance(self._overall)
+
+    def _print(self, line: str) -> None:
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def watch(
-    console: Console, comparison: Comparison, results: Mapping[str, Any]
-) -> Iterator[Callable[[str, dict[str, Any]], None]]:
-    """Show a bar for all runs and one for each run that is under way.
-
-    Without a terminal every run prints a line when it begins and at every tour or round.
-    """
-    rounds = updates_of(comparison)
-    nodes = {planned.key: planned.config.data.nodes for planned in comparison.runs}
-    total = len(comparison.runs)
-    done = len(results["runs"])
+def watch(console: Console, comparison: Comparison, done: int) -> Iterator[Watcher]:
+    """Show progress while the block runs; `done` runs are finished already."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        overall = progress.add_task("runs", total=total, completed=done, state="")
-        tasks: dict[str, Any] = {}
-        finished = done
-        last_round: dict[str, int] = {}
-
-        def on_progress(key: str, point: dict[str, Any]) -> None:
-            nonlocal finished
-            if key not in tasks:
-                tasks[key] = progress.add_task(key, total=rounds[key], state="")
-                if not console.is_terminal:
-                    console.print(f"{key}: begins", markup=False, soft_wrap=True)
-            if not point:
-                return
-            # In one round every node updates once on average, whatever a strategy calls a step.
-            per_round = nodes[key] if point["step"] > rounds[key] else None
-            step = point["step"]
-            at = step // nodes[key] if per_round or _hops(point, nodes[key]) else step
-            state = (
-                f"step {step}  accuracy {point['accuracy']:.3f}"
-                f"  {point['bytes']['wire'] / 1e6:.2f} MB"
-            )
-            progress.update(tasks[key], completed=min(at, rounds[key]), state=state)
-            if not console.is_terminal and at != last_round.get(key):
-                last_round[key] = at
-                console.print(f"{key}: {state}", markup=False, highlight=False, soft_wrap=True)
-            if at >= rounds[key]:
-                finished += 1
-                progress.update(overall, completed=finished)
-                progress.remove_task(tasks[key])
-
-        yield on_progress
-
-
-def _hops(point: Mapping[str, Any], nodes: int) -> bool:
-    """Tell whether a step is one local update, as in a walk, and not a round of all nodes."""
-    return bool(nodes > 1 and point["updates"] == point["step"])
+        yield Watcher(progress, {planned.key: planned for planned in comparison.runs}, done)

@@ -10,11 +10,11 @@ import platform
 import queue
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mfd_flower.accounting.summary import summarise
 from mfd_flower.config import Comparison, ConfigError, PlannedRun
@@ -25,7 +25,19 @@ from mfd_flower.strategy import build_strategy
 
 SCHEMA = 1
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
-OnProgress = Callable[[str, dict[str, Any]], None]
+
+
+class Watcher(Protocol):
+    """Hears how the runs get on, each by its key."""
+
+    def begin(self, key: str) -> None:
+        """Hear that a run has begun."""
+
+    def point(self, key: str, point: Mapping[str, Any]) -> None:
+        """Hear of a measured point."""
+
+    def end(self, key: str) -> None:
+        """Hear that a run is finished and kept."""
 
 
 def check(comparison: Comparison) -> None:
@@ -104,7 +116,7 @@ def run_comparison(
     comparison: Comparison,
     folder: Path,
     results: dict[str, Any],
-    on_progress: OnProgress,
+    watcher: Watcher,
     jobs: int | None = None,
 ) -> dict[str, Any]:
     """Do the runs that `results` lacks; after each one ``results.json`` is whole again.
@@ -117,8 +129,8 @@ def run_comparison(
         Holds ``results.json``.
     results : dict
         From `open_results`; filled in place.
-    on_progress : callable
-        Called with a run's key and each of its points; an empty point says that it began.
+    watcher : Watcher
+        Hears how the runs get on.
     jobs : int, optional
         Runs side by side; as many as there are cores without it. The numbers do not depend on it.
     """
@@ -138,15 +150,16 @@ def run_comparison(
         try:
             while waiting:
                 finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                _pass_on(news, on_progress)
+                _pass_on(news, watcher)
                 for future in finished:
-                    waiting.pop(future)
+                    planned = waiting.pop(future)
                     results["runs"].append(future.result())
                     results["runs"].sort(
                         key=lambda r: order[r["scenario"], r["strategy"], r["seed"]]
                     )
                     results["summary"] = summarise(results["runs"], comparison.margin)
                     write_json(folder / "results.json", results)
+                    watcher.end(planned.key)
         except BaseException:
             for process in list(pool._processes.values()):
                 process.terminate()
@@ -172,12 +185,13 @@ def _begin_worker() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
-def _worker(
-    planned: PlannedRun, news: queue.Queue[tuple[str, dict[str, Any]]], threads: int
-) -> dict[str, Any]:
+News = tuple[str, dict[str, Any] | None]
+
+
+def _worker(planned: PlannedRun, news: queue.Queue[News], threads: int) -> dict[str, Any]:
     from mfd_flower.runtime.runner import run_locally
 
-    news.put((planned.key, {}))
+    news.put((planned.key, None))
     started = time.perf_counter()
     record = run_locally(planned.config, lambda p: news.put((planned.key, p)), workers=threads)
     return {
@@ -190,9 +204,13 @@ def _worker(
     }
 
 
-def _pass_on(news: queue.Queue[tuple[str, dict[str, Any]]], on_progress: OnProgress) -> None:
+def _pass_on(news: queue.Queue[News], watcher: Watcher) -> None:
     while True:
         try:
-            on_progress(*news.get_nowait())
+            key, point = news.get_nowait()
         except queue.Empty:
             return
+        if point is None:
+            watcher.begin(key)
+        else:
+            watcher.point(key, point)

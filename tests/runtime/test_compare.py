@@ -40,6 +40,14 @@ SCHEMA = {
 }
 
 
+class Silence:
+    def begin(self, key: str) -> None: ...
+
+    def point(self, key: str, point: Any) -> None: ...
+
+    def end(self, key: str) -> None: ...
+
+
 class Broken(FedAvg):
     def configure_train(self, *args: Any, **keywords: Any) -> Any:
         raise RuntimeError("out of order")
@@ -57,7 +65,7 @@ def comparison(**changes: Any) -> Comparison:
 def run(plan: Comparison, folder: Path, **flags: bool) -> dict[str, Any]:
     flags = {"resume": False, "overwrite": False, **flags}
     results = open_results(folder, plan, **flags)
-    return run_comparison(plan, folder, results, lambda key, point: None)
+    return run_comparison(plan, folder, results, Silence())
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +153,7 @@ def test_a_failing_run_leaves_the_finished_ones(tmp_path: Path) -> None:
     plan = comparison(strategies=strategies, seeds=[0])
     results = open_results(tmp_path, plan, resume=False, overwrite=False)
     with pytest.raises(RuntimeError, match="out of order"):
-        run_comparison(plan, tmp_path, results, lambda key, point: None, jobs=1)
+        run_comparison(plan, tmp_path, results, Silence(), jobs=1)
     left = json.loads((tmp_path / "results.json").read_text())
     assert [r["strategy"] for r in left["runs"]] == ["fedavg"]
 
