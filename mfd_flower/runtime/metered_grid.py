@@ -13,7 +13,7 @@ in `links` which message types stand for which link, and each logical transfer i
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,10 +34,12 @@ TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
 SERVER = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sent:
+    node_id: int
     link: str
     arrived_s: float
+    place: int
 
 
 class MeteredGrid(Grid):
@@ -83,7 +85,7 @@ class MeteredGrid(Grid):
         self._ids = {address: node_id for node_id, address in self._addresses.items()}
         self._bytes: Counter[str] = Counter()
         self._ready_s: defaultdict[int, float] = defaultdict(float)
-        self._sent: defaultdict[int, deque[_Sent]] = defaultdict(deque)
+        self._sent: dict[str, _Sent] = {}
         self.updates = 0
         self.flops = 0.0
         self.joules = 0.0
@@ -142,7 +144,11 @@ class MeteredGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Bill the requests and send them."""
-        return self._grid.push_messages(self._bill_requests(messages))
+        requests = list(messages)
+        sent = self._bill_requests(requests)
+        ids = list(self._grid.push_messages(requests))
+        self._remember(requests, sent)
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Collect replies and bill them."""
@@ -152,17 +158,26 @@ class MeteredGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Bill requests and replies; the replies come in the order of sending."""
-        requests = self._bill_requests(messages)
-        order = {m.metadata.dst_node_id: place for place, m in enumerate(requests)}
+        requests = list(messages)
+        sent = self._bill_requests(requests)
         replies = list(self._grid.send_and_receive(requests, timeout=timeout))
-        replies.sort(key=lambda reply: order.get(reply.metadata.src_node_id, len(order)))
+        self._remember(requests, sent)
+        unknown = _Sent(SERVER, "star", 0.0, len(sent))
+        replies.sort(key=lambda r: self._sent.get(r.metadata.reply_to_message_id, unknown).place)
         return [self._bill_reply(reply) for reply in replies]
 
-    def _bill_requests(self, messages: Iterable[Message]) -> list[Message]:
-        requests = list(messages)
+    def _remember(self, requests: list[Message], sent: list[_Sent]) -> None:
+        # The grid inside gives a message its id when it sends it. A reply is matched by that id:
+        # one that never comes must not shift the others, and the reply that a SuperLink makes for
+        # a node which is gone does not name that node.
+        for message, entry in zip(requests, sent, strict=True):
+            self._sent[message.metadata.message_id] = entry
+
+    def _bill_requests(self, requests: list[Message]) -> list[_Sent]:
+        sent = []
         # A strategy often sends one and the same content to all nodes: measured once.
         sizes: dict[int, Size] = {}
-        for message in requests:
+        for place, message in enumerate(requests):
             content, node_id = message.content, message.metadata.dst_node_id
             if id(content) not in sizes:
                 sizes[id(content)] = measure(content)
@@ -172,17 +187,20 @@ class MeteredGrid(Grid):
             source = self._source(content) if kind != "star" else SERVER
             took_s = self._transfer(link, size)
             arrived_s = max(self._ready_s[source] + took_s, self._ready_s[node_id])
-            self._sent[node_id].append(_Sent(kind, arrived_s))
+            sent.append(_Sent(node_id, kind, arrived_s, place))
             if message.metadata.message_type.partition(".")[0] == "train":
                 self.visits.append(self.address(node_id))
-        return requests
+        return sent
 
     def _bill_reply(self, reply: Message) -> Message:
-        node_id = reply.metadata.src_node_id
-        sent = self._sent[node_id].popleft() if self._sent[node_id] else _Sent("star", 0.0)
-        done_s = sent.arrived_s
+        unknown = _Sent(reply.metadata.src_node_id, "star", 0.0, 0)
+        sent = self._sent.pop(reply.metadata.reply_to_message_id, unknown)
+        node_id, done_s = sent.node_id, sent.arrived_s
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
+            # The sender knows of the failure one latency after the request would have arrived.
+            noticed_s = done_s + self._network.latency_s
+            self._ready_s[SERVER] = max(self._ready_s[SERVER], noticed_s)
             return reply
         if REPORT in reply.content:
             report = reply.content.config_records[REPORT]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,3 +171,30 @@ def test_two_runs_with_the_same_seed_are_identical(make_run: Callable[..., RunCo
             one.pop("wall_seconds")
             two.pop("wall_seconds")
         assert first == second
+
+
+def test_a_missing_reply_does_not_shift_the_next_ones() -> None:
+    class Deaf(LocalGrid):
+        """Loses the replies to hops."""
+
+        def send_and_receive(
+            self, messages: Iterable[Message], *, timeout: float | None = None
+        ) -> Iterable[Message]:
+            replies = super().send_and_receive(messages, timeout=timeout)
+            return [r for r in replies if r.metadata.message_type != "train.hop"]
+
+    with Deaf(app, 1) as inner:
+        grid = MeteredGrid(inner, {"train.hop": "d2d"})
+        content = RecordDict({"arrays": arrays(10)})
+        assert not list(grid.send_and_receive([Message(content, 1, "train.hop")], timeout=1))
+        list(grid.send_and_receive([Message(content, 1, "train")], timeout=1))
+    assert grid.totals()["up"] == measure(content).wire
+
+
+def test_an_array_that_was_cut_off_is_billed_for_what_is_left() -> None:
+    record = arrays(1000)
+    whole = record["0"]
+    record["0"] = Array(whole.dtype, whole.shape, whole.stype, whole.data[:300])
+    size = measure(RecordDict({"arrays": record}))
+    assert size.payload == 300
+    assert size.wire > size.payload

@@ -1,0 +1,313 @@
+"""Each fault does what its kind says to the node, to its state and to the sender's reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from mfd_flower.accounting.wire import measure
+from mfd_flower.config import ConfigError
+from mfd_flower.records import integer
+from mfd_flower.runtime.faults import DEATHS, Fault, FaultRates, cut_off, flip_bit, generator
+from mfd_flower.runtime.faulty_grid import FaultyGrid, Injected
+from mfd_flower.runtime.local_grid import LocalGrid
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.roll_call import ROLL_CALL
+
+ADDRESSES = {1: "n0", 2: "n1", 3: "n2", 4: "n3"}
+VALUES = np.arange(6, dtype=np.float32)
+OK, LOST, DOWN, BROKEN, CUT, FLIPPED = "ok", "lost", "down", "app failed", "cut off", "flipped"
+UNANSWERED = {ErrorCode.NODE_UNAVAILABLE: DOWN, ErrorCode.REPLY_MESSAGE_UNAVAILABLE: LOST}
+
+calls: list[int] = []
+app = ClientApp()
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_yet() -> None:
+    calls.clear()
+
+
+@app.train()
+def work(message: Message, context: Context) -> Message:
+    """Echo the arrays, and count the visits in the node's own state."""
+    calls.append(context.node_id)
+    (values,) = message.content.array_records["arrays"].to_numpy_ndarrays()
+    seen = context.state.config_records.setdefault("seen", ConfigRecord({"count": 0}))
+    seen["count"] = integer(seen, "count") + 1
+    metrics = MetricRecord({"count": integer(seen, "count")})
+    records = RecordDict({"arrays": ArrayRecord([values]), "metrics": metrics})
+    return Message(records, reply_to=message)
+
+
+@app.query("state")
+def state_of(message: Message, context: Context) -> Message:
+    return Message(RecordDict({"seen": context.state.config_records["seen"]}), reply_to=message)
+
+
+@app.query("address")
+def address(message: Message, context: Context) -> Message:
+    return Message(RecordDict(), reply_to=message)
+
+
+def request(node_id: int = 1, kind: str = "train", source: str | None = None) -> Message:
+    content = RecordDict({"arrays": ArrayRecord([VALUES])})
+    if source:
+        content["header"] = ConfigRecord({"source": source})
+    return Message(content, node_id, kind)
+
+
+def send(grid: FaultyGrid, message: Message) -> list[Message]:
+    return list(grid.send_and_receive([message], timeout=60))
+
+
+def push(grid: FaultyGrid, message: Message) -> list[Message]:
+    (message_id,) = grid.push_messages([message])
+    found: list[Message] = []
+    while not found:
+        found += grid.pull_messages([message_id])
+    assert found[0].metadata.reply_to_message_id == message_id
+    assert not list(grid.pull_messages([message_id]))
+    return found
+
+
+def outcome(replies: list[Message]) -> str:
+    if not replies:
+        return LOST
+    (reply,) = replies
+    if reply.has_error():
+        return UNANSWERED.get(reply.error.code, BROKEN)
+    (array,) = reply.content.array_records["arrays"].values()
+    if len(array.data) < len(ArrayRecord([VALUES])["0"].data):
+        return CUT
+    return OK if np.array_equal(array.numpy(), VALUES) else FLIPPED
+
+
+@pytest.mark.parametrize("exchange", [send, push])
+@pytest.mark.parametrize(
+    ("kind", "options", "outcomes", "called", "state"),
+    [
+        ("dies-before-training", {}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
+        ("dies-before-training", {"silent": True}, [OK, LOST, LOST, OK], [1, 0, 0, 1], 2),
+        ("dies-before-training", {"downtime": 0}, [OK, DOWN, OK, OK], [1, 0, 1, 1], 3),
+        ("dies-before-training", {"downtime": None}, [OK, DOWN, DOWN, DOWN], [1, 0, 0, 0], 1),
+        ("dies-during-training", {}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
+        ("dies-after-training", {}, [OK, DOWN, DOWN, OK], [1, 1, 0, 1], 3),
+        ("dies-after-training", {"silent": True}, [OK, LOST, LOST, OK], [1, 1, 0, 1], 3),
+        ("dies-after-training", {"state_survives": False}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
+        ("dies-sending", {}, [OK, CUT, DOWN, OK], [1, 1, 0, 1], 3),
+        ("dies-after-reply", {}, [OK, OK, DOWN, OK], [1, 1, 0, 1], 3),
+        ("asleep", {"span": 2}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
+        ("asleep", {"span": None}, [OK, DOWN, DOWN, DOWN], [1, 0, 0, 0], 1),
+        ("request-lost", {}, [OK, LOST, OK, OK], [1, 0, 1, 1], 3),
+        ("reply-lost", {}, [OK, LOST, OK, OK], [1, 1, 1, 1], 4),
+        ("request-duplicated", {}, [OK, OK, OK, OK], [1, 2, 1, 1], 5),
+        ("request-cut-off", {}, [OK, BROKEN, OK, OK], [1, 1, 1, 1], 3),
+        ("reply-cut-off", {}, [OK, CUT, OK, OK], [1, 1, 1, 1], 4),
+        ("request-corrupted", {}, [OK, FLIPPED, OK, OK], [1, 1, 1, 1], 4),
+        ("reply-corrupted", {}, [OK, FLIPPED, OK, OK], [1, 1, 1, 1], 4),
+    ],
+)
+def test_a_fault_hits_the_node_its_state_and_the_reply_as_documented(
+    exchange: Any, kind: Any, options: Any, outcomes: list[str], called: list[int], state: int
+) -> None:
+    fault = Fault(kind, "n0", occurrence=2, **{"downtime": 1, **options})
+    found, runs = [], []
+    with LocalGrid(app, 2) as inner:
+        grid = FaultyGrid(inner, [fault], ADDRESSES, message_types=["train"])
+        for _ in outcomes:
+            before = len(calls)
+            message = request()
+            sent = message.content
+            data = sent.array_records["arrays"]["0"].data
+            found.append(outcome(exchange(grid, message)))
+            assert outcome(exchange(grid, request(2))) == OK
+            runs.append(calls[before:].count(1))
+            assert message.content is sent
+            assert sent.array_records["arrays"]["0"].data is data
+            assert data == ArrayRecord([VALUES])["0"].data
+        (reply,) = send(grid, request(kind="query.state"))
+        left = reply.content.config_records["seen"]["count"]
+    assert (found, runs, left) == (outcomes, called, state)
+    asleep = kind == "asleep"
+    later = [n for n in (3, 4) if outcomes[n - 1] != OK]
+    expected = [(kind, 2), *((kind if asleep else "down", n) for n in later)]
+    assert grid.log == [(name, "n0", "train", n) for name, n in expected]
+
+
+def test_a_duplicate_is_answered_by_its_first_reply() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = FaultyGrid(inner, [Fault("request-duplicated", "n0")], ADDRESSES)
+        counts = [send(grid, request())[0].content.metric_records["metrics"]["count"] for _ in "ab"]
+    assert counts == [1, 3]
+
+
+def test_a_late_reply_comes_by_its_own_id_and_to_nobody_else() -> None:
+    with LocalGrid(app, 2) as inner:
+        grid = FaultyGrid(inner, [Fault("reply-delayed", "n0", delay=2)], ADDRESSES)
+        late = request()
+        assert send(grid, late) == []
+        assert calls == [1]
+        late_id = late.metadata.message_id
+        for _ in range(2):
+            assert not list(grid.pull_messages(["of somebody else"]))
+            (other,) = send(grid, request())
+            assert other.metadata.reply_to_message_id != late_id
+        (reply,) = grid.pull_messages([late_id])
+        assert reply.metadata.reply_to_message_id == late_id
+        assert reply.content.metric_records["metrics"]["count"] == 1
+        assert not list(grid.pull_messages([late_id]))
+
+
+def test_waiting_alone_brings_a_late_reply_in() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = FaultyGrid(inner, [Fault("reply-delayed", "n0", delay=3, span=2)], ADDRESSES)
+        late = request()
+        assert send(grid, late) == []
+        pulls = [len(list(grid.pull_messages([late.metadata.message_id]))) for _ in range(5)]
+        assert pulls == [0, 0, 0, 1, 0]
+        # Without a timeout the caller waits as long as it takes.
+        assert len(list(grid.send_and_receive([request()]))) == 1
+
+
+def test_a_partition_cuts_its_sides_apart_for_its_span() -> None:
+    sides = (frozenset({"n0"}), frozenset({"n1", "n2"}))
+    split = Fault("partition", groups=sides, occurrence=2, span=2)
+    with LocalGrid(app, 4) as inner:
+        grid = FaultyGrid(inner, [split], ADDRESSES)
+        across = [outcome(send(grid, request(2, source="n0"))) for _ in range(4)]
+        server = [outcome(send(grid, request(3))) for _ in range(3)]
+        within = [outcome(send(grid, request(3, source="n1"))) for _ in range(3)]
+        beside = [outcome(send(grid, request(4, source="n0"))) for _ in range(3)]
+    assert across == [OK, DOWN, DOWN, OK]
+    assert server == within == beside == [OK, OK, OK]
+    assert grid.injected == {"partition": 2}
+
+
+def test_replies_keep_the_order_of_sending_around_missing_ones() -> None:
+    faults = [Fault("request-lost", "n1"), Fault("asleep", "n2")]
+    with LocalGrid(app, 4) as inner:
+        grid = FaultyGrid(inner, faults, ADDRESSES)
+        replies = list(grid.send_and_receive([request(n) for n in (4, 3, 2, 1)], timeout=60))
+    assert [r.metadata.src_node_id for r in replies] == [4, 3, 1]
+    assert [r.has_error() for r in replies] == [False, True, False]
+
+
+def test_only_chosen_types_are_hit_and_counted() -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = FaultyGrid(inner, [Fault("asleep", "n0", occurrence=2, span=None)], ADDRESSES)
+        kinds = [ROLL_CALL, "train", ROLL_CALL, "train", ROLL_CALL]
+        errors = [send(grid, request(kind=kind))[0].has_error() for kind in kinds]
+        named = FaultyGrid(inner, [FaultRates(loss=1)], ADDRESSES, message_types=[ROLL_CALL])
+        assert len(send(named, request())) == 1
+        assert send(named, request(kind=ROLL_CALL)) == []
+    assert errors == [False, False, False, True, False]
+
+
+RATES = FaultRates(0.1, 0.04, 0.1, 0.1, 0.1, seed=5, downtime=2)
+
+
+def faults_of(workers: int, order: list[int]) -> tuple[list[Injected], list[tuple[int, str]]]:
+    with LocalGrid(app, 4, workers=workers) as inner:
+        grid = FaultyGrid(inner, [RATES], ADDRESSES)
+        replies: list[Message] = []
+        for _ in range(25):
+            replies += grid.send_and_receive([request(n) for n in order], timeout=60)
+    return grid.log, [(reply.metadata.src_node_id, outcome([reply])) for reply in replies]
+
+
+def test_faults_depend_on_the_seed_and_on_no_thread_or_order() -> None:
+    one = faults_of(1, [1, 2, 3, 4])
+    assert len({entry.kind for entry in one[0]}) > 6
+    assert faults_of(4, [1, 2, 3, 4]) == one
+    other_order = faults_of(3, [4, 2, 1, 3])
+    assert sorted(other_order[0]) == sorted(one[0])
+    assert sorted(other_order[1]) == sorted(one[1])
+
+
+def test_rates_are_met() -> None:
+    """Each count lies within four standard deviations of its binomial."""
+    rates = FaultRates(0.2, 0.1, 0.05, 0.1, 0.15, seed=3, downtime=0)
+    size = 4000
+    kinds: list[str] = []
+    for n in range(1, size + 1):
+        fault = rates.strikes(f"n{n % 7}", "train", {"train": n}, None)
+        kinds.append(fault.kind if fault else "none")
+    shares: dict[str, float] = {
+        **dict.fromkeys([str(kind) for kind in DEATHS], 0.02),
+        "request-lost": 0.1,
+        "reply-lost": 0.1,
+        "request-duplicated": 0.05,
+        "request-corrupted": 0.05,
+        "reply-corrupted": 0.05,
+        "reply-delayed": 0.15,
+        "none": 0.4,
+    }
+    assert set(kinds) == set(shares)
+    for kind, share in shares.items():
+        assert abs(kinds.count(kind) - size * share) < 4 * (size * share * (1 - share)) ** 0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_damage_is_one_bit_of_the_values_or_a_missing_tail(seed: int) -> None:
+    arrays = ArrayRecord([VALUES, np.zeros((0, 2)), VALUES.astype(np.int8)])
+    content = RecordDict({"arrays": arrays, "header": ConfigRecord({"hop": 1})})
+    whole = b"".join(array.data for array in arrays.values())
+    flipped, short = (harm(content, generator(seed)) for harm in (flip_bit, cut_off))
+    assert flipped is not None
+    assert short is not None
+    values = [a.numpy().tobytes() for a in flipped.array_records["arrays"].values()]
+    true = [a.numpy().tobytes() for a in arrays.values()]
+    pairs = zip(b"".join(values), b"".join(true), strict=True)
+    assert sum((a ^ b).bit_count() for a, b in pairs) == 1
+    tail = b"".join(array.data for array in short.array_records["arrays"].values())
+    assert len(tail) < len(whole)
+    assert whole.startswith(tail)
+    assert whole == b"".join(array.data for array in arrays.values())
+    assert flip_bit(RecordDict(), generator(seed)) is cut_off(RecordDict(), generator(seed)) is None
+
+
+def test_a_lost_reply_is_billed_for_its_request_only() -> None:
+    with LocalGrid(app, 2) as inner:
+        faulty = FaultyGrid(inner, [Fault("reply-lost", "n0")], ADDRESSES)
+        grid = MeteredGrid(faulty, addresses={1: "n0", 2: "n1"})
+        requests = [request(1), request(2)]
+        (reply,) = grid.send_and_receive(requests, timeout=60)
+    totals = grid.totals()
+    assert totals["down"] == 2 * measure(requests[0].content).wire
+    assert totals["up"] == measure(reply.content).wire
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"kind": "sleepy", "address": "n0"}, "faults.kind = 'sleepy'"),
+        ({"kind": "asleep"}, "faults.address"),
+        ({"kind": "asleep", "address": "n0", "occurrence": 0}, "faults.occurrence = 0"),
+        ({"kind": "asleep", "address": "n0", "span": 0}, "faults.span = 0"),
+        ({"kind": "dies-sending", "address": "n0", "downtime": -1}, "faults.downtime = -1"),
+        ({"kind": "partition"}, "faults.groups"),
+        ({"kind": "partition", "groups": (frozenset("a"), frozenset("ab"))}, "faults.groups"),
+        ({"loss": 1.5}, "faults.loss = 1.5"),
+        ({"loss": 0.7, "delay": 0.7}, "sum of the rates = 1.4"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(options: Any, field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        (Fault if "kind" in options else FaultRates)(**options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"address": "n9"}, {"address": "n0", "message_type": ROLL_CALL}]
+)
+def test_a_fault_that_could_never_strike_is_refused(options: Any) -> None:
+    with (
+        LocalGrid(app, 1) as inner,
+        pytest.raises(ConfigError, match=next(reversed(options.values()))),
+    ):
+        FaultyGrid(inner, [Fault("asleep", **options)], ADDRESSES)
