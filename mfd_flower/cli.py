@@ -34,6 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out_console = Console()
+if not out_console.is_terminal:
+    # In a pipe rich assumes 80 columns, which is too few for the tables.
+    out_console = Console(width=120)
 err_console = Console(stderr=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -93,8 +93,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Constant rates that turn counted bytes and FLOPs into virtual seconds and joules."""
+    """Who reaches whom, and rates that turn counted bytes and FLOPs into seconds and joules."""
 
+    topology: Literal["full", "ring", "regular"] = "full"
+    """Who can reach whom over one `d2d` link."""
+    degree: int = bounded(4, 2)
+    """Neighbours of a node (topology `regular`)."""
     up_bps: float = bounded(20e6, 0.0, open_low=True)
     down_bps: float = bounded(100e6, 0.0, open_low=True)
     d2d_bps: float = bounded(50e6, 0.0, open_low=True)

@@ -127,6 +127,7 @@ class Node:
         step: int,
         *,
         samples: Samples | None = None,
+        epochs: int | None = None,
         proximal_mu: float | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], FitResult]:
@@ -140,8 +141,8 @@ class Node:
             Round or hop; with the seed and the node it decides all randomness.
         samples : Samples, optional
             Train on these instead of the node's shard.
-        proximal_mu : float, optional
-            Overrides the setting.
+        epochs, proximal_mu : int and float, optional
+            Override the settings `local_epochs` and `proximal_mu`.
         optimizer_state : mapping, optional
             Where the optimiser starts from.
 
@@ -155,6 +156,8 @@ class Node:
         config = self.run.train
         if proximal_mu is not None:
             config = replace(config, proximal_mu=proximal_mu)
+        if epochs is not None:
+            config = replace(config, local_epochs=epochs)
         if config.threads:
             torch.set_num_threads(config.threads)
         data = self.samples if samples is None else samples

@@ -2,14 +2,15 @@
 
 *Foundation Model-Oriented 6G Network Distributed Learning*, sections 2.3 and 2.6. The node that
 holds the packet trains on its own data, updates what the packet has seen, and names the next hop
-from its own routing table; the server half only carries messages and watches. One hop is one
-transfer node to node (``d2d``), although Flower's star carries it in two messages (``relay``).
+from its own routing table, which neighbours' adverts filled. The server half is the network: it
+carries messages (`mfd_flower.forwarding`). One hop is one transfer node to node (``d2d``), although
+Flower's star carries it in two messages (``relay``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,57 +19,100 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from mfd_flower.config import ConfigError
+from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.forwarding import (
+    FORWARDING_ACTIONS,
+    FORWARDING_LINKS,
+    Carrier,
+    Custody,
+    Route,
+    next_hop,
+)
+from mfd_flower.network import neighbours_of
 from mfd_flower.node import Node
-from mfd_flower.records import integer, text
-from mfd_flower.routing import POLICIES, Candidate, choose
-from mfd_flower.runtime.metered_grid import SOURCE, MeteredGrid
+from mfd_flower.packets import CODECS, Packet, PacketError, pack
+from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
 
-TABLE = "routing-table"
+RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
 
 
-class WalkFailedError(RuntimeError):
-    """The walk cannot go on: a holder failed, or named a next hop that does not exist."""
-
-
-def advert(message: Message, context: Context) -> Message:
-    """Announce address and label counts to the neighbours."""
-    node = Node.of(context)
-    record = ConfigRecord({"address": node.address, "labels": node.label_counts.tolist()})
-    return Message(RecordDict({"advert": record}), reply_to=message)
-
-
-def receive_adverts(message: Message, context: Context) -> Message:
-    """Fill the routing table from neighbours' adverts."""
-    for record in message.content.config_records.values():
-        context.state[f"{TABLE}.{text(record, 'address')}"] = record
-    return Message(RecordDict(), reply_to=message)
-
-
 def hop(message: Message, context: Context) -> Message:
-    """Train the arriving packet on this node's data and name its next hop."""
+    """Verify the arriving packet, train it on this node's data, name its next hop, keep a copy.
+
+    Raises
+    ------
+    PacketError
+        If the packet is not whole or not addressed to this node; nothing is changed then.
+    """
     node = Node.of(context)
     walk = build_strategy(node.run)
     assert isinstance(walk, MFDWalk)
-    header = message.content.config_records["header"]
-    number = integer(header, "hop")
-    arrived = message.content.array_records["arrays"].to_torch_state_dict()
+    arrived = Packet.from_record(message.content)
+    if arrived.destination != node.address:
+        raise PacketError(f"destination = {arrived.destination}: this node is {node.address}")
+    if arrived.ttl < 1:
+        raise PacketError("ttl = 0: this packet has no hop left")
+    custody = Custody(context.state)
+    kept = custody.held(arrived.walker)
+    if kept and (kept.packet_id, kept.hop, kept.parent) == (
+        arrived.packet_id,
+        arrived.hop + 1,
+        arrived.version,
+    ):
+        # A duplicate, or a sender that missed the first reply: the update is made once.
+        return Message(sent_records(kept, context), reply_to=message)
+    tensors = arrived.decoded()
     carried = message.content.array_records.get(OPTIMIZER)
-    trained, result = node.fit(
-        arrived,
-        step=number,
-        optimizer_state=carried.to_torch_state_dict() if carried else None,
+    trained, samples, optimizer_state = local_update(
+        node, tensors, arrived, carried.to_torch_state_dict() if carried else None
     )
-    share = walk.damping_at(number, node.run.data.nodes)
-    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        "arrays": ArrayRecord(damped(arrived, trained, share))
-    }
+    share = walk.damping_at(arrived.hop, node.run.data.nodes)
+    onward, residual = pack(
+        damped(tensors, trained, share),
+        codec=walk.codec,
+        residual=residual_of(context) if walk.codec != "fp32" else None,
+        samples=arrived.samples + samples,
+        **next_header(node, arrived, context),
+    )
+    if residual:
+        context.state[RESIDUAL] = ArrayRecord(residual)
     if walk.carry_optimizer:
-        records[OPTIMIZER] = ArrayRecord(result.optimizer_state)
-    records["header"] = next_header(node, walk, header, context)
-    return Message(RecordDict(records), reply_to=message)
+        context.state[OPTIMIZER] = ArrayRecord(optimizer_state)
+    custody.keep(onward)
+    return Message(sent_records(onward, context), reply_to=message)
+
+
+def local_update(
+    node: Node,
+    tensors: Mapping[str, Tensor],
+    arrived: Packet,
+    optimizer_state: Mapping[str, Tensor] | None,
+) -> tuple[dict[str, Tensor], int, dict[str, Tensor]]:
+    """Train until the local epochs are spent, or the packet's accuracy gate is passed.
+
+    Returns
+    -------
+    tuple
+        Trained tunables, samples processed, and the optimiser's state.
+    """
+    epochs = node.run.train.local_epochs
+    if arrived.gate == 0:
+        trained, result = node.fit(tensors, step=arrived.hop, optimizer_state=optimizer_state)
+        return trained, result.samples, result.optimizer_state
+    samples, trained = 0, dict(tensors)
+    for epoch in range(epochs):
+        trained, result = node.fit(
+            trained,
+            step=arrived.hop * epochs + epoch,
+            epochs=1,
+            optimizer_state=optimizer_state,
+        )
+        samples, optimizer_state = samples + result.samples, result.optimizer_state
+        if node.evaluate(trained).accuracy >= arrived.gate:
+            break
+    return trained, samples, dict(optimizer_state or {})
 
 
 def damped(
@@ -80,42 +124,37 @@ def damped(
     return {name: torch.lerp(arrived[name], trained[name], share) for name in arrived}
 
 
-def next_header(node: Node, walk: MFDWalk, header: ConfigRecord, context: Context) -> ConfigRecord:
-    """Add this visit to the header and choose the next hop from the node's own table."""
-    number = integer(header, "hop")
-    seen = np.asarray(header["seen"], dtype=float) + node.label_counts
-    visited = [*header["visited"], node.index]  # type: ignore[misc]
-    visited = visited[-walk.memory :] if walk.memory else []
-    table = routing_table(context, visited, number)
-    fresh = [c for c in table if int(c.address.removeprefix("n")) not in visited]
-    here = Candidate(node.address, tuple(node.label_counts), len(node.samples))
-    # With every neighbour visited of late, the one left longest ago is the freshest.
-    oldest = min((c.last_visit for c in table), default=-1)
-    candidates = fresh or [c for c in table if c.last_visit == oldest]
-    rng = node.rng(number, purpose=1)
-    destination = choose(walk.policy, here, candidates, seen, rng) if candidates else node.address
-    return ConfigRecord(
-        {
-            "hop": number + 1,
-            SOURCE: node.address,
-            "destination": destination,
-            "seen": seen.tolist(),
-            "visited": visited,
-        }
-    )
+def next_header(node: Node, arrived: Packet, context: Context) -> dict[str, Any]:
+    """Add this visit to the header and name the next hop."""
+    counts = tuple((np.asarray(arrived.seen) + node.label_counts).tolist())
+    visited = (*arrived.visited, node.address)[-64:]
+    return {
+        "packet_id": arrived.packet_id,
+        "model_id": arrived.model_id,
+        "parent": arrived.version,
+        "source": node.address,
+        "destination": next_hop(node, context, arrived.hop + 1, visited, counts),
+        "ttl": arrived.ttl - 1,
+        "hop": arrived.hop + 1,
+        "visited": visited,
+        "gate": arrived.gate,
+        "seen": counts,
+        "walker": arrived.walker,
+    }
 
 
-def routing_table(context: Context, visited: list[int], number: int) -> list[Candidate]:
-    """Return the neighbours this node knows, with the hop of their last visit."""
-    last = {f"n{index}": number - len(visited) + place + 1 for place, index in enumerate(visited)}
-    table = []
-    for name, record in context.state.config_records.items():
-        if not name.startswith(TABLE):
-            continue
-        address = text(record, "address")
-        counts = tuple(float(v) for v in record["labels"])  # type: ignore[union-attr]
-        table.append(Candidate(address, counts, int(sum(counts)), last_visit=last.get(address, -1)))
-    return table
+def residual_of(context: Context) -> dict[str, Tensor] | None:
+    """Return what this node's earlier encodings dropped."""
+    record = context.state.array_records.get(RESIDUAL)
+    return record.to_torch_state_dict() if record else None
+
+
+def sent_records(packet: Packet, context: Context) -> RecordDict:
+    """Return the packet as it travels, with the optimiser's state if that goes along."""
+    content = packet.to_record()
+    if (state := context.state.array_records.get(OPTIMIZER)) is not None:
+        content[OPTIMIZER] = state
+    return content
 
 
 class MFDWalk(OwnLoop, Strategy):
@@ -123,9 +162,12 @@ class MFDWalk(OwnLoop, Strategy):
 
     Parameters
     ----------
+    run : RunConfig
+        Settings of the run.
     policy : str (default: "label-balance")
-        How a holder chooses the next hop: ``random``, ``round-robin``, ``kl-near`` or
-        ``label-balance``.
+        How a holder chooses the next hop, a key of `mfd_flower.routing.POLICIES`.
+    policy_options : dict, optional
+        Options of the policy.
     damping_start : float (default: 1.0)
         Share of its update that a node passes on at the first hop; 1 passes on all of it.
     damping_end : float (default: 1.0)
@@ -133,42 +175,52 @@ class MFDWalk(OwnLoop, Strategy):
     damping_tours : float (default: 2.0)
         Tours (as many hops as nodes) over which the share changes.
     memory : int (default: 0)
-        Nodes most recently left that a packet does not return to while others are there.
+        Nodes most recently left that a packet does not return to while others are there, up to 64.
+    codec : str (default: "fp32")
+        How tunables travel: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+    gate : float (default: 0.0)
+        Accuracy on local data from which a node sends the model on before its epochs are spent.
     carry_optimizer : bool (default: False)
         Send the optimiser's state along, which AdamW's triples the packet with.
-    start : int (default: 0)
+    start_node : int (default: 0)
         Index of the node where the walk begins.
     """
 
-    client_actions: ClassVar = {
-        "query.advert": advert,
-        "query.table": receive_adverts,
-        "train.hop": hop,
-    }
-    links: ClassVar = {"query.advert": "relay", "query.table": "d2d", "train.hop": "d2d"}
+    client_actions: ClassVar = {**FORWARDING_ACTIONS, "train.hop": hop}
+    links: ClassVar = FORWARDING_LINKS
 
     def __init__(
         self,
+        run: RunConfig,
         policy: str = "label-balance",
+        policy_options: dict[str, float | str] | None = None,
         damping_start: float = 1.0,
         damping_end: float = 1.0,
         damping_tours: float = 2.0,
         memory: int = 0,
+        codec: str = "fp32",
+        gate: float = 0.0,
         carry_optimizer: bool = False,
-        start: int = 0,
+        start_node: int = 0,
     ) -> None:
-        if policy not in POLICIES:
-            raise ConfigError("options.policy", policy, f"accepted: {', '.join(POLICIES)}")
+        if codec not in CODECS:
+            raise ConfigError("options.codec", codec, f"accepted: {', '.join(CODECS)}")
         for name, value in (("damping_start", damping_start), ("damping_end", damping_end)):
             if not 0 < value <= 1:
                 raise ConfigError(f"options.{name}", value, "must be above 0 and at most 1")
-        self.policy = policy
+        if not 0 <= gate <= 1:
+            raise ConfigError("options.gate", gate, "must be from 0 to 1")
+        if not 0 <= start_node < run.data.nodes:
+            raise ConfigError("options.start_node", start_node, f"below {run.data.nodes} nodes")
+        self.run = run
+        self.route = Route(policy, policy_options or {}, memory)
         self.damping_start = damping_start
         self.damping_end = damping_end
         self.damping_tours = damping_tours
-        self.memory = memory
+        self.codec = codec
+        self.gate = gate
         self.carry_optimizer = carry_optimizer
-        self.start_index = start
+        self.start_node = start_node
 
     def damping_at(self, number: int, nodes: int) -> float:
         """Return the share of its update that hop `number` (from 1) passes on."""
@@ -189,54 +241,29 @@ class MFDWalk(OwnLoop, Strategy):
         """Carry the packet for `num_rounds` tours and evaluate it after every hop."""
         if not isinstance(grid, MeteredGrid):
             raise TypeError("a walk needs a MeteredGrid, which knows the nodes' addresses")
-        nodes = list(grid.get_node_ids())
-        classes = self._exchange_adverts(grid, nodes, timeout)
+        nodes = self.run.data.nodes
+        carrier = Carrier(grid, neighbours_of(self.run.network, nodes, self.run.seed), timeout)
+        classes = carrier.exchange_adverts()
         result = Result(arrays=initial_arrays)
         if evaluate_fn:
             evaluate_fn(0, initial_arrays)
-        origin = grid.address(nodes[self.start_index % len(nodes)])
-        header = ConfigRecord(
-            {"hop": 1, "destination": origin, "seen": [0.0] * classes, "visited": []}
+        origin = f"n{self.start_node}"
+        packet, _ = pack(
+            initial_arrays.to_torch_state_dict(),
+            packet_id=f"{self.run.seed:032x}",
+            model_id=self.run.model.backbone.partition(":")[0],
+            source=origin,
+            destination=origin,
+            ttl=num_rounds * nodes,
+            hop=1,
+            gate=self.gate,
+            seen=(0.0,) * classes,
         )
-        content = RecordDict({"arrays": initial_arrays, "header": header})
-        for number in range(1, num_rounds * len(nodes) + 1):
-            content = self._carry(grid, content, timeout)
-            result.arrays = content.array_records["arrays"]
+        content = packet.to_record()
+        while packet.ttl > 0:
+            packet, content = carrier.deliver(packet, content)
+            result.arrays = ArrayRecord(packet.decoded())
+            number = packet.hop - 1
             if evaluate_fn and (metrics := evaluate_fn(number, result.arrays)) is not None:
                 result.evaluate_metrics_serverapp[number] = metrics
         return result
-
-    def _carry(self, grid: MeteredGrid, content: RecordDict, timeout: float) -> RecordDict:
-        """Deliver a packet to the destination in its header; returns what the holder hands on."""
-        destination = text(content.config_records["header"], "destination")
-        request = Message(content, grid.node_id(destination), "train.hop")
-        replies = list(grid.send_and_receive([request], timeout=timeout))
-        if not replies:
-            raise WalkFailedError(f"{destination} did not answer within {timeout:g} s")
-        if replies[0].has_error():
-            raise WalkFailedError(f"{destination}: {replies[0].error.reason}")
-        return replies[0].content
-
-    def _exchange_adverts(self, grid: MeteredGrid, nodes: list[int], timeout: float) -> int:
-        """Carry every node's advert to every other node; returns the number of classes."""
-        ask = RecordDict({"config": ConfigRecord({"ask": "advert"})})
-        requests = [Message(ask, node_id, "query.advert") for node_id in nodes]
-        adverts = {
-            reply.metadata.src_node_id: reply.content.config_records["advert"]
-            for reply in grid.send_and_receive(requests, timeout=timeout)
-            if reply.has_content()
-        }
-        if len(adverts) != len(nodes):
-            reason = grid.failures[-1] if grid.failures else "no answer in time"
-            found = f"{len(adverts)} of {len(nodes)} nodes announced themselves"
-            raise WalkFailedError(f"{found}; last reason: {reason}")
-        deliveries = []
-        for node_id in nodes:
-            known = RecordDict()
-            for other, record in adverts.items():
-                if other != node_id:
-                    known[text(record, "address")] = record
-            if known:
-                deliveries.append(Message(known, node_id, "query.table"))
-        grid.send_and_receive(deliveries, timeout=timeout)
-        return len(next(iter(adverts.values()))["labels"])  # type: ignore[arg-type]

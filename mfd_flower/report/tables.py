@@ -8,19 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from mfd_flower.files import write_text
 
+STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
 REACH_HEADINGS = (
     "strategy",
     "final accuracy",
     "last tour",
-    "payload to target, sustained",
+    "bytes to target",
     "of FedAvg's",
     "first reach",
     "of FedAvg's",
-    "seeds that keep it",
+    "seeds",
 )
 
 
@@ -54,7 +56,7 @@ def reach_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         fraction(row["ratio"]),
         megabytes(row.get("first_bytes")),
         fraction(row["first_ratio"]),
-        f"{len(kept)} of {row['seeds']}",
+        f"{len(kept)}/{row['seeds']}",
     )
 
 
@@ -77,8 +79,8 @@ PAYLOAD_HEADINGS = (
     "strategy",
     "one transfer",
     "last tour",
-    "payload to target, sustained",
-    "of the yardstick's",
+    "bytes to target",
+    "of FedAvg's",
 )
 
 
@@ -97,14 +99,14 @@ def heading(name: str, scenario: Mapping[str, Any]) -> str:
 def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     """Yield two tables a scenario: same payload, and the payload's own effect."""
     for name, scenario in summary.items():
-        table = Table(*REACH_HEADINGS, title=heading(name, scenario), title_justify="left")
+        table = Table(*REACH_HEADINGS, title=heading(name, scenario), **STYLE)
         for row in scenario["rows"]:
             if row["same_payload"] or scenario["yardstick"] is None:
                 table.add_row(*reach_row(row))
         yield table
         if any(not row["same_payload"] for row in scenario["rows"]) and scenario["yardstick"]:
             title = f"{name}: what the payload saves on top"
-            other = Table(*PAYLOAD_HEADINGS, title=title, title_justify="left")
+            other = Table(*PAYLOAD_HEADINGS, title=title, **STYLE)
             for cells in payload_rows(scenario):
                 other.add_row(*cells)
             yield other

@@ -1,5 +1,23 @@
 """How a packet finds its next node: what neighbours announce, and policies that choose."""
 
-from mfd_flower.routing.policies import POLICIES, Candidate, choose, kl_divergence
+from mfd_flower.routing.adverts import Advert, AdvertError, with_laplace_noise
+from mfd_flower.routing.candidate import Candidate, kl_divergence
+from mfd_flower.routing.flood import Spread, spread
+from mfd_flower.routing.interest import interest
+from mfd_flower.routing.policies import POLICIES, choose, policy_options
+from mfd_flower.routing.table import RoutingTable
 
-__all__ = ["POLICIES", "Candidate", "choose", "kl_divergence"]
+__all__ = [
+    "POLICIES",
+    "Advert",
+    "AdvertError",
+    "Candidate",
+    "RoutingTable",
+    "Spread",
+    "choose",
+    "interest",
+    "kl_divergence",
+    "policy_options",
+    "spread",
+    "with_laplace_noise",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,34 @@ def test_label_balance_orders_visits_as_by_hand() -> None:
     assert choose("label-balance", nodes["n2"], rest, [4, 4, 2], RNG) == "n1"
 
 
+def test_tram_fl_visits_in_the_order_worked_out_by_hand() -> None:
+    """Variance of the labels seen after each possible visit, times 27, the smallest marked.
+
+    ============  =====  =====  =====  =====
+    seen          n0     n1     n2     n3
+    ============  =====  =====  =====  =====
+    (6, 0, 0)     here   168    126*   216
+    (6, 1, 5)     558    6*     here   126
+    (6, 5, 5)     294    here   96     6*
+    (8, 7, 7)     294    78*    96     here
+    (8, 11, 7)    222    here   96     78*
+    ============  =====  =====  =====  =====
+    """
+    nodes = {
+        "n0": Candidate("n0", (6.0, 0.0, 0.0)),
+        "n1": Candidate("n1", (0.0, 4.0, 0.0)),
+        "n2": Candidate("n2", (0.0, 1.0, 5.0)),
+        "n3": Candidate("n3", (2.0, 2.0, 2.0)),
+    }
+    seen, here, order = np.zeros(3), "n0", []
+    for _ in range(5):
+        seen = seen + nodes[here].label_counts
+        others = [node for address, node in nodes.items() if address != here]
+        here = choose("label-balance", nodes[here], others, seen, RNG)
+        order.append(here)
+    assert order == ["n2", "n1", "n3", "n1", "n3"]
+
+
 def test_label_balance_with_batch_weighs_shares_not_amounts() -> None:
     big = Candidate("n1", (0.0, 100.0))
     small = Candidate("n2", (0.0, 4.0))
@@ -82,6 +111,94 @@ def test_random_is_uniform() -> None:
     assert sum((c - 1000) ** 2 / 1000 for c in counts) < 16.27
 
 
+def test_interest_prefers_what_the_packet_has_not_seen() -> None:
+    same, other = Candidate("n1", (50.0, 0.0)), Candidate("n2", (0.0, 50.0))
+    assert choose("interest", HERE, [same, other], [90, 0], RNG) == "n2"
+    assert choose("interest", HERE, [same, other], [0, 90], RNG) == "n1"
+
+
+def test_interest_weighs_novelty_against_freshness() -> None:
+    """Seen (90, 9): novelty ln(101/91) / ln 101 = 0.023 against ln(101/10) / ln 101 = 0.501.
+
+        Freshness is 1/11 for n1, left one hop ago, and 1/2 for n2, left ten hops ago: 0.046 against
+    0.011. With both classes seen alike freshness alone decides.
+    """
+    rare = Candidate("n1", (0.0, 50.0), last_visit=19)
+    common = Candidate("n2", (50.0, 0.0), last_visit=10)
+    assert choose("interest", HERE, [rare, common], [90, 9], RNG, hop=20) == "n1"
+    assert choose("interest", HERE, [rare, common], [50, 50], RNG, hop=20) == "n2"
+
+
+def test_interest_falls_back_on_what_is_announced() -> None:
+    low, high = Candidate("n1", interest=0.2), Candidate("n2", interest=0.8)
+    assert choose("interest", HERE, [low, high], [9, 9], RNG) == "n2"
+    # Left one hop ago: 0.8 x 1/11.
+    assert choose("interest", HERE, [low, replace(high, last_visit=4)], [9, 9], RNG, hop=5) == "n1"
+
+
+def test_fastest_adds_transfer_and_compute() -> None:
+    """1e9 FLOPs and 1e6 bits: n1 takes 1 s + 1 s, n2 0.1 s + 2 s; with little to send n2 wins."""
+    n1 = Candidate("n1", flops_per_s=1e9, link_bps=1e6)
+    n2 = Candidate("n2", flops_per_s=1e10, link_bps=5e5)
+    silent = Candidate("n3", flops_per_s=1e12, link_bps=0.0)
+    nodes = [silent, n1, n2]
+    assert choose("fastest", HERE, nodes, [], RNG, flops=1e9, bits=1e6) == "n1"
+    assert choose("fastest", HERE, nodes, [], RNG, flops=1e9, bits=1e5) == "n2"
+
+
+@pytest.mark.parametrize(
+    ("weight", "best"),
+    [("w_balance", "n1"), ("w_speed", "n2"), ("w_interest", "n3"), ("w_recency", "n4")],
+)
+def test_weighted_with_one_weight_follows_that_term(weight: str, best: str) -> None:
+    """Seen (90, 20): n1 evens it out, n2 is near and quick, n3 has most data, n4 is unvisited."""
+    candidates = [
+        Candidate("n1", (0.0, 60.0), last_visit=9),
+        Candidate("n2", (40.0, 40.0), flops_per_s=1e12, link_bps=1e9, last_visit=8),
+        Candidate("n3", (100.0, 900.0), last_visit=1),
+        Candidate("n4", (90.0, 0.0)),
+    ]
+    others = dict.fromkeys(("w_balance", "w_speed", "w_interest", "w_recency"), 0.0)
+    options = {**others, weight: 1.0}
+    assert choose("weighted", HERE, candidates, [90, 20], RNG, **options) == best
+
+
+def test_weighted_trades_terms_off_as_by_hand() -> None:
+    """Times 1, 2, 5 s are costs 0, 1/4, 1; visits -1, 5, 2 are costs 0 -> n2: 1, n1: 1/2, n3: 0."""
+    nodes = [
+        Candidate("n1", flops_per_s=5e9, link_bps=math.inf, last_visit=2),
+        Candidate("n2", flops_per_s=10e9, link_bps=math.inf, last_visit=5),
+        Candidate("n3", flops_per_s=2e9, link_bps=math.inf),
+    ]
+    weights = {"w_balance": 0.0, "w_interest": 0.0, "flops": 1e10}
+    # n1: s/4 + r/2, n2: r, n3: s.
+    for w_speed, w_recency, best in ((1.0, 0.1, "n2"), (1.0, 1.0, "n1"), (0.1, 1.0, "n3")):
+        options = {**weights, "w_speed": w_speed, "w_recency": w_recency}
+        assert choose("weighted", HERE, nodes, [], RNG, **options) == best
+
+
+@given(
+    scale=st.floats(1e-3, 1e3),
+    seed=st.integers(0, 1000),
+)
+def test_weighted_does_not_depend_on_units(scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    nodes = [
+        Candidate(f"n{i}", tuple(rng.uniform(0, 9, 3)), flops_per_s=rng.uniform(1, 9))
+        for i in range(6)
+    ]
+    scaled = [replace(c, flops_per_s=c.flops_per_s * scale, link_bps=scale) for c in nodes]
+    first, second = (choose("weighted", HERE, c, [5, 0, 1], RNG) for c in (nodes, scaled))
+    assert first == second
+
+
+def test_weighted_survives_dead_links_and_hidden_labels() -> None:
+    dead = [Candidate(f"n{i}", link_bps=0.0) for i in range(1, 4)]
+    live = Candidate("n9", label_counts=(1.0, 1.0))
+    assert choose("weighted", HERE, dead, [4, 4], RNG) == "n1"
+    assert choose("weighted", HERE, [*dead, live], [4, 4], RNG) == "n9"
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_choice_is_one_of_the_candidates_and_repeatable(policy: str) -> None:
     rng = np.random.default_rng(2)
@@ -99,3 +216,25 @@ def test_unknown_policy_and_empty_table_are_refused() -> None:
         choose("greedy", HERE, [HERE], [], RNG)
     with pytest.raises(ConfigError, match="n0 knows no neighbour"):
         choose("random", HERE, [], [], RNG)
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        ("random", {"batch": 1.0}, r"options\.batch = 1\.0: accepted by random: none"),
+        ("fastest", {"speed": 1.0}, "accepted by fastest: flops, bits"),
+        ("weighted", {"w_speed": -1.0}, r"options\.w_speed = -1\.0: must be at least 0"),
+        (
+            "weighted",
+            {"w_balance": 0, "w_speed": 0, "w_interest": 0, "w_recency": 0},
+            "at least one weight",
+        ),
+        ("metropolis", {"target": "degree"}, "accepted: uniform, samples"),
+        ("metropolis", {"epsilon": 1.5}, "at least 0 and at most 1"),
+    ],
+)
+def test_bad_options_are_refused_by_name(
+    policy: str, options: dict[str, float | str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose(policy, HERE, [Candidate("n1", (1.0, 1.0))], [1, 1], RNG, **options)

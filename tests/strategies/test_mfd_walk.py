@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
@@ -14,10 +15,15 @@ from mfd_flower.config import ConfigError, RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit, get_tunables
 from mfd_flower.node import Node
+from mfd_flower.packets import Header
+from mfd_flower.routing import Advert
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy, find_strategy
+
+HEADER_KEYS = {field.name for field in dataclasses.fields(Header)} | {"walker", "hop"}
+ADVERT_KEYS = {field.name for field in dataclasses.fields(Advert)}
 
 
 class Tap(MeteredGrid):
@@ -102,16 +108,7 @@ def test_no_image_label_or_frozen_weight_is_in_any_message(
         for record in message.content.array_records.values():
             assert {name: array.shape for name, array in record.items()} == shapes
         for name, settings in message.content.config_records.items():
-            assert set(settings) <= {
-                "ask",
-                "address",
-                "labels",
-                "hop",
-                "source",
-                "destination",
-                "seen",
-                "visited",
-            }, name
+            assert set(settings) <= HEADER_KEYS | ADVERT_KEYS | {"ask"}, name
 
 
 def test_the_packet_knows_what_it_has_seen(make_run: Callable[..., RunConfig]) -> None:
@@ -143,7 +140,7 @@ def test_damping_passes_on_a_share_of_the_update(make_run: Callable[..., RunConf
 
 def test_damping_goes_down_a_straight_line() -> None:
     options = {"damping_start": 1.0, "damping_end": 0.2, "damping_tours": 2.0}
-    walk = find_strategy("mfd-walk")(**options)
+    walk = find_strategy("mfd-walk")(run=RunConfig(), **options)
     shares = [walk.damping_at(n, 10) for n in (1, 11, 21, 500)]  # type: ignore[attr-defined]
     assert shares == pytest.approx([1.0, 0.6, 0.2, 0.2])
 
@@ -157,7 +154,7 @@ def test_memory_keeps_a_packet_from_turning_back(make_run: Callable[..., RunConf
 
 
 def test_a_failing_holder_ends_the_run_with_its_reason(make_run: Callable[..., RunConfig]) -> None:
-    run = make_run("mfd-walk", options={"start": 1})
+    run = make_run("mfd-walk", options={"start_node": 1})
     with LocalGrid(app, 3, {**run.flat(), "model.backbone": "file:gone"}) as inner:
         grid = MeteredGrid(inner, addresses=call_roll(inner, 3))
         initial = ArrayRecord(get_tunables(build_model(run.model, 10, 0)))
@@ -170,8 +167,13 @@ def test_a_failing_holder_ends_the_run_with_its_reason(make_run: Callable[..., R
     [
         ({"policy": "greedy"}, "accepted: random, round-robin"),
         ({"damping_end": 0.0}, "above 0 and at most 1"),
-        ({"hops": 3}, "accepts: policy, damping_start"),
+        ({"hops": 3}, "accepts: policy, policy_options"),
         ({"policy": ["random"]}, "policy"),
+        ({"policy": "random", "policy_options": {"epsilon": 1}}, "policy_options.epsilon"),
+        ({"memory": 65}, "whole number up to 64"),
+        ({"codec": "int4"}, "accepted: fp32, bf16, fp16, int8"),
+        ({"gate": 1.5}, "from 0 to 1"),
+        ({"start_node": 3}, "below 3 nodes"),
     ],
 )
 def test_bad_options_are_refused(

@@ -1,0 +1,23 @@
+"""AI packets: header, payload codecs, versions. What a node reads is refused or exactly right."""
+
+from mfd_flower.packets.codecs import CODECS, changed, decode, encode
+from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
+from mfd_flower.packets.fields import PacketError
+from mfd_flower.packets.header import Header
+from mfd_flower.packets.packet import Packet
+from mfd_flower.packets.packing import example_packet, pack
+
+__all__ = [
+    "CODECS",
+    "Header",
+    "Packet",
+    "PacketError",
+    "changed",
+    "decode",
+    "encode",
+    "example_packet",
+    "leaf_digests",
+    "merkle_root",
+    "pack",
+    "version_digest",
+]

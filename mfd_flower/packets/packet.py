@@ -1,0 +1,188 @@
+"""The AI packet: a model on its way to data, with the header that routes it.
+
+Whitepaper, section 2.3. As bytes: magic, total length, header length, header (sorted compact JSON),
+payload (safetensors), SHA-256 of all that. One packet has one such text. Reading compares every
+declared size with what is there before it allocates, and copies the payload once. Flower is
+imported only when a record is made or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from mfd_flower.packets.codecs import check_encoded, check_finite, decode
+from mfd_flower.packets.digest import leaf_digests, merkle_root, same_bits
+from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
+from mfd_flower.packets.header import Header, parse_header
+from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+MAGIC = b"MFD-PKT\n"
+PREFIX = struct.Struct("<8sQI")
+SEAL_BYTES = 32
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Packet(Header):
+    """A header and the encoded tensors that travel with it.
+
+    Parameters
+    ----------
+    payload : mapping of str to Tensor
+        As `codecs.encode` returns it: every tunable in `shapes`, or in a delta some of them.
+
+    Raises
+    ------
+    PacketError
+        If a field is wrong, or the payload is not what the header implies.
+    """
+
+    payload: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        """Check header and payload against each other."""
+        super().__post_init__()
+        for name, tensor in self.payload.items():
+            if not isinstance(tensor, Tensor):
+                raise PacketError(f"payload {name}: must be a tensor")
+        implied_specs(self, self.payload)
+        check_encoded(self.payload, self.codec, self.shapes)
+        check_finite(self.payload)
+        tidy = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in sorted(self.payload.items())
+        }
+        self._set("payload", tidy)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the headers are equal and the payloads the same bit for bit."""
+        if not isinstance(other, Packet):
+            return NotImplemented
+        return (
+            self.values() == other.values()
+            and self.payload.keys() == other.payload.keys()
+            and all(same_bits(tensor, other.payload[n]) for n, tensor in self.payload.items())
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the packet's one text."""
+        header = self.header_json().encode()
+        payload = payload_pieces(self.payload)
+        size = PREFIX.size + len(header) + sum(len(piece) for piece in payload) + SEAL_BYTES
+        pieces = [PREFIX.pack(MAGIC, size, len(header)), header, *payload]
+        seal = hashlib.sha256()
+        for piece in pieces:
+            seal.update(piece)
+        return b"".join([*pieces, seal.digest()])
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, max_bytes: int = MAX_BYTES) -> Self:
+        """Read a packet from bytes of unknown origin.
+
+        Parameters
+        ----------
+        data : bytes, bytearray or memoryview
+            All of it and nothing else.
+        max_bytes : int
+            Longer input is refused unread.
+
+        Raises
+        ------
+        PacketError
+            If anything at all is not as `to_bytes` writes it. The version is not compared here,
+            since that needs decoding: `decoded` does.
+        """
+        view = memoryview(data).cast("B")
+        if len(view) > max_bytes:
+            raise PacketError(f"packet: {len(view)} bytes, at most {max_bytes} are accepted")
+        end = len(view) - SEAL_BYTES
+        if end < PREFIX.size:
+            raise PacketError(f"packet: {len(view)} bytes are too few")
+        magic, size, length = PREFIX.unpack_from(view)
+        if magic != MAGIC:
+            raise PacketError("packet: does not begin as an AI packet does")
+        if size != len(view):
+            raise PacketError(f"packet: claims {size} bytes, {len(view)} are there")
+        start = PREFIX.size + length
+        if start > end or length > MAX_JSON_CHARS:
+            raise PacketError(f"packet: claims a header of {length} bytes, which is too long")
+        if hashlib.sha256(view[:end]).digest() != view[end:]:
+            raise PacketError("packet: altered on its way, the seal does not match")
+        try:
+            content = str(view[PREFIX.size : start], "ascii")
+        except UnicodeDecodeError:
+            raise PacketError("header: not ASCII") from None
+        header = parse_header(content)
+        return cls(**header.values(), payload=read_payload(header, view[start:end]))
+
+    def to_record(self) -> RecordDict:
+        """Return the packet as Flower carries it, see `packets.record`."""
+        from mfd_flower.packets.record import write_record
+
+        return write_record(self, dict(self.payload))
+
+    @classmethod
+    def from_record(cls, content: RecordDict, max_bytes: int = MAX_BYTES) -> Self:
+        """Read a packet out of a message's content; other records in it are left alone.
+
+        Raises
+        ------
+        PacketError
+            As `from_bytes` does; in transit Flower compares the content with its own digests.
+        """
+        from mfd_flower.packets.record import read_arrays, read_header
+
+        header = read_header(content)
+        return cls(**header.values(), payload=read_arrays(header, content, max_bytes))
+
+    def decoded(self, base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return every tunable as float32, in memory of its own, after comparing the version.
+
+        Parameters
+        ----------
+        base : mapping of str to Tensor, optional
+            The tunables of version `base`, which a delta needs.
+
+        Raises
+        ------
+        PacketError
+            If `base` is missing or not the version that the delta builds on, or the result is not
+            the version that the header names.
+        """
+        tensors = decode(self.payload, self.codec, self.shapes)
+        leaves = leaf_digests(tensors)
+        if self.kind == "delta":
+            if base is None:
+                raise PacketError(f"base = {self.base[:12]}...: a delta needs these tunables")
+            known = leaf_digests(base)
+            if merkle_root(known) != self.base:
+                raise PacketError(f"base = {self.base[:12]}...: other tunables are held here")
+            self._check_base(base)
+            leaves = known | leaves
+            kept = {name: t.detach().clone() for name, t in base.items() if name not in tensors}
+            tensors |= kept
+        if (found := merkle_root(leaves)) != self.version:
+            raise PacketError(
+                f"version = {self.version[:12]}...: the payload decodes to {found[:12]}..."
+            )
+        return {name: tensors[name] for name in self.shapes}
+
+    def _check_base(self, base: Mapping[str, Tensor]) -> None:
+        for name in self.shapes.keys() | base.keys():
+            tensor = base.get(name)
+            if (
+                tensor is None
+                or tensor.dtype != torch.float32
+                or tuple(tensor.shape) != self.shapes.get(name)
+            ):
+                raise PacketError(f"base {name}: does not have the dtype and shape in shapes")

@@ -1,0 +1,80 @@
+"""Make a packet from tunables: encode them, name the version that the receiver will have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfd_flower.packets.codecs import changed, decode, encode
+from mfd_flower.packets.digest import leaf_digests, merkle_root
+from mfd_flower.packets.packet import Packet
+
+
+def pack(
+    tensors: Mapping[str, Tensor],
+    *,
+    base: Mapping[str, Tensor] | None = None,
+    codec: str = "fp32",
+    residual: Mapping[str, Tensor] | None = None,
+    **header: Any,
+) -> tuple[Packet, dict[str, Tensor]]:
+    """Make the packet that brings `tensors` to a receiver.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        Every tunable, float32.
+    base : mapping of str to Tensor, optional
+        Tunables that the receiver has; the packet is then a delta onto them.
+    codec : str
+        See `codecs.encode`.
+    residual : mapping of str to Tensor, optional
+        What earlier encodings dropped.
+    **header
+        The other fields of `Header`; version, shapes, kind and base follow from the tensors.
+
+    Returns
+    -------
+    packet : Packet
+        Its version is that of what the receiver decodes, not of `tensors`, if the codec is lossy.
+    residual : dict of str to Tensor
+        What this encoding dropped.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    encoded, left = encode(tensors if base is None else changed(tensors, base), codec, residual)
+    leaves = leaf_digests(decode(encoded, codec, shapes))
+    if base is not None:
+        known = leaf_digests(base)
+        header |= {"kind": "delta", "base": merkle_root(known)}
+        leaves = known | leaves
+    made = Packet(
+        **header, version=merkle_root(leaves), codec=codec, shapes=shapes, payload=encoded
+    )
+    return made, left
+
+
+def example_packet() -> Packet:
+    """Return a small valid packet: three tunables on their way from n0 to n1."""
+    tensors = {
+        "head.weight": torch.arange(-6, 6).reshape(3, 4) / 8,
+        "head.bias": torch.tensor([0.5, -0.25, 0.0]),
+        "prompts.0": torch.arange(6).reshape(1, 2, 3) / 4,
+    }
+    packet, _ = pack(
+        tensors,
+        packet_id="0123456789abcdef0123456789abcdef",
+        model_id="fm-tiny",
+        source="n0",
+        destination="n1",
+        ttl=8,
+        hop=2,
+        visited=("n2", "n0"),
+        gate=0.25,
+        seen=(3.0, 0.0, 5.0),
+        updated={"head.weight": 1, "head.bias": 2},
+        samples=8,
+    )
+    return packet

@@ -1,0 +1,71 @@
+"""A node as its would-be visitor knows it, and how unlike two nodes' labels are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+KL_SMOOTHING = 1.0
+"""Pseudo-count added to each class before counts become shares."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A node as a routing table knows it.
+
+    Attributes
+    ----------
+    address : str
+        Such as ``n3``.
+    label_counts : tuple of float
+        Samples of each class.
+    samples : int
+        Samples in all.
+    flops_per_s, link_bps : float
+        Compute rate, and rate of the link from the holder to it.
+    degree : int
+        Neighbours it has.
+    interest : float
+        Its announced data-interest value.
+    last_visit : int
+        Hop at which the packet was there last, -1 if never.
+    """
+
+    address: str
+    label_counts: tuple[float, ...] = ()
+    samples: int = 0
+    flops_per_s: float = 1.0
+    link_bps: float = 1.0
+    degree: int = 1
+    interest: float = 0.0
+    last_visit: int = -1
+
+    @property
+    def amount(self) -> float:
+        """Samples in all: as announced, or else what the label counts sum to."""
+        return float(self.samples or sum(self.label_counts))
+
+
+def kl_divergence(p: ArrayLike, q: ArrayLike) -> float:
+    """Return the divergence D(p || q) of two label histograms in nats.
+
+    Counts or shares; `KL_SMOOTHING` is added to every entry of both before they are normalised, so
+    the result is finite where `q` lacks a class, and zero for equal histograms.
+
+    Parameters
+    ----------
+    p, q : array_like
+        ``(num_classes,)``, not negative.
+    """
+    shares = [np.asarray(v, dtype=float) + KL_SMOOTHING for v in (p, q)]
+    p_share, q_share = (v / v.sum() for v in shares)
+    return float(np.sum(p_share * np.log(p_share / q_share)))
+
+
+def address_order(address: str) -> tuple[int, str]:
+    """Return the key that sorts ``n2`` before ``n10``."""
+    number = re.search(r"\d+$", address)
+    return (int(number.group()) if number else -1, address)

@@ -1,0 +1,217 @@
+"""A node's routing table, filled from the adverts that reach it (whitepaper, section 2.3).
+
+Sequence numbers decide what is new, as in DSDV (Perkins and Bhagwat, 1994), so that the order of
+arrival does not matter and a flood ends. An advert costs constant time, and a new address one push
+onto the heap of expiries; nothing scans the table but who asks for all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple, Self
+
+from mfd_flower.routing.adverts import (
+    Advert,
+    Value,
+    checked_number,
+    checked_text,
+    checked_whole,
+)
+from mfd_flower.routing.candidate import Candidate, address_order
+
+NEVER_HEARD = -1
+
+
+class Entry(NamedTuple):
+    """The advert that holds for an address, and how it came."""
+
+    advert: Advert
+    via: str
+    """Neighbour that passed it on; the address itself for a neighbour."""
+    link_bps: float
+    """Rate of the link to `via`, the first one on the way there."""
+    expires_s: float
+    due_s: float
+    """When the table's heap brings the entry up: at `expires_s` or before."""
+
+
+class RoutingTable:
+    """What one node knows of the others.
+
+    Parameters
+    ----------
+    owner : str
+        Address of the node that keeps the table.
+    """
+
+    __slots__ = ("_entries", "_gone", "_heap", "owner")
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self._entries: dict[str, Entry] = {}
+        # Newest sequence number heard of addresses that were dropped or expired.
+        self._gone: dict[str, int] = {}
+        # One live item an entry, that of its `due_s`. It is put off when it comes up too early
+        # instead of being followed by another, so that announcing often does not grow the heap.
+        self._heap: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._entries
+
+    @property
+    def neighbours(self) -> list[str]:
+        """Addresses that were heard directly."""
+        heard = (address for address, entry in self._entries.items() if entry.via == address)
+        return sorted(heard, key=address_order)
+
+    def receive(self, advert: Advert, now_s: float, via: str, link_bps: float) -> Advert | None:
+        """Take in an advert; returns what to pass on to the neighbours, None if nothing.
+
+        Stored if its sequence number is newer than any heard from that address, or the same over a
+        better path: fewer hops, then a faster link. A copy with more hops left than the one before
+        is passed on again, since it reaches further. The same sequence number never holds longer
+        than its first copy.
+
+        Parameters
+        ----------
+        advert : Advert
+            As it arrived.
+        now_s : float
+            Virtual time.
+        via : str
+            Neighbour that sent it.
+        link_bps : float
+            Rate of the link to that neighbour.
+        """
+        address = advert.address
+        if address == self.owner or advert.lifetime_s <= 0:
+            return None
+        expires_s = now_s + advert.lifetime_s
+        known = self._entries.get(address)
+        further = True
+        if known is None:
+            if advert.sequence <= self._gone.get(address, NEVER_HEARD):
+                return None
+            self._gone.pop(address, None)
+        elif advert.sequence < known.advert.sequence:
+            return None
+        elif advert.sequence == known.advert.sequence:
+            path, known_path = (
+                (advert.hops_left, link_bps),
+                (known.advert.hops_left, known.link_bps),
+            )
+            if path <= known_path or known.expires_s <= now_s:
+                return None
+            further = advert.hops_left > known.advert.hops_left
+            expires_s = min(expires_s, known.expires_s)
+        due_s = known.due_s if known and known.due_s <= expires_s else self._due(address, expires_s)
+        self._entries[address] = Entry(advert, via, link_bps, expires_s, due_s)
+        if not further or advert.hops_left <= 0:
+            return None
+        return dataclasses.replace(advert, hops_left=advert.hops_left - 1)
+
+    def expire(self, now_s: float) -> list[str]:
+        """Remove the entries whose time is over; returns their addresses."""
+        removed = []
+        while self._heap and self._heap[0][0] <= now_s:
+            due_s, address = heapq.heappop(self._heap)
+            entry = self._entries.get(address)
+            if entry is None or entry.due_s != due_s:
+                continue
+            if entry.expires_s > now_s:
+                later_s = self._due(address, entry.expires_s)
+                self._entries[address] = entry._replace(due_s=later_s)
+            else:
+                self.drop(address)
+                removed.append(address)
+        return removed
+
+    def drop(self, address: str) -> None:
+        """Forget a node that vanished; only a newer sequence number brings it back.
+
+        One number an address is kept for that. An address that is not in the table is let be.
+        """
+        entry = self._entries.pop(address, None)
+        if entry is not None:
+            self._gone[address] = entry.advert.sequence
+
+    def candidates(
+        self,
+        now_s: float,
+        last_visit: Mapping[str, int] | None = None,
+        exclude: Collection[str] = (),
+    ) -> list[Candidate]:
+        """Return the nodes known at `now_s`, in the order of their addresses.
+
+        All that are in the table, be they neighbours or further away; see `neighbours`.
+
+        Parameters
+        ----------
+        last_visit : mapping of str to int, optional
+            Hop at which the packet was last at an address; absent if never.
+        exclude : collection of str
+            Addresses to leave out.
+        """
+        visits = last_visit or {}
+        known = [
+            entry
+            for address, entry in self._entries.items()
+            if entry.expires_s > now_s and address not in exclude
+        ]
+        known.sort(key=lambda entry: address_order(entry.advert.address))
+        return [
+            Candidate(
+                address=entry.advert.address,
+                label_counts=entry.advert.label_counts,
+                samples=entry.advert.samples,
+                flops_per_s=entry.advert.flops_per_s,
+                link_bps=entry.link_bps,
+                degree=entry.advert.degree,
+                interest=entry.advert.interest,
+                last_visit=visits.get(entry.advert.address, -1),
+            )
+            for entry in known
+        ]
+
+    def entries(self) -> list[dict[str, Value]]:
+        """Return the table as plain records, one an address, as a Flower context keeps them.
+
+        Those of forgotten addresses have only ``address`` and ``sequence``.
+        """
+        present: list[dict[str, Value]] = [
+            {**e.advert.fields(), "via": e.via, "link_bps": e.link_bps, "expires_s": e.expires_s}
+            for e in self._entries.values()
+        ]
+        return present + [{"address": a, "sequence": s} for a, s in self._gone.items()]
+
+    @classmethod
+    def from_entries(cls, owner: str, records: Iterable[Mapping[str, Any]]) -> Self:
+        """Rebuild a table from `entries`; raises `AdvertError` for a record that is none."""
+        table = cls(owner)
+        how = {"via", "link_bps", "expires_s"}
+        for record in records:
+            if set(record) == {"address", "sequence"}:
+                address = checked_text("address", record["address"])
+                table._gone[address] = checked_whole("sequence", record["sequence"])
+                continue
+            advert = Advert.from_fields({k: v for k, v in record.items() if k not in how})
+            via = checked_text("via", record.get("via"))
+            link_bps = checked_number("link_bps", record.get("link_bps"))
+            expires_s = checked_number("expires_s", record.get("expires_s"))
+            table._entries[advert.address] = Entry(
+                advert,
+                via,
+                link_bps,
+                expires_s,
+                due_s=table._due(advert.address, expires_s),
+            )
+        return table
+
+    def _due(self, address: str, due_s: float) -> float:
+        heapq.heappush(self._heap, (due_s, address))
+        return due_s

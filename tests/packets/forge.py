@@ -1,0 +1,85 @@
+"""Take packets apart and put forged ones together, with lengths and seal that fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfd_flower.packets import CODECS, Packet, pack
+
+HEADER: dict[str, Any] = {
+    "packet_id": "ab" * 16,
+    "model_id": "fm-tiny",
+    "source": "n0",
+    "destination": "n1",
+    "ttl": 3,
+    "hop": 4,
+    "visited": ("n3", "n0"),
+    "gate": 0.5,
+    "seen": (1.0, 0.0, 2.5),
+    "updated": {"head.bias": 4},
+    "samples": 12,
+}
+
+
+def model(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"head.weight": (3, 5), "head.bias": (3,), "prompts": (1, 2, 4), "gain": ()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def full(codec: str) -> Packet:
+    return pack(model(), codec=codec, **HEADER)[0]
+
+
+def delta(codec: str) -> Packet:
+    after = model() | {"head.bias": torch.tensor([1.0, 2.0, -3.0]), "prompts": torch.ones(1, 2, 4)}
+    return pack(after, base=model(), codec=codec, **HEADER)[0]
+
+
+def unchanged() -> Packet:
+    return pack(model(), base=model(), **HEADER)[0]
+
+
+def all_packets() -> list[Packet]:
+    return [make(codec) for codec in CODECS for make in (full, delta)] + [unchanged()]
+
+
+def parts(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return header, payload header and payload data of a packet's bytes."""
+    (length,) = struct.unpack_from("<I", data, 16)
+    payload = data[20 + length : -32]
+    (inner,) = struct.unpack_from("<Q", payload)
+    return data[20 : 20 + length], payload[8 : 8 + inner], payload[8 + inner :]
+
+
+def sealed(header: bytes, inner: bytes, body: bytes, inner_length: int | None = None) -> bytes:
+    """Return a packet of these parts with the lengths and the seal that fit."""
+    claimed = len(inner) if inner_length is None else inner_length
+    payload = struct.pack("<Q", claimed) + inner + body
+    size = 20 + len(header) + len(payload) + 32
+    content = struct.pack("<8sQI", b"MFD-PKT\n", size, len(header)) + header + payload
+    return content + hashlib.sha256(content).digest()
+
+
+def compact(value: object) -> bytes:
+    """Return canonical JSON, NaN and Infinity included."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def with_field(data: bytes, name: str, value: object) -> bytes:
+    """Return the packet with one header field replaced, or added."""
+    header, inner, body = parts(data)
+    return sealed(compact(json.loads(header) | {name: value}), inner, body)
+
+
+def with_inner(data: bytes, entries: object) -> bytes:
+    """Return the packet with other safetensors entries, written as safetensors does."""
+    header, _, body = parts(data)
+    inner = json.dumps(entries, separators=(",", ":")).encode()
+    return sealed(header, inner + b" " * (-len(inner) % 8), body)

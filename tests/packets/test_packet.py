@@ -1,0 +1,197 @@
+"""A packet survives bytes and Flower's records unchanged, and brings what its version names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+
+import pytest
+import safetensors.torch
+import torch
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from torch import Tensor
+
+from mfd_flower.accounting.wire import measure
+from mfd_flower.packets import (
+    CODECS,
+    Packet,
+    PacketError,
+    decode,
+    encode,
+    example_packet,
+    pack,
+    version_digest,
+)
+from tests.packets import forge
+
+PACKETS = {f"{p.kind}-{p.codec}-{len(p.payload)}": p for p in forge.all_packets()}
+every_packet = pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def over_flower(content: RecordDict) -> RecordDict:
+    """Send records through Flower's own protobuf messages."""
+    proto = recorddict_to_proto(content)
+    return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
+
+
+@every_packet
+def test_bytes_and_back(packet: Packet) -> None:
+    data = packet.to_bytes()
+    back = Packet.from_bytes(data)
+    assert back == packet
+    assert back.to_bytes() == data
+    assert Packet.from_bytes(memoryview(bytearray(data))) == packet
+    assert same(back.decoded(forge.model()), packet.decoded(forge.model()))
+
+
+@every_packet
+def test_record_and_back(packet: Packet) -> None:
+    content = over_flower(packet.to_record())
+    back = Packet.from_record(content)
+    assert back == packet
+    assert same(back.decoded(forge.model()), packet.decoded(forge.model()))
+
+
+def test_equality_sees_every_field_and_every_bit() -> None:
+    packet = example_packet()
+    assert packet == example_packet()
+    others = {
+        "packet_id": "0" * 32, "model_id": "other", "version": "0" * 64, "parent": "0" * 64,
+        "source": "n9", "destination": "n9", "ttl": 9, "hop": 9, "visited": ("n9",), "gate": 0.5,
+        "seen": (), "updated": {}, "samples": 9, "walker": "w9",
+    }  # fmt: skip
+    fixed = {"protocol", "kind", "base", "codec", "shapes", "payload"}
+    assert others.keys() | fixed == {part.name for part in dataclasses.fields(Packet)}
+    for name, value in others.items():
+        assert dataclasses.replace(packet, **{name: value}) != packet  # type: ignore[arg-type]
+    turned = dict(packet.payload) | {"head.bias": packet.payload["head.bias"].clone()}
+    turned["head.bias"][2] = -0.0
+    assert turned["head.bias"].tolist() == packet.payload["head.bias"].tolist()
+    assert dataclasses.replace(packet, payload=turned) != packet
+
+
+def test_an_empty_record_field_is_left_out_for_flower() -> None:
+    bare = forge.HEADER | {"visited": (), "seen": (), "updated": {}}
+    packet, _ = pack(forge.model(), **bare)
+    content = packet.to_record()
+    header = content.config_records["header"]
+    assert header.count_bytes() > 0
+    assert {"parent", "base", "visited", "seen"}.isdisjoint(header)
+    assert Packet.from_record(over_flower(content)) == packet
+
+
+def test_the_record_names_both_ends_and_bills_the_encoded_bytes() -> None:
+    for codec in CODECS:
+        packet = forge.full(codec)
+        content = packet.to_record()
+        assert sorted(content) == ["arrays", "header"]
+        header = content.config_records["header"]
+        assert (header["source"], header["destination"]) == ("n0", "n1")
+        assert measure(content).payload == sum(t.nbytes for t in packet.payload.values())
+
+
+@every_packet
+def test_the_payload_is_what_safetensors_writes(packet: Packet) -> None:
+    _, inner, body = forge.parts(packet.to_bytes())
+    assert len(inner).to_bytes(8, "little") + inner + body == safetensors.torch.save(
+        dict(packet.payload)
+    )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_full_packet_brings_what_its_codec_keeps(codec: str) -> None:
+    packet = forge.full(codec)
+    shapes = {name: tuple(tensor.shape) for name, tensor in forge.model().items()}
+    brought = packet.decoded()
+    assert same(brought, decode(encode(forge.model(), codec)[0], codec, shapes))
+    assert version_digest(brought) == packet.version
+    assert same(brought, forge.model()) == (codec == "fp32")
+
+
+def test_a_delta_on_its_base_is_the_whole_bit_for_bit() -> None:
+    after = forge.model() | {"head.bias": torch.tensor([1e-40, -0.0, math.pi])}
+    packet, _ = pack(after, base=forge.model(), **forge.HEADER)
+    assert packet.payload.keys() == {"head.bias"}
+    assert packet.base == version_digest(forge.model())
+    brought = packet.decoded(forge.model())
+    assert version_digest(brought) == packet.version == version_digest(after)
+
+
+def test_a_delta_of_nothing_carries_nothing() -> None:
+    packet = forge.unchanged()
+    assert packet.payload == {}
+    assert packet.version == packet.base
+    assert same(packet.decoded(forge.model()), forge.model())
+
+
+def test_a_chain_of_lossy_deltas_stays_in_step_with_its_sender() -> None:
+    held, wanted = forge.model(), forge.model()
+    residual: dict[str, Tensor] = {}
+    for step in range(5):
+        wanted = {n: t + 0.1 * step if n != "gain" else t for n, t in wanted.items()}
+        packet, residual = pack(wanted, base=held, codec="int8", residual=residual, **forge.HEADER)
+        held = Packet.from_bytes(packet.to_bytes()).decoded(held)
+        assert version_digest(held) == packet.version
+    assert torch.equal(held["gain"], forge.model()["gain"])
+    for name, tensor in wanted.items():
+        assert torch.allclose(held[name], tensor, atol=0.02)
+
+
+def test_what_is_decoded_is_the_receivers_own() -> None:
+    base = forge.model()
+    for packet in (forge.full("fp32"), forge.delta("fp32")):
+        for tensor in packet.decoded(base).values():
+            tensor.fill_(7.0)
+        assert same(base, forge.model())
+        packet.decoded(base)
+
+
+def test_a_delta_without_its_base_is_refused() -> None:
+    packet = forge.delta("bf16")
+    other = forge.model() | {"gain": torch.tensor(0.5)}
+    fewer = {name: tensor for name, tensor in forge.model().items() if name != "gain"}
+    for base in (None, other, fewer, {}):
+        with pytest.raises(PacketError, match=r"^base"):
+            packet.decoded(base)
+
+
+def test_a_base_that_does_not_fit_the_shapes_is_refused() -> None:
+    """Its digest may fit: the sender of the header chooses that."""
+    wider = forge.model() | {"gain": torch.ones(2)}
+    packet = dataclasses.replace(forge.delta("fp32"), base=version_digest(wider))
+    with pytest.raises(PacketError, match="base gain"):
+        packet.decoded(wider)
+
+
+@pytest.mark.parametrize("make", [forge.full, forge.delta])
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_payload_that_is_not_the_version_is_refused(
+    make: Callable[[str], Packet], codec: str
+) -> None:
+    packet = make(codec)
+    lie = dataclasses.replace(packet, version="0" * 64)
+    with pytest.raises(PacketError, match=r"^version = 000000000000"):
+        Packet.from_bytes(lie.to_bytes()).decoded(forge.model())
+    header, inner, body = forge.parts(packet.to_bytes())
+    altered = Packet.from_bytes(forge.sealed(header, inner, bytes([body[0] ^ 1]) + body[1:]))
+    with pytest.raises(PacketError, match=r"^version"):
+        altered.decoded(forge.model())
+
+
+def test_the_header_is_readable_json() -> None:
+    header = json.loads(forge.parts(example_packet().to_bytes())[0])
+    assert header["seen"] == [3.0, 0.0, 5.0]
+    assert header["shapes"]["head.weight"] == [3, 4]
+
+
+def test_a_gate_or_count_given_as_whole_number_is_a_float() -> None:
+    packet = dataclasses.replace(example_packet(), gate=1, seen=[2, 3])  # type: ignore[arg-type]
+    assert (packet.gate, packet.seen) == (1.0, (2.0, 3.0))
+    assert Packet.from_bytes(packet.to_bytes()) == packet

@@ -1,0 +1,220 @@
+"""Bytes that are not exactly a packet are refused with the field's name."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any
+
+import pytest
+import torch
+
+from mfd_flower.packets import Packet, PacketError, example_packet, pack
+from tests.packets import forge
+
+GOOD = forge.full("fp32").to_bytes()
+HEX = "0" * 64
+NO_STRINGS: list[object] = [None, True, 1, 1.5, [], {}, "", " n0", "n0\n", "é", "a" * 300]
+NO_COUNTS: list[object] = [None, True, False, 1.0, "1", [], {}, -1, 2**63, 10**400]
+JUNK: dict[str, list[object]] = {
+    "protocol": [*NO_COUNTS, 0, 2],
+    "packet_id": [*NO_STRINGS, "ab" * 15, "AB" * 16, "gb" * 16],
+    "model_id": NO_STRINGS,
+    "version": [*NO_STRINGS, HEX[1:], "F" * 64],
+    "parent": [*[bad for bad in NO_STRINGS if bad != ""], HEX[1:]],
+    "source": [*NO_STRINGS, "n/0"],
+    "destination": NO_STRINGS,
+    "walker": NO_STRINGS,
+    "ttl": [*NO_COUNTS, 2**31],
+    "hop": [*NO_COUNTS, 2**31, 3],
+    "samples": NO_COUNTS,
+    "visited": [None, True, 1, "n0", {}, ["n0"] * 65, [1], [""], [None], [["n0"]]],
+    "kind": [*NO_STRINGS, "half"],
+    "base": [*[bad for bad in NO_STRINGS if bad != ""], HEX],
+    "codec": [*NO_STRINGS, "int4", "fp16"],
+    "gate": [None, True, "0.5", [], {}, -0.1, 1.1, math.nan, math.inf, -math.inf, 10**400],
+    "seen": [None, True, 1, "1", {}, [True], ["1"], [-1.0], [math.nan], [math.inf], [0.0] * 32_769],
+    "updated": [None, True, 1, "x", [], {"no": 1}, {"gain": -1}, {"gain": 5}, {"gain": True}],
+    "shapes": [
+        None, True, 1, "x", [], {}, {"gain": []}, {"a:scale": [1]}, {"__metadata__": [1]},
+        *({**json.loads(forge.parts(GOOD)[0])["shapes"], "gain": bad}
+          for bad in ([0], [-1], [True], [1.0], ["1"], [2], [1] * 9, None, 1, {}, [2**41],
+                      [2**20, 2**20, 2**20])),
+    ],
+}  # fmt: skip
+
+
+def test_every_field_is_tried() -> None:
+    assert JUNK.keys() == json.loads(forge.parts(GOOD)[0]).keys()
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_wrong_field_is_refused_by_name(name: str) -> None:
+    # Some values are right in themselves and wrong beside another field, which is then named.
+    beside = {"hop": "updated", "shapes": "payload|updated", "codec": "payload"}.get(name, name)
+    for value in JUNK[name]:
+        with pytest.raises(PacketError, match=f"^({name}|{beside}|header: (NaN|-?Inf))") as caught:
+            Packet.from_bytes(forge.with_field(GOOD, name, value))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_unknown_missing_and_doubled_keys_are_refused() -> None:
+    header, inner, body = forge.parts(GOOD)
+    with pytest.raises(PacketError, match="header 'extra': not a field"):
+        Packet.from_bytes(forge.with_field(GOOD, "extra", 1))
+    with pytest.raises(PacketError, match="header 'payload': not a field"):
+        Packet.from_bytes(forge.with_field(GOOD, "payload", {}))
+    for name, value in json.loads(header).items():
+        rest = {key: kept for key, kept in json.loads(header).items() if key != name}
+        with pytest.raises(PacketError, match=f"header {name}: missing"):
+            Packet.from_bytes(forge.sealed(forge.compact(rest), inner, body))
+        twice = header[:-1] + b"," + forge.compact({name: value})[1:]
+        with pytest.raises(PacketError, match=f"key '{name}' is there twice"):
+            Packet.from_bytes(forge.sealed(twice, inner, body))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"gate":0.5', b'"gate":0.50'),
+        (b'"gate":0.5', b'"gate":5e-1'),
+        (b'"gate":0.5', b'"gate": 0.5'),
+        (b'"hop":4', b'"hop":4 '),
+        (b'"n1"', b'"n\\u0031"'),
+        (b'"seen":[1.0,0.0', b'"seen":[1,0.0'),
+        (b'"seen":[1.0,0.0', b'"seen":[1.0,-0.0'),
+        (b'"codec":"fp32",', b""),
+    ],
+)
+def test_a_header_has_one_spelling(old: bytes, new: bytes) -> None:
+    header, inner, body = forge.parts(GOOD)
+    assert header.count(old) == 1
+    with pytest.raises(PacketError, match="header"):
+        Packet.from_bytes(forge.sealed(header.replace(old, new), inner, body))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xff{}", b"[" * 5000, b'{"a":' * 5000, b"{}" * 9,
+        b'{"a":' + b"9" * 5000 + b"}", b"[" + b"[]," * 40_000 + b"[]]", b"[" + b"0," * 200_000,
+        b" " * (1 << 22) + b"{}",
+    ],
+)  # fmt: skip
+def test_a_header_that_is_no_json_object_is_refused(header: bytes) -> None:
+    _, inner, body = forge.parts(GOOD)
+    with pytest.raises(PacketError, match="header"):
+        Packet.from_bytes(forge.sealed(header, inner, body))
+
+
+def entries(data: bytes = GOOD) -> dict[str, Any]:
+    return json.loads(forge.parts(data)[1])
+
+
+def changed_entry(key: str, value: object, name: str = "head.weight") -> dict[str, Any]:
+    return entries() | {name: entries()[name] | {key: value}}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        changed_entry("data_offsets", [12, 72]),
+        changed_entry("data_offsets", [20, 80]),
+        changed_entry("data_offsets", [12, 2**63]),
+        changed_entry("data_offsets", [-1, 59]),
+        changed_entry("data_offsets", [76, 16]),
+        changed_entry("data_offsets", []),
+        changed_entry("data_offsets", None),
+        changed_entry("dtype", "F64"),
+        changed_entry("dtype", "I32"),
+        changed_entry("dtype", None),
+        changed_entry("shape", [5, 3]),
+        changed_entry("shape", [15]),
+        changed_entry("shape", [3.0, 5]),
+        changed_entry("shape", [2**40, 2**40]),
+        changed_entry("shape", [1] * 60 + [3, 5]),
+        changed_entry("extra", 1),
+        entries() | {"head.weight": None},
+        entries() | {"other": {"dtype": "F32", "shape": [], "data_offsets": [104, 108]}},
+        entries() | {"__metadata__": {"format": "pt"}},
+        {name: entry for name, entry in entries().items() if name != "gain"},
+        dict(reversed(entries().items())),
+        {},
+        [],
+    ],
+)
+def test_a_payload_is_described_as_shapes_and_codec_imply(forged: object) -> None:
+    assert forge.with_inner(GOOD, entries()) == GOOD
+    with pytest.raises(PacketError, match="payload"):
+        Packet.from_bytes(forge.with_inner(GOOD, forged))
+
+
+def test_payload_data_is_neither_longer_nor_shorter() -> None:
+    header, inner, body = forge.parts(GOOD)
+    for lie in (body[:-1], body + b"\0", b""):
+        with pytest.raises(PacketError, match="bytes of data, must be"):
+            Packet.from_bytes(forge.sealed(header, inner, lie))
+    for length in (0, 7, len(inner) - 8, len(inner) + 8, 2**31, 2**63, 2**64 - 1):
+        with pytest.raises(PacketError, match="payload"):
+            Packet.from_bytes(forge.sealed(header, inner, body, inner_length=length))
+
+
+@pytest.mark.parametrize("codec", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_payload_that_is_not_finite_is_refused(codec: str, value: float) -> None:
+    data = forge.full(codec).to_bytes()
+    header, inner, body = forge.parts(data)
+    dtype = forge.full(codec).payload["gain"].dtype
+    bits = bytes(torch.tensor([value], dtype=dtype).view(torch.uint8).tolist())
+    for at in range(0, len(body), len(bits)):
+        lie = body[:at] + bits + body[at + len(bits) :]
+        with pytest.raises(PacketError, match="not finite"):
+            Packet.from_bytes(forge.sealed(header, inner, lie))
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, 0.0, -1.0, 1e-40, 3e38])
+def test_a_scale_that_no_encoder_makes_is_refused(scale: float) -> None:
+    header, inner, body = forge.parts(forge.full("int8").to_bytes())
+    lie = struct.pack("<f", scale) + body[4:]
+    with pytest.raises(PacketError, match=":scale"):
+        Packet.from_bytes(forge.sealed(header, inner, lie))
+
+
+def test_a_delta_names_only_whole_tunables_of_its_shapes() -> None:
+    data = forge.delta("int8").to_bytes()
+    for name in ("prompts", "prompts:scale"):
+        kept = {key: entry for key, entry in entries(data).items() if key != name}
+        with pytest.raises(PacketError, match=f"payload {name}: missing"):
+            Packet.from_bytes(forge.with_inner(data, kept))
+    foreign = entries(data) | {"foreign": entries(data)["prompts"]}
+    with pytest.raises(PacketError, match="payload 'foreign'"):
+        Packet.from_bytes(forge.with_inner(data, foreign))
+
+
+@pytest.mark.parametrize("cut", range(0, len(GOOD), 7))
+def test_every_truncation_is_refused(cut: int) -> None:
+    with pytest.raises(PacketError, match="packet"):
+        Packet.from_bytes(GOOD[:cut])
+
+
+def test_size_and_magic_are_compared_first() -> None:
+    with pytest.raises(PacketError, match="at most 100 are accepted"):
+        Packet.from_bytes(GOOD, max_bytes=100)
+    assert Packet.from_bytes(GOOD, max_bytes=len(GOOD))
+    with pytest.raises(PacketError, match="does not begin"):
+        Packet.from_bytes(b"X" + GOOD[1:])
+    with pytest.raises(PacketError, match="claims"):
+        Packet.from_bytes(GOOD + b"\0")
+    with pytest.raises(PacketError, match="seal"):
+        Packet.from_bytes(GOOD[:-1] + bytes([GOOD[-1] ^ 1]))
+
+
+def test_a_packet_cannot_be_made_wrong() -> None:
+    with pytest.raises(PacketError, match="payload w: must be a tensor"):
+        Packet(**example_packet().values() | {"payload": {"w": [1.0]}})
+    with pytest.raises(PacketError, match="ttl"):
+        pack(forge.model(), **forge.HEADER | {"ttl": -1})
+    with pytest.raises(PacketError, match="samples"):
+        pack(forge.model(), **forge.HEADER | {"samples": 10**5000})

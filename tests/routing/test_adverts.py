@@ -1,0 +1,143 @@
+"""Adverts on the wire: nothing is lost, nothing strange is believed, noise hides a sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
+
+FULL = Advert(
+    address="n3",
+    label_counts=(4.0, 0.0, 2.5),
+    samples=6,
+    interest=0.25,
+    flops_per_s=5e9,
+    degree=8,
+    versions=("ab12", "cd34"),
+    sequence=7,
+    lifetime_s=60.0,
+    hops_left=2,
+    noise_epsilon=0.5,
+)
+
+numbers = st.floats(0, 1e300)
+wholes = st.integers(0, 2**53)
+adverts = st.builds(
+    Advert,
+    address=st.text(min_size=1, max_size=64),
+    label_counts=st.lists(numbers, max_size=5).map(tuple),
+    samples=wholes,
+    interest=numbers,
+    flops_per_s=numbers,
+    degree=wholes,
+    versions=st.lists(st.text(min_size=1, max_size=64), max_size=8).map(tuple),
+    sequence=wholes,
+    lifetime_s=numbers,
+    hops_left=st.integers(0, 255),
+    noise_epsilon=numbers,
+)
+
+
+@given(advert=adverts)
+def test_a_flower_record_carries_an_advert_unchanged(advert: Advert) -> None:
+    assert Advert.from_fields(ConfigRecord(advert.fields())) == advert
+
+
+def test_fields_leave_empty_lists_out() -> None:
+    fields = Advert("n1").fields()
+    assert "label_counts" not in fields
+    assert "versions" not in fields
+    assert all(value not in ("", []) for value in fields.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("address", "", "1 to 64 characters"),
+        ("address", "n" * 65, "1 to 64 characters"),
+        ("address", 3, "1 to 64 characters"),
+        ("label_counts", [1.0, -1.0], "at least 0"),
+        ("label_counts", [1.0, math.nan], "finite"),
+        ("label_counts", [True], "finite number"),
+        ("label_counts", 4.0, "a list of at most 100000"),
+        ("label_counts", [0.0] * 100_001, "a list of at most 100000"),
+        ("samples", True, "a whole number"),
+        ("samples", 6.0, "a whole number"),
+        ("samples", -1, "a whole number"),
+        ("interest", math.inf, "finite"),
+        ("flops_per_s", 10**400, "finite"),
+        ("flops_per_s", "fast", "a finite number"),
+        ("versions", ["v"] * 9, "a list of at most 8"),
+        ("versions", ["v", ""], "1 to 64 characters"),
+        ("sequence", 2**53 + 1, "a whole number from 0 to"),
+        ("hops_left", 256, "from 0 to 255"),
+        ("colour", "red", "accepted: address, label_counts"),
+    ],
+)
+def test_a_strange_field_is_refused_by_name(name: str, value: Any, accepted: str) -> None:
+    with pytest.raises(AdvertError, match=accepted) as caught:
+        Advert.from_fields({**FULL.fields(), name: value})
+    assert f"advert.{name} = " in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_missing_field_is_refused_by_name() -> None:
+    fields = FULL.fields()
+    del fields["sequence"]
+    with pytest.raises(AdvertError, match=r"advert\.sequence = None: missing"):
+        Advert.from_fields(fields)
+
+
+def test_laplace_noise_has_its_scale() -> None:
+    """Far from 0 nothing is clipped: mean 0, mean absolute value 1 / epsilon (here 2)."""
+    exact = Advert("n0", label_counts=(1e6,) * 20_000)
+    noised = with_laplace_noise(exact, 0.5, np.random.default_rng(0))
+    noise = np.array(noised.label_counts) - 1e6
+    # |Laplace(b)| has mean and standard deviation b: four standard errors are 4 x 2 / sqrt(20000).
+    assert np.abs(noise).mean() == pytest.approx(2, abs=0.057)
+    assert noise.mean() == pytest.approx(0, abs=0.08)
+
+
+def test_likelihood_ratio_of_neighbouring_data_is_bounded_by_the_budget() -> None:
+    """The definition of epsilon-differential privacy, on the events "the noised count is > t"."""
+    epsilon, draws = 1.0, 40_000
+    with_sample, without = (
+        np.array(
+            with_laplace_noise(
+                Advert("n0", label_counts=(count,) * draws), epsilon, np.random.default_rng(seed)
+            ).label_counts
+        )
+        for seed, count in ((1, 51.0), (2, 50.0))
+    )
+    ratios = [(with_sample > t).mean() / (without > t).mean() for t in (49, 50, 51, 52)]
+    assert max(ratios) < math.exp(epsilon) * 1.05
+    # Above both counts the bound is reached, so less noise than stated would be seen here.
+    assert ratios[-1] == pytest.approx(math.exp(epsilon), rel=0.05)
+
+
+@pytest.mark.parametrize("counts", [(40.0, 0.0, 0.0), ()])
+def test_noised_advert_lets_nothing_exact_through(counts: tuple[float, ...]) -> None:
+    exact = Advert("n0", label_counts=counts, samples=40, interest=0.9)
+    noised = with_laplace_noise(exact, 0.1, np.random.default_rng(4))
+    assert noised.noise_epsilon == 0.1
+    assert all(count >= 0 for count in noised.label_counts)
+    assert len(noised.label_counts) == len(counts)
+    assert noised.samples != 40
+    if counts:
+        assert noised.samples == round(sum(noised.label_counts))
+        announced = interest(noised.label_counts, [], samples=noised.samples)
+        assert noised.interest == pytest.approx(announced)
+    assert Advert.from_fields(noised.fields()) == noised
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+def test_noise_needs_a_budget(epsilon: float) -> None:
+    with pytest.raises(AdvertError, match="above 0 and finite"):
+        with_laplace_noise(FULL, epsilon, np.random.default_rng(0))
