@@ -85,6 +85,7 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "total_payload": statistics.mean(p["bytes"]["payload"] for p in last),
         "total_wire": statistics.mean(p["bytes"]["wire"] for p in last),
         "total_relay": statistics.mean(p["bytes"]["relay"] for p in last),
+        "control_share": _control_share(runs),
         "virtual_seconds": statistics.mean(p["virtual_seconds"] for p in last),
         "joules": statistics.mean(p["joules"] for p in last),
         "flops": statistics.mean(p["flops"] for p in last),
@@ -105,6 +106,16 @@ def _reach(runs: Sequence[Run], target: float) -> dict[str, Any]:
         "seeds_sustained": [r.sustained for r in each],
         "seeds_first": [r.first for r in each],
     }
+
+
+def _control_share(runs: Sequence[Run]) -> float:
+    """Return the share of `wire` in messages that neither train nor evaluate: adverts, acks."""
+    control = total = 0
+    for run in runs:
+        for kind, size in run["wire_by_type"].items():
+            total += size
+            control += size if kind.startswith("query") else 0
+    return control / total if total else 0.0
 
 
 def _last_tour(run: Run) -> float:

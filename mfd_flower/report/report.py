@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mfd_flower.files import write_json, write_text
+from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import write_plots
 from mfd_flower.report.tables import (
     PAYLOAD_HEADINGS,
@@ -33,6 +34,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
     write_rounds_csv(folder / "rounds.csv", results["runs"])
     plots = write_plots(folder, results)
     write_json(folder / "summary.json", short_form(results))
+    first_seed = min((run["seed"] for run in results["runs"]), default=0)
     scenarios = []
     for name, summary in results["summary"].items():
         scenarios.append(
@@ -42,6 +44,11 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
                 or [reach_row(row) for row in summary["rows"]],
                 "payload": list(payload_rows(summary)),
                 "costs": [cost_row(row) for row in summary["rows"]],
+                "paths": [
+                    (f"{run['strategy']}, seed {run['seed']}", path_map(run))
+                    for run in results["runs"]
+                    if run["scenario"] == name and run["seed"] == first_seed and is_walk(run)
+                ],
                 "figures": [
                     Markup(files[1].read_text(encoding="utf-8").partition("?>")[2])
                     for title, files in plots.items()
@@ -80,6 +87,7 @@ COST_HEADINGS = (
     "strategy",
     "payload",
     "wire",
+    "of it control",
     "relayed by Flower's star",
     "virtual time",
     "energy",
@@ -95,6 +103,7 @@ def cost_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["strategy"],
         megabytes(row["total_payload"]),
         megabytes(row["total_wire"]),
+        f"{100 * row['control_share']:.2g} %",
         megabytes(row["total_relay"]),
         f"{row['virtual_seconds']:.1f} s",
         f"{row['joules']:.1f} J",

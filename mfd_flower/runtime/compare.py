@@ -9,6 +9,7 @@ import os
 import platform
 import queue
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -183,6 +184,15 @@ def _begin_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent decides what to keep.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # Whoever killed the parent wants no run to go on unseen.
+        os._exit(1)
 
 
 News = tuple[str, dict[str, Any] | None]

@@ -65,6 +65,8 @@ class MeteredGrid(Grid):
         Of all nodes together.
     peak_node_bytes : int
         Largest memory that one node reported.
+    wire_by_type : Counter of str
+        The `wire` of `totals` by message type: what was payload's and what was control's.
     visits : list of str
         Address of every training request in order.
     failures : list of str
@@ -90,6 +92,7 @@ class MeteredGrid(Grid):
         self.flops = 0.0
         self.joules = 0.0
         self.peak_node_bytes = 0
+        self.wire_by_type: Counter[str] = Counter()
         self.visits: list[str] = []
         self.failures: list[str] = []
 
@@ -185,7 +188,7 @@ class MeteredGrid(Grid):
             kind = self._links.get(message.metadata.message_type, "star")
             link = "down" if kind == "star" else kind
             source = self._source(content) if kind != "star" else SERVER
-            took_s = self._transfer(link, size)
+            took_s = self._transfer(link, size, message.metadata.message_type)
             arrived_s = max(self._ready_s[source] + took_s, self._ready_s[node_id])
             sent.append(_Sent(node_id, kind, arrived_s, place))
             if message.metadata.message_type.partition(".")[0] == "train":
@@ -214,7 +217,7 @@ class MeteredGrid(Grid):
         size = measure(reply.content)
         self._ready_s[node_id] = max(self._ready_s[node_id], done_s)
         if sent.link == "star":
-            arrived_s = done_s + self._transfer("up", size)
+            arrived_s = done_s + self._transfer("up", size, reply.metadata.message_type)
             self._ready_s[SERVER] = max(self._ready_s[SERVER], arrived_s)
         else:
             self._bytes["relay"] += size.wire
@@ -226,7 +229,7 @@ class MeteredGrid(Grid):
                 return self._ids.get(str(record[SOURCE]), SERVER)
         return SERVER
 
-    def _transfer(self, link: str, size: Size) -> float:
+    def _transfer(self, link: str, size: Size, message_type: str) -> float:
         """Bill one transfer; returns its virtual seconds."""
         self._bytes["relay"] += size.wire
         if link == "relay":
@@ -234,6 +237,7 @@ class MeteredGrid(Grid):
         self._bytes["payload"] += size.payload
         self._bytes["wire"] += size.wire
         self._bytes[link] += size.wire
+        self.wire_by_type[message_type] += size.wire
         self.joules += 8 * size.wire * self._network.joules_per_bit
         rate_bps: float = getattr(self._network, f"{link}_bps")
         return self._network.latency_s + 8 * size.wire / rate_bps

@@ -72,6 +72,7 @@ def run(
         "settings": settings,
         "points": points,
         "failed_replies": 0,
+        "wire_by_type": {"train": 99, "query.ack": 1},
     }
 
 
@@ -93,6 +94,7 @@ def test_yardstick_is_the_hardest_fedavg() -> None:
     assert rows["walk"]["ratio"] == pytest.approx(20 / 60)
     assert rows["fedavg 1"]["ratio"] == pytest.approx(3)
     assert rows["walk"]["same_payload"]
+    assert rows["walk"]["control_share"] == pytest.approx(0.01)
     assert not rows["walk full"]["same_payload"]
 
 

@@ -135,7 +135,10 @@ def test_results_of_another_comparison_are_refused(finished: Path) -> None:
 def test_a_report_is_self_contained(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     page = write_report(finished, results).read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 + 2  # three figures, and the paths of two walks
+    hops = [p for r in results["runs"][2:4] if r["seed"] == 0 for p in r["points"][2:]]
+    for point in hops:
+        assert f"accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes" in page
     for outside in ("src=", "@import", "<script", "<link"):
         assert outside not in page
     for row in results["summary"]["base"]["rows"]:

@@ -1,0 +1,99 @@
+"""The path of a walk on the map of nodes, hop by hop, as one SVG that answers to the pointer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from jinja2 import Template
+from markupsafe import Markup
+
+SIZE_PX = 420
+RADIUS_PX = 160
+
+TEMPLATE = Template(
+    """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ size }} {{ size }}" width="{{ size }}">
+{% for hop in hops %}<path d="{{ hop.curve }}" fill="none" stroke="{{ hop.colour }}"
+ stroke-width="2" stroke-opacity="0.7"><title>{{ hop.says }}</title></path>
+{% endfor %}{% for node in nodes %}<circle cx="{{ node.x }}" cy="{{ node.y }}" r="{{ node.r }}"
+ fill="#fff" stroke="#333" stroke-width="1.5"><title>{{ node.says }}</title></circle>
+<text x="{{ node.x }}" y="{{ node.y + 4 }}" font-size="11" text-anchor="middle"
+ pointer-events="none">{{ node.name }}</text>
+{% endfor %}</svg>""",
+    autoescape=True,
+)
+
+
+def is_walk(run: Mapping[str, Any]) -> bool:
+    """Tell whether each step of a run is one visit, so that its visits form a path."""
+    last = run["points"][-1]
+    return bool(run["nodes"] > 1 and run["visits"] and last["step"] == last["updates"])
+
+
+def path_map(run: Mapping[str, Any]) -> Markup:
+    """Draw where a walk went.
+
+    Parameters
+    ----------
+    run : mapping
+        An entry of ``results.json``'s ``runs`` for which `is_walk` holds.
+
+    Returns
+    -------
+    Markup
+        An SVG: nodes on a circle, larger the more often visited; hops from dark to light. Pointing
+        at a hop tells its number, accuracy and bytes.
+    """
+    visits: Sequence[str] = run["visits"]
+    points = {point["step"]: point for point in run["points"]}
+    count = Counter(visits)
+    most = max(count.values())
+    places = {f"n{i}": _place(i, run["nodes"]) for i in range(run["nodes"])}
+    colours = matplotlib.colormaps["viridis"]
+    hops = []
+    for number, (source, destination) in enumerate(itertools.pairwise(visits), start=2):
+        point = points.get(number)
+        quality = (
+            point and f", accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes so far"
+        )
+        hops.append(
+            {
+                "curve": _curve(places[source], places[destination]),
+                "colour": matplotlib.colors.to_hex(colours(number / max(len(visits), 1))),
+                "says": f"hop {number}: {source} to {destination}{quality or ''}",
+            }
+        )
+    nodes = [
+        {
+            "name": name,
+            "x": x,
+            "y": y,
+            "r": round(12 + 8 * count[name] / most, 1),
+            "says": f"{name}: {count[name]} visits",
+        }
+        for name, (x, y) in places.items()
+    ]
+    return Markup(TEMPLATE.render(size=SIZE_PX, hops=hops, nodes=nodes))
+
+
+def _place(index: int, nodes: int) -> tuple[float, float]:
+    angle = 2 * math.pi * index / nodes - math.pi / 2
+    centre = SIZE_PX / 2
+    return (
+        round(centre + RADIUS_PX * math.cos(angle), 1),
+        round(centre + RADIUS_PX * math.sin(angle), 1),
+    )
+
+
+def _curve(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """Bend each way a little to its left, so that there and back are two lines."""
+    (x0, y0), (x1, y1) = start, end
+    if start == end:
+        return f"M{x0},{y0} c-30,-40 30,-40 0,0"
+    x, y = (x0 + x1) / 2 - (y1 - y0) * 0.12, (y0 + y1) / 2 + (x1 - x0) * 0.12
+    return f"M{x0},{y0} Q{x:.1f},{y:.1f} {x1},{y1}"
