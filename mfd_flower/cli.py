@@ -149,17 +149,21 @@ def _run(
 @app.command(epilog="Example: mfd report out/demo")
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder with results.json.")],
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write tables, plots and report.html again from results.json."""
     from mfd_flower.report.report import write_report
-    from mfd_flower.report.tables import summary_tables
+    from mfd_flower.report.tables import markdown, summary_tables
     from mfd_flower.runtime.compare import read_results
 
     results = read_results(folder)
     path = write_report(folder, results)
     if as_json:
         print(json.dumps(results["summary"], indent=1))
+        return
+    if as_markdown:
+        print(markdown(results["summary"]), end="")
         return
     for table in summary_tables(results["summary"]):
         out_console.print(table)

@@ -198,7 +198,7 @@ class Comparison:
 
 
 COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
-ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick")
+ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -237,7 +237,13 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
         for scenario in scenarios
         for entry in entries
         for seed in seeds
+        if scenario.get("name") in entry.get("only", [scenario.get("name")])
     ]
+    names = [scenario.get("name") for scenario in scenarios]
+    for entry in entries:
+        if not isinstance(entry.get("only", []), list) or set(entry.get("only", [])) - set(names):
+            accepted = f"a list of scenarios, of {', '.join(map(str, names))}"
+            raise ConfigError("strategies.only", entry["only"], accepted)
     keys = [run.key for run in runs]
     for key in keys:
         if keys.count(key) > 1:

@@ -54,6 +54,8 @@ def hop(message: Message, context: Context) -> Message:
         raise PacketError(f"destination = {arrived.destination}: this node is {node.address}")
     if arrived.ttl < 1:
         raise PacketError("ttl = 0: this packet has no hop left")
+    if len(arrived.seen) != node.num_classes:
+        raise PacketError(f"seen: {len(arrived.seen)} classes, this node's data has another number")
     custody = Custody(context.state)
     kept = custody.held(arrived.walker)
     if kept and (kept.packet_id, kept.hop, kept.parent) == (
@@ -258,6 +260,7 @@ class MFDWalk(OwnLoop, Strategy):
             hop=1,
             gate=self.gate,
             seen=(0.0,) * classes,
+            codec=self.codec,
         )
         content = packet.to_record()
         while packet.ttl > 0:

@@ -170,6 +170,29 @@ def test_broken_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert (code, stderr.count("\n")) == (2, 1)
 
 
+def test_runs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(GOOD.replace("rounds = 1", "rounds = 100000"))
+    command = [sys.executable, "-m", "mfd_flower.cli", "compare", config, "--out", tmp_path / "out"]
+    process = subprocess.Popen(
+        [*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    while "step 1" not in process.stderr.readline():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a run went on without the command that started it")
+
+
 def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
     config, out = tmp_path / "c.toml", tmp_path / "out"
     long = '[[strategies]]\nstrategy = "mfd-walk"\nrounds = 100000\n'

@@ -58,10 +58,12 @@ def read_header(content: RecordDict) -> Header:
         described = values.get(name)
         if not isinstance(described, str):
             raise PacketError(f"{name} = {show(described)}: must be JSON text")
-        values[name] = mapping = load_json(name, described)
-        if dump_json(mapping) != described:
+        values[name] = load_json(name, described)
+    header = make_header(values)
+    for name in MAPPINGS:
+        if dump_json(getattr(header, name)) != config[name]:
             raise PacketError(f"{name}: spelled in another way than sorted, compact JSON")
-    return make_header(values)
+    return header
 
 
 def read_arrays(header: Header, content: RecordDict, max_bytes: int) -> dict[str, Tensor]:

@@ -112,6 +112,24 @@ def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
             yield other
 
 
+def markdown(summary: Mapping[str, Any]) -> str:
+    """Return the tables of all scenarios as Markdown."""
+    parts = []
+    for name, scenario in summary.items():
+        rows = [r for r in scenario["rows"] if r["same_payload"] or scenario["yardstick"] is None]
+        parts.append(f"**{heading(name, scenario)}**")
+        parts.append(_markdown_table(REACH_HEADINGS, [reach_row(row) for row in rows]))
+        if len(rows) < len(scenario["rows"]):
+            parts.append(f"{name}: what the payload saves on top")
+            parts.append(_markdown_table(PAYLOAD_HEADINGS, list(payload_rows(scenario))))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
     """Return samples by node and class."""
     table = Table("node", *classes, "all")

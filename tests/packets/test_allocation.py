@@ -58,6 +58,12 @@ def test_reading_takes_one_copy_of_the_payload(codec: str) -> None:
 def test_a_header_of_junk_is_bounded() -> None:
     """JSON grows on parsing; what passes the counts in front of it stays below 16 MB."""
     _, inner, body = forge.parts(GOOD)
-    for junk in (b'{"a":[' + b'"x",' * 131_000 + b"0]}", b'{"a":[' + b"{}," * 32_000 + b"0]}"):
+    for value, count in (
+        (b'"x",', 131_000),
+        (b"{},", 32_000),
+        (b"[],", 1_000_000),
+        (b"9.5,", 9**6),
+    ):
+        junk = b'{"a":[' + value * count + b"0]}"
         data = forge.sealed(junk, inner, body)
         assert python_peak(partial(refused, data)) < 16e6

@@ -131,6 +131,14 @@ def test_fp32_is_exact_and_a_copy() -> None:
     assert all(torch.equal(decoded[name], kept[name]) for name in kept)
 
 
+def test_fp32_settles_what_a_lossy_codec_left_over() -> None:
+    tensors = random_tensors()
+    _, residual = encode(tensors, "int8")
+    encoded, rest = encode(tensors, "fp32", residual)
+    assert rest == {}
+    assert all(torch.equal(encoded[name], tensors[name] + residual[name]) for name in tensors)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_encoding_leaves_its_input_as_it_was(codec: str) -> None:
     tensors, residual = random_tensors(), random_tensors(1)
@@ -214,6 +222,8 @@ def test_decoding_takes_only_what_codec_and_shapes_imply() -> None:
     for lie in lies:
         with pytest.raises(PacketError, match="payload"):
             decode(lie, "int8", shapes)
+    with pytest.raises(PacketError, match="payload w:scale"):
+        decode({"w": torch.ones(2, 3), "w:scale": torch.ones(2)}, "fp32", shapes)
 
 
 def test_changed_compares_bits() -> None:

@@ -26,6 +26,8 @@ def forged_record(packet: Packet, **header: Any) -> RecordDict:
         ("visited", [1]), ("seen", [math.nan]), ("seen", [True]), ("gate", math.inf),
         ("source", ""), ("destination", b"n1"), ("shapes", "{}"), ("shapes", "{"), ("shapes", 1),
         ("shapes", '{"gain":[],"gain":[]}'), ("updated", "[]"), ("updated", '{"gain": 1}'),
+        ("shapes", '{"gain":NaN}'), ("shapes", '{"gain":1e999}'), ("updated", '{"gain":Infinity}'),
+        ("shapes", '{"gain":' + "[" * 900 + "]" * 900 + "}"), ("updated", " " * (1 << 22) + "{}"),
         ("version", "x"), ("extra", 1), ("codec", "bf16"), ("kind", "delta"),
     ],
 )  # fmt: skip

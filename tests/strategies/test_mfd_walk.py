@@ -15,7 +15,7 @@ from mfd_flower.config import ConfigError, RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit, get_tunables
 from mfd_flower.node import Node
-from mfd_flower.packets import Header
+from mfd_flower.packets import Header, Packet
 from mfd_flower.routing import Advert
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
@@ -143,6 +143,46 @@ def test_damping_goes_down_a_straight_line() -> None:
     walk = find_strategy("mfd-walk")(run=RunConfig(), **options)
     shares = [walk.damping_at(n, 10) for n in (1, 11, 21, 500)]  # type: ignore[attr-defined]
     assert shares == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+def test_a_gate_sends_the_packet_on_before_its_epochs_are_spent(
+    make_run: Callable[..., RunConfig],
+) -> None:
+    train = {"local_epochs": 4, "lr": 0.01}
+    options = {"policy": "round-robin"}
+
+    def samples(gate: float) -> int:
+        run = make_run(rounds=1, train=train, options={**options, "gate": gate})
+        _, reply = hops(tapped(run)[0])[0]
+        return Packet.from_record(reply.content).samples
+
+    shard = 48 // 3
+    assert samples(0.0) == 4 * shard
+    assert samples(0.01) == shard
+
+
+@pytest.mark.parametrize(("codec", "share"), [("bf16", 1 / 2), ("fp16", 1 / 2), ("int8", 1 / 4)])
+def test_a_codec_shrinks_the_payload_and_still_learns(
+    make_run: Callable[..., RunConfig], codec: str, share: float
+) -> None:
+    data = {"train_samples": 300, "test_samples": 200}
+    model = {"tune": "head"}
+    full, small = (
+        run_locally(make_run(rounds=2, data=data, model=model, options={"codec": name}))
+        for name in ("fp32", codec)
+    )
+    sent = [record["points"][-1]["bytes"]["payload"] for record in (full, small)]
+    # The start model travels by the same codec; int8 adds a scale for each row of ten classes.
+    assert sent[1] == pytest.approx(share * sent[0], rel=0.03)
+    ends = [record["points"][-1]["accuracy"] for record in (full, small)]
+    assert ends[1] > ends[0] - 0.05
+
+
+def test_adverts_reach_neighbours_only(make_run: Callable[..., RunConfig]) -> None:
+    data, network = {"nodes": 6, "train_samples": 90}, {"topology": "ring"}
+    run = make_run(rounds=3, data=data, network=network, options={"policy": "random"})
+    visits = [int(address[1:]) for address in run_locally(run)["visits"]]
+    assert {(b - a) % 6 for a, b in itertools.pairwise(visits)} == {1, 5}
 
 
 def test_memory_keeps_a_packet_from_turning_back(make_run: Callable[..., RunConfig]) -> None:
