@@ -251,7 +251,9 @@ def data(
     test_samples: Annotated[int, typer.Option(help="Held out.")] = 1000,
     path: Annotated[str, typer.Option(help="Folder of the files.")] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for partition.png and .svg.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for partition.png and .svg.")] = Path(
+        "out/data"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Show who holds which labels."""
@@ -276,9 +278,8 @@ def data(
         print(json.dumps({"classes": federation.images.classes, "counts": counts}))
     else:
         out_console.print(partition_table(federation.images.classes, counts))
-    if out is not None:
-        for file in plot_partition(out, federation.images.classes, counts):
-            err_console.print(f"plot: {file}", markup=False, highlight=False, soft_wrap=True)
+    for file in plot_partition(out, federation.images.classes, counts):
+        err_console.print(f"plot: {file}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> bool:

@@ -119,3 +119,21 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         load_comparison(broken)
     with pytest.raises(ConfigError, match="not readable"):
         load_comparison(tmp_path / "absent.toml")
+
+
+def test_an_entry_may_be_kept_to_some_scenarios() -> None:
+    tables = {
+        "scenarios": [{"name": "a"}, {"name": "b"}],
+        "strategies": [{"strategy": "fedavg"}, {"strategy": "mfd-walk", "only": ["b"]}],
+    }
+    runs = comparison_from_tables(tables, "test").runs
+    assert [(r.scenario, r.label) for r in runs] == [
+        ("a", "fedavg"),
+        ("b", "fedavg"),
+        ("b", "mfd-walk"),
+    ]
+    tables["strategies"][1]["only"] = ["c"]
+    with pytest.raises(
+        ConfigError, match=r"strategies\.only = \['c'\]: a list of scenarios, of a, b"
+    ):
+        comparison_from_tables(tables, "test")

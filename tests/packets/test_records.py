@@ -27,7 +27,7 @@ def forged_record(packet: Packet, **header: Any) -> RecordDict:
         ("source", ""), ("destination", b"n1"), ("shapes", "{}"), ("shapes", "{"), ("shapes", 1),
         ("shapes", '{"gain":[],"gain":[]}'), ("updated", "[]"), ("updated", '{"gain": 1}'),
         ("shapes", '{"gain":NaN}'), ("shapes", '{"gain":1e999}'), ("updated", '{"gain":Infinity}'),
-        ("shapes", '{"gain":' + "[" * 900 + "]" * 900 + "}"), ("updated", " " * (1 << 22) + "{}"),
+        ("shapes", '{"gain":' + "[" * 900 + "]" * 900 + "}"),
         ("version", "x"), ("extra", 1), ("codec", "bf16"), ("kind", "delta"),
     ],
 )  # fmt: skip
@@ -56,6 +56,12 @@ def test_missing_records_are_refused() -> None:
         Packet.from_record(swapped)
     with pytest.raises(PacketError, match="at most 10 are accepted"):
         Packet.from_record(content, max_bytes=10)
+
+
+def test_json_in_a_record_is_bounded() -> None:
+    content = forged_record(example_packet(), updated=" " * (1 << 22) + "{}")
+    with pytest.raises(PacketError, match="updated: 4194306 bytes, at most 4194304 are accepted"):
+        Packet.from_record(content)
 
 
 def test_other_records_are_left_alone() -> None:

@@ -237,4 +237,3 @@ def test_the_largest_header_passes_its_own_limits() -> None:
     packet, _ = pack(tensors, codec="int8", **header)
     data = packet.to_bytes()
     assert Packet.from_bytes(data).to_bytes() == data
-    assert Packet.from_record(packet.to_record()) == packet
