@@ -242,8 +242,8 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
     names = [scenario.get("name") for scenario in scenarios]
     for entry in entries:
         if not isinstance(entry.get("only", []), list) or set(entry.get("only", [])) - set(names):
-            accepted = f"a list of scenarios, of {', '.join(map(str, names))}"
-            raise ConfigError("strategies.only", entry["only"], accepted)
+            known = ", ".join(map(str, names))
+            raise ConfigError("strategies.only", entry["only"], f"a list of scenarios, of {known}")
     keys = [run.key for run in runs]
     for key in keys:
         if keys.count(key) > 1:

@@ -178,7 +178,7 @@ def test_runs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         [*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stderr is not None
-    while "step 1" not in process.stderr.readline():
+    while "step 0" not in process.stderr.readline():
         assert process.poll() is None
     process.kill()
     process.wait()

@@ -28,6 +28,12 @@ SCHEMA = 1
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
 
 
+News = tuple[str, dict[str, Any] | None]
+"""A run's key and a measured point; None says that the run has begun."""
+_news: multiprocessing.Queue[News]
+"""Set in each worker process."""
+
+
 class Watcher(Protocol):
     """Hears how the runs get on, each by its key."""
 
@@ -141,32 +147,31 @@ def run_comparison(
     order = {(p.scenario, p.label, p.config.seed): i for i, p in enumerate(comparison.runs)}
     # Spawned, not forked: torch's and Flower's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        news = manager.Queue()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker)
-        waiting: dict[Future[dict[str, Any]], PlannedRun] = {
-            pool.submit(_worker, planned, news, threads): planned for planned in todo
-        }
-        try:
-            while waiting:
-                finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                _pass_on(news, watcher)
-                for future in finished:
-                    planned = waiting.pop(future)
-                    results["runs"].append(future.result())
-                    results["runs"].sort(
-                        key=lambda r: order[r["scenario"], r["strategy"], r["seed"]]
-                    )
-                    results["summary"] = summarise(results["runs"], comparison.margin)
-                    write_json(folder / "results.json", results)
-                    watcher.end(planned.key)
-        except BaseException:
-            for process in list(pool._processes.values()):
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    news: multiprocessing.Queue[News] = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)
+    )
+    waiting: dict[Future[dict[str, Any]], PlannedRun] = {
+        pool.submit(_worker, planned, threads): planned for planned in todo
+    }
+    try:
+        while waiting:
+            finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            _pass_on(news, watcher)
+            for future in finished:
+                planned = waiting.pop(future)
+                results["runs"].append(future.result())
+                results["runs"].sort(key=lambda r: order[r["scenario"], r["strategy"], r["seed"]])
+                results["summary"] = summarise(results["runs"], comparison.margin)
+                write_json(folder / "results.json", results)
+                watcher.end(planned.key)
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return results
 
 
@@ -180,7 +185,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _begin_worker() -> None:
+def _begin_worker(news: multiprocessing.Queue[News]) -> None:
+    global _news
+    _news = news
     # Ctrl-C reaches the whole process group; the parent decides what to keep.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -195,15 +202,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-News = tuple[str, dict[str, Any] | None]
-
-
-def _worker(planned: PlannedRun, news: queue.Queue[News], threads: int) -> dict[str, Any]:
+def _worker(planned: PlannedRun, threads: int) -> dict[str, Any]:
     from mfd_flower.runtime.runner import run_locally
 
-    news.put((planned.key, None))
+    _news.put((planned.key, None))
     started = time.perf_counter()
-    record = run_locally(planned.config, lambda p: news.put((planned.key, p)), workers=threads)
+    record = run_locally(planned.config, lambda p: _news.put((planned.key, p)), workers=threads)
     return {
         "scenario": planned.scenario,
         "strategy": planned.label,
@@ -214,7 +218,7 @@ def _worker(planned: PlannedRun, news: queue.Queue[News], threads: int) -> dict[
     }
 
 
-def _pass_on(news: queue.Queue[News], watcher: Watcher) -> None:
+def _pass_on(news: multiprocessing.Queue[News], watcher: Watcher) -> None:
     while True:
         try:
             key, point = news.get_nowait()

@@ -25,7 +25,8 @@ def forged_record(packet: Packet, **header: Any) -> RecordDict:
         ("ttl", -1), ("ttl", True), ("ttl", 1.0), ("hop", b"1"), ("visited", ["n0"] * 65),
         ("visited", [1]), ("seen", [math.nan]), ("seen", [True]), ("gate", math.inf),
         ("source", ""), ("destination", b"n1"), ("shapes", "{}"), ("shapes", "{"), ("shapes", 1),
-        ("shapes", '{"gain":[],"gain":[]}'), ("updated", "[]"), ("updated", '{"gain": 1}'),
+        ("shapes", '{"gain":[],"gain":[]}'), ("updated", "[]"),
+        ("updated", '{"head.bias": 2}'), ("updated", '{"gain":1}'),
         ("shapes", '{"gain":NaN}'), ("shapes", '{"gain":1e999}'), ("updated", '{"gain":Infinity}'),
         ("shapes", '{"gain":' + "[" * 900 + "]" * 900 + "}"),
         ("version", "x"), ("extra", 1), ("codec", "bf16"), ("kind", "delta"),
@@ -110,6 +111,15 @@ def test_an_array_that_lies_is_refused_without_reading_it(lie: Array) -> None:
 
     work()
     assert python_peak(work) < 100_000
+
+
+def test_an_array_too_many_is_refused() -> None:
+    for name in ("foreign", "head.bias:scale"):
+        content = example_packet().to_record()
+        arrays = content.array_records["arrays"]
+        arrays[name] = arrays["head.bias"]
+        with pytest.raises(PacketError, match=f"payload '{name}'"):
+            Packet.from_record(content)
 
 
 def test_array_names_are_those_of_the_shapes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -168,6 +169,13 @@ def test_payload_data_is_neither_longer_nor_shorter() -> None:
     for length in (0, 7, len(inner) - 8, len(inner) + 8, 2**31, 2**63, 2**64 - 1):
         with pytest.raises(PacketError, match="payload"):
             Packet.from_bytes(forge.sealed(header, inner, body, inner_length=length))
+    with pytest.raises(PacketError, match="payload: claims a header of 1099511627776 bytes"):
+        Packet.from_bytes(forge.sealed(header, inner, body, inner_length=2**40))
+
+
+def test_a_tensor_that_is_described_wrong_is_named() -> None:
+    with pytest.raises(PacketError, match=r'payload head\.weight: .*"dtype":"F32","shape":\[3,5\]'):
+        Packet.from_bytes(forge.with_inner(GOOD, changed_entry("shape", [5, 3])))
 
 
 @pytest.mark.parametrize("codec", ["fp32", "bf16", "fp16"])
@@ -216,6 +224,12 @@ def test_size_and_magic_are_compared_first() -> None:
         Packet.from_bytes(b"X" + GOOD[1:])
     with pytest.raises(PacketError, match="claims"):
         Packet.from_bytes(GOOD + b"\0")
+    header = forge.parts(GOOD)[0]
+    for length in (len(GOOD), 2**32 - 1):
+        lie = GOOD[:16] + struct.pack("<I", length) + GOOD[20:-32]
+        with pytest.raises(PacketError, match=f"claims a header of {length} bytes"):
+            Packet.from_bytes(lie + hashlib.sha256(lie).digest())
+    assert GOOD[16:20] == struct.pack("<I", len(header))
     with pytest.raises(PacketError, match="seal"):
         Packet.from_bytes(GOOD[:-1] + bytes([GOOD[-1] ^ 1]))
 
@@ -223,6 +237,9 @@ def test_size_and_magic_are_compared_first() -> None:
 def test_a_packet_cannot_be_made_wrong() -> None:
     with pytest.raises(PacketError, match="payload w: must be a tensor"):
         Packet(**example_packet().values() | {"payload": {"w": [1.0]}})
+    some = {name: t for name, t in example_packet().payload.items() if name != "head.bias"}
+    with pytest.raises(PacketError, match=r"payload head\.bias: missing"):
+        Packet(**example_packet().values() | {"payload": some})
     with pytest.raises(PacketError, match="ttl"):
         pack(forge.model(), **forge.HEADER | {"ttl": -1})
     with pytest.raises(PacketError, match="samples"):
