@@ -85,6 +85,10 @@ class TrainConfig:
     """Weight of the local log label prior added to the logits (Menon et al., 2007.07314)."""
     proximal_mu: float = bounded(0.0, 0.0)
     """Pull towards the arriving tunables (FedProx, 1812.06127); a message may override it."""
+    distillation: float = bounded(0.0, 0.0)
+    """Weight of not-true distillation from the arriving model (FedNTD, 2106.03097)."""
+    keep_absent_rows: bool = False
+    """Leave the head's rows of classes that the node does not have as they arrived."""
     accelerator: str = "cpu"
     """As Lightning's Trainer takes it."""
     threads: int = bounded(1, 0)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from flwr.app import Context
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mfd_flower.config import DataConfig, ModelConfig, RunConfig
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, input_spec
 from mfd_flower.models import set_tunables as load_tunables
-from mfd_flower.models.learner import FitResult, Metrics
+from mfd_flower.models.learner import FitResult, Metrics, fit_flops
+from mfd_flower.models.partial import gradient_entropy
 
 
 @dataclass
@@ -49,6 +52,17 @@ def model_for(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
             kept.pop(next(iter(kept)))
         kept[key] = build_model(config, num_classes, seed)
     return kept[key]
+
+
+def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
+    """Return the tunables that a run begins with; any node can make them from the settings."""
+    num_classes = load_federation(run.data, run.seed).num_classes
+    return _initial_tunables(run.model, num_classes, run.seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _initial_tunables(config: ModelConfig, num_classes: int, seed: int) -> Mapping[str, Tensor]:
+    return MappingProxyType(get_tunables(build_model(config, num_classes, seed)))
 
 
 @functools.lru_cache(maxsize=128)
@@ -130,6 +144,7 @@ class Node:
         epochs: int | None = None,
         proximal_mu: float | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
+        only: Collection[str] | None = None,
     ) -> tuple[dict[str, Tensor], FitResult]:
         """Do one local update.
 
@@ -145,6 +160,8 @@ class Node:
             Override the settings `local_epochs` and `proximal_mu`.
         optimizer_state : mapping, optional
             Where the optimiser starts from.
+        only : collection of str, optional
+            Tunables to train; all of them without it.
 
         Returns
         -------
@@ -163,23 +180,43 @@ class Node:
         data = self.samples if samples is None else samples
         network = model_for(self.run.model, self.num_classes, self.run.seed)
         load_tunables(network, tensors)
-        log_prior = None
-        if config.logit_adjustment:
-            log_prior = smoothed_log_prior(data.labels, self.num_classes)
         result = fit(
             network,
             data,
             config,
             seed=int(self.rng(step).integers(2**62)),
             stage=network.frozen_stage(),
-            log_prior=log_prior,
+            log_prior=self.log_prior(data),
             optimizer_state=optimizer_state,
+            only=only,
         )
         if (report := current_report.get()) is not None:
             report.fits += 1
             report.flops += result.flops
             report.peak_bytes = max(report.peak_bytes, result.peak_bytes)
         return get_tunables(network), result
+
+    def fit_flops(self) -> float:
+        """Return the floating point operations of one local update."""
+        network = model_for(self.run.model, self.num_classes, self.run.seed)
+        return fit_flops(network, self.samples, self.run.train, network.frozen_stage())
+
+    def gradient_entropy(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return how much each tunable is tied to the node's data, see `partial`."""
+        network = model_for(self.run.model, self.num_classes, self.run.seed)
+        load_tunables(network, tensors)
+        prior = self.log_prior(self.samples)
+        with FlopCounterMode(display=False) as counter:
+            entropy = gradient_entropy(network, self.samples, network.frozen_stage(), prior)
+        if (report := current_report.get()) is not None:
+            report.flops += counter.get_total_flops()
+        return entropy
+
+    def log_prior(self, samples: Samples) -> Tensor | None:
+        """Return what training adds to the logits, None if the settings ask for nothing."""
+        if not self.run.train.logit_adjustment:
+            return None
+        return smoothed_log_prior(samples.labels, self.num_classes)
 
     def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
         """Measure tunables on this node's own shard."""

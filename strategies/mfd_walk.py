@@ -1,15 +1,16 @@
-"""MFD walk: one model travels from node to node and is trained where it lands.
+"""MFD walk: a model travels from node to node and is trained where it lands.
 
 *Foundation Model-Oriented 6G Network Distributed Learning*, sections 2.3 and 2.6. The node that
 holds the packet trains on its own data, updates what the packet has seen, and names the next hop
-from its own routing table, which neighbours' adverts filled. The server half is the network: it
-carries messages (`mfd_flower.forwarding`). One hop is one transfer node to node (``d2d``), although
+from its own routing table, which adverts filled. The server half is the network: it carries
+messages (`mfd_flower.forwarding`). One hop is one transfer node to node (``d2d``), although
 Flower's star carries it in two messages (``relay``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,22 +21,39 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.data import load_federation
 from mfd_flower.forwarding import (
     FORWARDING_ACTIONS,
     FORWARDING_LINKS,
     Carrier,
     Custody,
     Route,
+    announced_counts,
+    held_packet,
     next_hop,
 )
+from mfd_flower.models.partial import SELECTIONS, idle_hops, selected, update_share
 from mfd_flower.network import neighbours_of
-from mfd_flower.node import Node
-from mfd_flower.packets import CODECS, Packet, PacketError, pack
+from mfd_flower.node import Node, initial_tunables
+from mfd_flower.packets import (
+    CODECS,
+    Packet,
+    PacketError,
+    changed_since,
+    delta,
+    pack,
+    repack,
+    restored,
+)
+from mfd_flower.routing import kl_divergence
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
 
 RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
+MERGED = "merged"
+WALKER_STEPS = 1 << 20
+"""Hops that a walker may make before its randomness would be that of the next one."""
 
 
 def hop(message: Message, context: Context) -> Message:
@@ -49,41 +67,58 @@ def hop(message: Message, context: Context) -> Message:
     node = Node.of(context)
     walk = build_strategy(node.run)
     assert isinstance(walk, MFDWalk)
-    arrived = Packet.from_record(message.content)
-    if arrived.destination != node.address:
-        raise PacketError(f"destination = {arrived.destination}: this node is {node.address}")
-    if arrived.ttl < 1:
-        raise PacketError("ttl = 0: this packet has no hop left")
-    if len(arrived.seen) != node.num_classes:
-        raise PacketError(f"seen: {len(arrived.seen)} classes, this node's data has another number")
     custody = Custody(context.state)
-    kept = custody.held(arrived.walker)
+    received = Packet.from_record(message.content)
+    check_addressee(node, received)
+    kept = custody.held(received.walker)
     if kept and (kept.packet_id, kept.hop, kept.parent) == (
-        arrived.packet_id,
-        arrived.hop + 1,
-        arrived.version,
+        received.packet_id,
+        received.hop + 1,
+        received.version,
     ):
         # A duplicate, or a sender that missed the first reply: the update is made once.
-        return Message(sent_records(kept, context), reply_to=message)
-    tensors = arrived.decoded()
+        return Message(walk.reply(custody, kept), reply_to=message)
+    if received.kind == "delta":
+        received = restored(received, held_packet(node, context, received.walker))
+    arrived = received.decoded()
+    tensors = walk.mixed(arrived, received, custody, context)
     carried = message.content.array_records.get(OPTIMIZER)
+    onward_header = next_header(node, walk, received, context)
+    only = walk.chosen(node, tensors, received)
     trained, samples, optimizer_state = local_update(
-        node, tensors, arrived, carried.to_torch_state_dict() if carried else None
+        node, tensors, received, carried.to_torch_state_dict() if carried else None, only
     )
-    share = walk.damping_at(arrived.hop, node.run.data.nodes)
-    onward, residual = pack(
-        damped(tensors, trained, share),
-        codec=walk.codec,
-        residual=residual_of(context) if walk.codec != "fp32" else None,
-        samples=arrived.samples + samples,
-        **next_header(node, arrived, context),
+    share = walk.damping_at(1 + (received.hop - 1) * walk.walkers, node.run.data.nodes)
+    share *= walk.skew_share(node, received)
+    changes = {
+        name: torch.lerp(tensors[name], trained[name], share) if share < 1 else trained[name]
+        for name in (trained if tensors is not arrived else only)
+    }
+    onward, residual = repack(
+        received,
+        changes,
+        residual_of(context) if walk.codec != "fp32" else None,
+        samples=received.samples + samples,
+        updated={**received.updated, **dict.fromkeys(changes, received.hop)},
+        **onward_header,
     )
     if residual:
         context.state[RESIDUAL] = ArrayRecord(residual)
+    beside = RecordDict()
     if walk.carry_optimizer:
-        context.state[OPTIMIZER] = ArrayRecord(optimizer_state)
-    custody.keep(onward)
-    return Message(sent_records(onward, context), reply_to=message)
+        beside[OPTIMIZER] = ArrayRecord(optimizer_state)
+    custody.keep(onward, beside)
+    return Message(walk.reply(custody, onward), reply_to=message)
+
+
+def check_addressee(node: Node, packet: Packet) -> None:
+    """Refuse a packet that this node is not to train."""
+    if packet.destination != node.address:
+        raise PacketError(f"destination = {packet.destination}: this node is {node.address}")
+    if packet.ttl < 1:
+        raise PacketError("ttl = 0: this packet has no hop left")
+    if len(packet.seen) != node.num_classes:
+        raise PacketError(f"seen: {len(packet.seen)} classes, this node's data has another number")
 
 
 def local_update(
@@ -91,6 +126,7 @@ def local_update(
     tensors: Mapping[str, Tensor],
     arrived: Packet,
     optimizer_state: Mapping[str, Tensor] | None,
+    only: Collection[str],
 ) -> tuple[dict[str, Tensor], int, dict[str, Tensor]]:
     """Train until the local epochs are spent, or the packet's accuracy gate is passed.
 
@@ -100,16 +136,20 @@ def local_update(
         Trained tunables, samples processed, and the optimiser's state.
     """
     epochs = node.run.train.local_epochs
+    first = int(arrived.walker.removeprefix("w")) * WALKER_STEPS
     if arrived.gate == 0:
-        trained, result = node.fit(tensors, step=arrived.hop, optimizer_state=optimizer_state)
+        trained, result = node.fit(
+            tensors, first + arrived.hop, optimizer_state=optimizer_state, only=only
+        )
         return trained, result.samples, result.optimizer_state
     samples, trained = 0, dict(tensors)
     for epoch in range(epochs):
         trained, result = node.fit(
             trained,
-            step=arrived.hop * epochs + epoch,
+            first + arrived.hop * epochs + epoch,
             epochs=1,
             optimizer_state=optimizer_state,
+            only=only,
         )
         samples, optimizer_state = samples + result.samples, result.optimizer_state
         if node.evaluate(trained).accuracy >= arrived.gate:
@@ -117,31 +157,18 @@ def local_update(
     return trained, samples, dict(optimizer_state or {})
 
 
-def damped(
-    arrived: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """Move from the arriving tunables towards the trained ones by `share` of the way."""
-    if share == 1:
-        return dict(trained)
-    return {name: torch.lerp(arrived[name], trained[name], share) for name in arrived}
-
-
-def next_header(node: Node, arrived: Packet, context: Context) -> dict[str, Any]:
+def next_header(node: Node, walk: MFDWalk, arrived: Packet, context: Context) -> dict[str, Any]:
     """Add this visit to the header and name the next hop."""
-    counts = tuple((np.asarray(arrived.seen) + node.label_counts).tolist())
+    own = announced_counts(node, walk.route.noise_epsilon)
+    counts = tuple((np.asarray(arrived.seen) + own).tolist())
     visited = (*arrived.visited, node.address)[-64:]
     return {
-        "packet_id": arrived.packet_id,
-        "model_id": arrived.model_id,
-        "parent": arrived.version,
         "source": node.address,
         "destination": next_hop(node, context, arrived.hop + 1, visited, counts),
         "ttl": arrived.ttl - 1,
         "hop": arrived.hop + 1,
         "visited": visited,
-        "gate": arrived.gate,
         "seen": counts,
-        "walker": arrived.walker,
     }
 
 
@@ -151,16 +178,15 @@ def residual_of(context: Context) -> dict[str, Tensor] | None:
     return record.to_torch_state_dict() if record else None
 
 
-def sent_records(packet: Packet, context: Context) -> RecordDict:
-    """Return the packet as it travels, with the optimiser's state if that goes along."""
-    content = packet.to_record()
-    if (state := context.state.array_records.get(OPTIMIZER)) is not None:
-        content[OPTIMIZER] = state
-    return content
+def averaged(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """Return `one` moved towards `other` by `share` of the way."""
+    return {name: torch.lerp(tensor, other[name], share) for name, tensor in one.items()}
 
 
 class MFDWalk(OwnLoop, Strategy):
-    """One walker over all nodes.
+    """One or more walkers over all nodes.
 
     Parameters
     ----------
@@ -170,14 +196,39 @@ class MFDWalk(OwnLoop, Strategy):
         How a holder chooses the next hop, a key of `mfd_flower.routing.POLICIES`.
     policy_options : dict, optional
         Options of the policy.
+    memory : int (default: 0)
+        Nodes most recently left that a packet does not return to while others are there, up to 64.
+    advert_hops : int (default: 1)
+        Links that an advert crosses.
+    advert_every : int (default: 0)
+        Tours between two announcements; 0 announces once, at the start.
+    noise_epsilon : float (default: 0.0)
+        Privacy budget of the label counts that a node lets others know; 0 for exact ones.
     damping_start : float (default: 1.0)
         Share of its update that a node passes on at the first hop; 1 passes on all of it.
     damping_end : float (default: 1.0)
         The share after `damping_tours` tours, reached on a straight line.
     damping_tours : float (default: 2.0)
         Tours (as many hops as nodes) over which the share changes.
-    memory : int (default: 0)
-        Nodes most recently left that a packet does not return to while others are there, up to 64.
+    damping_skew : float (default: 0.0)
+        Nats of divergence between the node's labels and those the walk has seen, times this, damp
+        the update further, to ``exp(-damping_skew * divergence)`` of it.
+    average : float (default: 0.0)
+        Share of the version that a node sent on at its last visit which it mixes into what
+        arrives: a running average of the iterates that costs no byte.
+    walkers : int (default: 1)
+        Packets under way at once, never two on one node.
+    merge : bool (default: False)
+        A node averages the arriving walker with the version that another one left here, weighted
+        by the samples that each has trained on.
+    select : str (default: "all")
+        Which tunables a node updates within its budget: ``all``, ``entropy`` or ``least-recent``.
+    budget : float (default: 1.0)
+        Largest share of the tunables' values that one visit updates.
+    visit_s : float (default: 0.0)
+        Virtual seconds that a visit may take, which limits the share further; 0 for no limit.
+    delta : bool (default: False)
+        Ask the next node what it holds and send only what changed since.
     codec : str (default: "fp32")
         How tunables travel: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
     gate : float (default: 0.0)
@@ -185,7 +236,7 @@ class MFDWalk(OwnLoop, Strategy):
     carry_optimizer : bool (default: False)
         Send the optimiser's state along, which AdamW's triples the packet with.
     start_node : int (default: 0)
-        Index of the node where the walk begins.
+        Index of the node where the first walker begins; others begin evenly spaced behind it.
     """
 
     client_actions: ClassVar = {**FORWARDING_ACTIONS, "train.hop": hop}
@@ -196,39 +247,154 @@ class MFDWalk(OwnLoop, Strategy):
         run: RunConfig,
         policy: str = "label-balance",
         policy_options: dict[str, float | str] | None = None,
+        memory: int = 0,
+        advert_hops: int = 1,
+        advert_every: int = 0,
+        noise_epsilon: float = 0.0,
         damping_start: float = 1.0,
         damping_end: float = 1.0,
         damping_tours: float = 2.0,
-        memory: int = 0,
+        damping_skew: float = 0.0,
+        average: float = 0.0,
+        walkers: int = 1,
+        merge: bool = False,
+        select: str = "all",
+        budget: float = 1.0,
+        visit_s: float = 0.0,
+        delta: bool = False,
         codec: str = "fp32",
         gate: float = 0.0,
         carry_optimizer: bool = False,
         start_node: int = 0,
     ) -> None:
-        if codec not in CODECS:
-            raise ConfigError("options.codec", codec, f"accepted: {', '.join(CODECS)}")
-        for name, value in (("damping_start", damping_start), ("damping_end", damping_end)):
-            if not 0 < value <= 1:
-                raise ConfigError(f"options.{name}", value, "must be above 0 and at most 1")
-        if not 0 <= gate <= 1:
-            raise ConfigError("options.gate", gate, "must be from 0 to 1")
-        if not 0 <= start_node < run.data.nodes:
-            raise ConfigError("options.start_node", start_node, f"below {run.data.nodes} nodes")
+        nodes = run.data.nodes
+        for name, value, accepted in (
+            ("codec", codec, tuple(CODECS)),
+            ("select", select, SELECTIONS),
+        ):
+            if value not in accepted:
+                raise ConfigError(f"options.{name}", value, f"accepted: {', '.join(accepted)}")
+        for name, share in (
+            ("damping_start", damping_start),
+            ("damping_end", damping_end),
+            ("budget", budget),
+        ):
+            if not 0 < share <= 1:
+                raise ConfigError(f"options.{name}", share, "must be above 0 and at most 1")
+        for name, number in (("damping_skew", damping_skew), ("visit_s", visit_s)):
+            if not 0 <= number < math.inf:
+                raise ConfigError(f"options.{name}", number, "must be at least 0 and finite")
+        for name, share in (("gate", gate), ("average", average)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"options.{name}", share, "must be from 0 to 1")
+        if not 0 <= start_node < nodes:
+            raise ConfigError("options.start_node", start_node, f"below {nodes} nodes")
+        if type(walkers) is not int or not 1 <= walkers <= max(1, nodes // 2):
+            accepted_walkers = f"from 1 to {max(1, nodes // 2)}, half of the nodes"
+            raise ConfigError("options.walkers", walkers, accepted_walkers)
+        if select == "all" and (budget < 1 or visit_s):
+            name, number = ("budget", budget) if budget < 1 else ("visit_s", visit_s)
+            raise ConfigError(f"options.{name}", number, "needs select = entropy or least-recent")
         self.run = run
-        self.route = Route(policy, policy_options or {}, memory)
+        self.route = Route(policy, policy_options or {}, memory, advert_hops, noise_epsilon)
+        self.advert_every = advert_every
         self.damping_start = damping_start
         self.damping_end = damping_end
         self.damping_tours = damping_tours
+        self.damping_skew = damping_skew
+        self.average = average
+        self.walkers = walkers
+        self.merge = merge
+        self.select = select
+        self.budget = budget
+        self.visit_s = visit_s
+        self.delta = delta
         self.codec = codec
         self.gate = gate
         self.carry_optimizer = carry_optimizer
         self.start_node = start_node
 
     def damping_at(self, number: int, nodes: int) -> float:
-        """Return the share of its update that hop `number` (from 1) passes on."""
+        """Return the share of its update that hop `number` (from 1) of all walkers passes on."""
         span = self.damping_tours * nodes
         done = min(1.0, (number - 1) / span) if span > 0 else 1.0
         return self.damping_start + (self.damping_end - self.damping_start) * done
+
+    def skew_share(self, node: Node, arrived: Packet) -> float:
+        """Return the share that is left by how far the node's labels are from the seen mix."""
+        if not self.damping_skew:
+            return 1.0
+        return math.exp(-self.damping_skew * kl_divergence(node.label_counts, arrived.seen))
+
+    def mixed(
+        self, arrived: dict[str, Tensor], packet: Packet, custody: Custody, context: Context
+    ) -> dict[str, Tensor]:
+        """Average what arrives with versions that this node holds; `arrived` itself if none is."""
+        tensors = arrived
+        if self.average and (own := custody.held(packet.walker)) is not None:
+            tensors = averaged(tensors, own.decoded(), self.average)
+        if self.merge:
+            done = dict(context.state.config_records.get(MERGED, {}))
+            for walker in custody.walkers():
+                other = custody.held(walker)
+                if walker == packet.walker or other is None or done.get(walker) == other.hop:
+                    continue
+                both = other.samples + packet.samples
+                tensors = averaged(tensors, other.decoded(), other.samples / both)
+                done[walker] = other.hop
+            context.state[MERGED] = ConfigRecord(done)
+        return tensors
+
+    def chosen(self, node: Node, tensors: Mapping[str, Tensor], arrived: Packet) -> set[str]:
+        """Return the tunables that this visit updates."""
+        if self.select == "all":
+            return set(tensors)
+        sizes = {name: tensor.numel() for name, tensor in tensors.items()}
+        network = self.run.network
+        share = update_share(
+            self.budget,
+            sum(t.nbytes for t in arrived.payload.values()),
+            network.d2d_bps,
+            node.fit_flops() / network.flops_per_s,
+            self.visit_s,
+        )
+        scores = (
+            node.gradient_entropy(tensors)
+            if self.select == "entropy"
+            else idle_hops(sizes, arrived.updated, arrived.hop)
+        )
+        return selected(scores, sizes, share)
+
+    def reply(self, custody: Custody, onward: Packet) -> RecordDict:
+        """Return the holder's word to the network: the packet, or what this hop changed in it."""
+        content = custody.records(onward.walker)
+        if self.delta:
+            changed = changed_since(onward, onward.hop - 2)
+            content = RecordDict({**content, **delta(onward, onward.parent, changed).to_record()})
+        return content
+
+    def first_packet(self, node: Node) -> Packet:
+        """Return the packet that every walker begins as; any node can make it from the seed."""
+        return self.packed(initial_tunables(node.run), node.num_classes, walker=0, ttl=0)
+
+    def packed(self, tensors: Mapping[str, Tensor], classes: int, walker: int, ttl: int) -> Packet:
+        """Return a walker's first packet."""
+        nodes = self.run.data.nodes
+        origin = f"n{(self.start_node + walker * nodes // self.walkers) % nodes}"
+        packet, _ = pack(
+            tensors,
+            packet_id=f"{self.run.seed:024x}{walker:08x}",
+            model_id=self.run.model.backbone.partition(":")[0],
+            source=origin,
+            destination=origin,
+            ttl=ttl,
+            hop=1,
+            gate=self.gate,
+            seen=(0.0,) * classes,
+            codec=self.codec,
+            walker=f"w{walker}",
+        )
+        return packet
 
     def start(
         self,
@@ -238,35 +404,40 @@ class MFDWalk(OwnLoop, Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
     ) -> Result:
-        """Carry the packet for `num_rounds` tours and evaluate it after every hop."""
+        """Carry the packets for `num_rounds` tours in all and evaluate after every hop."""
         if not isinstance(grid, MeteredGrid):
             raise TypeError("a walk needs a MeteredGrid, which knows the nodes' addresses")
         nodes = self.run.data.nodes
-        carrier = Carrier(grid, neighbours_of(self.run.network, nodes, self.run.seed), timeout)
-        classes = carrier.exchange_adverts()
+        topology = neighbours_of(self.run.network, nodes, self.run.seed)
+        carrier = Carrier(grid, topology, timeout, self.delta)
+
+        def announce(sequence: int) -> None:
+            carrier.exchange_adverts(self.route.advert_hops, sequence, self.route.noise_epsilon)
+
+        announce(0)
         result = Result(arrays=initial_arrays)
         if evaluate_fn:
             evaluate_fn(0, initial_arrays)
-        origin = f"n{self.start_node}"
-        packet, _ = pack(
-            initial_arrays.to_torch_state_dict(),
-            packet_id=f"{self.run.seed:032x}",
-            model_id=self.run.model.backbone.partition(":")[0],
-            source=origin,
-            destination=origin,
-            ttl=num_rounds * nodes,
-            hop=1,
-            gate=self.gate,
-            seen=(0.0,) * classes,
-            codec=self.codec,
-        )
-        content = packet.to_record()
-        while packet.ttl > 0:
-            packet, content = carrier.deliver(packet, content)
-            result.arrays = ArrayRecord(packet.decoded())
-            number = packet.hop - 1
-            if evaluate_fn and (metrics := evaluate_fn(number, result.arrays)) is not None:
-                result.evaluate_metrics_serverapp[number] = metrics
+        classes = load_federation(self.run.data, self.run.seed).num_classes
+        hops = num_rounds * nodes
+        models: dict[str, ArrayRecord] = {}
+        for walker in range(self.walkers):
+            ttl = (hops + self.walkers - 1 - walker) // self.walkers
+            first = self.packed(initial_arrays.to_torch_state_dict(), classes, walker, ttl)
+            models[first.walker] = initial_arrays
+            carrier.launch(first)
+        made: dict[str, int] = {}
+        while carrier.in_flight:
+            packet, content = carrier.collect()
+            made[packet.walker] = packet.hop - 1
+            done = sum(made.values())
+            models[packet.walker] = result.arrays = ArrayRecord(packet.decoded())
+            if evaluate_fn and (metrics := evaluate_fn(done, list(models.values()))) is not None:
+                result.evaluate_metrics_serverapp[done] = metrics
+            if packet.ttl > 0:
+                if self.advert_every and done % (self.advert_every * nodes) == 0:
+                    announce(done)
+                carrier.launch(packet, content)
         return result

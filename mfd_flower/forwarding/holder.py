@@ -1,36 +1,28 @@
-"""A node's part in forwarding: adverts, its routing table, the next hop, packets in custody.
+"""A node's part in forwarding: the next hop from its own table, and packets in its custody.
 
-The whitepaper (section 2.3) fills a node's routing table from the interest values that others
-announce, and (section 2.6) lets the packet choose its next hop from live information. A strategy
-that forwards packets adds `FORWARDING_ACTIONS` to its client half and has an attribute `route`.
+The whitepaper (section 2.6) lets the packet choose its next hop from live information. A strategy
+that forwards packets adds `FORWARDING_ACTIONS` to its client half and has an attribute `route`, and
+a method ``first_packet(node)`` that makes the packet which every node can make for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.config import ConfigError
+from mfd_flower.forwarding.announce import ANNOUNCE_ACTIONS, keep_table, routing_table
 from mfd_flower.forwarding.custody import Custody
 from mfd_flower.node import Node
-from mfd_flower.packets import PacketError
+from mfd_flower.packets import Packet, PacketError, changed_since, delta
 from mfd_flower.records import integer, text
-from mfd_flower.routing import (
-    POLICIES,
-    Advert,
-    AdvertError,
-    Candidate,
-    RoutingTable,
-    choose,
-    interest,
-    policy_options,
-)
+from mfd_flower.routing import POLICIES, Candidate, choose, policy_options
 from mfd_flower.strategy import build_strategy
 
-TABLE = "routing-table"
 MAX_MEMORY = 64
+MAX_HOPS = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,10 @@ class Route:
     options: Mapping[str, float | str] = field(default_factory=dict)
     memory: int = 0
     """Nodes most recently left that a packet does not return to while others are there."""
+    advert_hops: int = 1
+    """Links that an advert crosses."""
+    noise_epsilon: float = 0.0
+    """Privacy budget of the label counts that a node lets others know; 0 for exact ones."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.policy, str) or self.policy not in POLICIES:
@@ -58,36 +54,12 @@ class Route:
                 raise ConfigError(f"options.policy_options.{name}", value, f"accepted: {names}")
         if type(self.memory) is not int or not 0 <= self.memory <= MAX_MEMORY:
             raise ConfigError("options.memory", self.memory, f"a whole number up to {MAX_MEMORY}")
-
-
-def advert(message: Message, context: Context) -> Message:
-    """Announce what this node's data and compute offer."""
-    node = Node.of(context)
-    counts = tuple(int(count) for count in node.label_counts)
-    record = Advert(
-        address=node.address,
-        label_counts=counts,
-        samples=sum(counts),
-        interest=interest(counts, (), samples=sum(counts)),
-        flops_per_s=node.run.network.flops_per_s,
-        degree=integer(message.content.config_records["ask"], "degree"),
-    )
-    return Message(RecordDict({"advert": ConfigRecord({**record.fields()})}), reply_to=message)
-
-
-def receive_adverts(message: Message, context: Context) -> Message:
-    """Take neighbours' adverts into the routing table."""
-    node = Node.of(context)
-    table = routing_table(node, context)
-    for record in message.content.config_records.values():
-        heard = Advert.from_fields(record)
-        if len(heard.label_counts) not in (0, node.num_classes):
-            raise AdvertError(
-                "label_counts", len(heard.label_counts), f"{node.num_classes} classes"
+        if type(self.advert_hops) is not int or not 1 <= self.advert_hops <= MAX_HOPS:
+            raise ConfigError(
+                "options.advert_hops", self.advert_hops, f"a whole number from 1 to {MAX_HOPS}"
             )
-        table.receive(heard, 0.0, heard.address, node.run.network.d2d_bps)
-    keep_table(table, context)
-    return Message(RecordDict(), reply_to=message)
+        if not 0 <= self.noise_epsilon < float("inf"):
+            raise ConfigError("options.noise_epsilon", self.noise_epsilon, "at least 0 and finite")
 
 
 def acknowledge(message: Message, context: Context) -> Message:
@@ -98,11 +70,12 @@ def acknowledge(message: Message, context: Context) -> Message:
 
 
 def send_again(message: Message, context: Context) -> Message:
-    """Send the packet in custody once more, elsewhere if its receiver has failed.
+    """Send the packet in custody once more, elsewhere if its receiver has failed or is busy.
 
-    The holder's timer has gone off. What failed leaves the routing table, and the policy chooses
-    among the rest. A packet that its receiver has acknowledged is sent again only if `lost` says
-    that it vanished behind that receiver.
+    The holder's timer has gone off, or the receiver has another walker. What failed leaves the
+    routing table, what is busy stays in it, and the policy chooses among the rest. A packet that
+    its receiver has acknowledged is sent again only if `lost` says that it vanished behind that
+    receiver.
 
     Raises
     ------
@@ -118,20 +91,66 @@ def send_again(message: Message, context: Context) -> Message:
         raise PacketError(f"walker {walker}: no packet of it is in custody here")
     if custody.acknowledged(kept) and not told.get("lost", False):
         raise PacketError(f"hop {kept.hop}: acknowledged, the next holder has it")
+    busy = [str(address) for address in told.get("busy", [])]  # type: ignore[union-attr]
     if "failed" in told:
         table = routing_table(node, context)
-        table.drop(text(told, "failed"))
+        table.unreachable(text(told, "failed"))
         keep_table(table, context)
-        elsewhere = next_hop(node, context, kept.hop, kept.visited, kept.seen)
-        kept = replace(kept, destination=elsewhere)
-        custody.keep(kept)
-    return Message(kept.to_record(), reply_to=message)
+    if "failed" in told or busy:
+        elsewhere = next_hop(node, context, kept.hop, kept.visited, kept.seen, busy)
+        records = custody.records(walker)
+        beside = {n: r for n, r in records.items() if n not in kept.to_record()}
+        custody.keep(replace(kept, destination=elsewhere), RecordDict(beside))
+    return Message(custody.records(walker), reply_to=message)
+
+
+def name_held(message: Message, context: Context) -> Message:
+    """Name the walker's version that this node can build a delta on, and its last update."""
+    walker = text(message.content.config_records["offer"], "walker")
+    held = held_packet(Node.of(context), context, walker)
+    told = ConfigRecord({"walker": walker, "version": held.version, "update": held.hop - 1})
+    return Message(RecordDict({"held": told}), reply_to=message)
+
+
+def send_delta(message: Message, context: Context) -> Message:
+    """Send the packet in custody as a delta onto the version that the next holder has named.
+
+    Raises
+    ------
+    PacketError
+        If nothing of the walker is in custody here.
+    """
+    told = message.content.config_records["held"]
+    walker = text(told, "walker")
+    custody = Custody(context.state)
+    kept = custody.held(walker)
+    if kept is None:
+        raise PacketError(f"walker {walker}: no packet of it is in custody here")
+    content = custody.records(walker)
+    changed = changed_since(kept, integer(told, "update"))
+    for name, record in delta(kept, text(told, "version"), changed).to_record().items():
+        content[name] = record
+    return Message(content, reply_to=message)
+
+
+def held_packet(node: Node, context: Context, walker: str) -> Packet:
+    """Return the newest version of a walker that this node has: at first the one all begin with."""
+    held = Custody(context.state).held(walker)
+    return held or build_strategy(node.run).first_packet(node)  # type: ignore[attr-defined]
 
 
 def next_hop(
-    node: Node, context: Context, number: int, visited: tuple[str, ...], seen: tuple[float, ...]
+    node: Node,
+    context: Context,
+    number: int,
+    visited: tuple[str, ...],
+    seen: tuple[float, ...],
+    busy: Collection[str] = (),
 ) -> str:
     """Choose where hop `number` goes, from this node's own table; itself if it knows nobody.
+
+    The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
+    it is trained at every stop, and the next holder chooses anew.
 
     Parameters
     ----------
@@ -141,11 +160,14 @@ def next_hop(
         The packet's last visits, this one at the end.
     seen : tuple of float
         Samples of each label that the walk has trained on.
+    busy : collection of str
+        Neighbours that do not take the packet now.
     """
     strategy = build_strategy(node.run)
     route: Route = strategy.route  # type: ignore[attr-defined]
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
-    table = routing_table(node, context).candidates(0.0, last)
+    routes = routing_table(node, context)
+    table = [c for c in routes.candidates(0.0, last) if routes.via(c.address) not in busy]
     if not table:
         return node.address
     recent = visited[-route.memory :] if route.memory else ()
@@ -157,10 +179,10 @@ def next_hop(
         tuple(float(count) for count in node.label_counts),
         len(node.samples),
         flops_per_s=node.run.network.flops_per_s,
-        degree=len(table),
+        degree=len(routes.neighbours),
         last_visit=last.get(node.address, -1),
     )
-    return choose(
+    chosen = choose(
         route.policy,
         here,
         fresh or [c for c in table if c.last_visit == oldest],
@@ -168,27 +190,14 @@ def next_hop(
         node.rng(number, purpose=1),
         **route.options,
     )
-
-
-def routing_table(node: Node, context: Context) -> RoutingTable:
-    """Read the node's table out of its state."""
-    records = context.state.config_records.items()
-    return RoutingTable.from_entries(
-        node.address, [record for name, record in records if name.startswith(TABLE)]
-    )
-
-
-def keep_table(table: RoutingTable, context: Context) -> None:
-    """Write the node's table into its state."""
-    for name in [name for name in context.state if name.startswith(TABLE)]:
-        del context.state[name]
-    for entry in table.entries():
-        context.state[f"{TABLE}.{entry['address']}"] = ConfigRecord({**entry})
+    return chosen if chosen == node.address else routes.via(chosen)
 
 
 FORWARDING_ACTIONS = {
-    "query.advert": advert,
-    "query.table": receive_adverts,
+    **ANNOUNCE_ACTIONS,
     "query.ack": acknowledge,
     "query.again": send_again,
+    "query.busy": send_again,
+    "query.held": name_held,
+    "query.send": send_delta,
 }

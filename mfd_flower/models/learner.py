@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import lightning
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mfd_flower.accounting.costs import StepCost, measure_step
@@ -60,29 +61,35 @@ class Metrics:
 class Batches:
     """Iterate over a shard in batches, in an order that only `generator` decides.
 
-    The tensors lie in memory already: a DataLoader would collate them again sample by sample.
+    A batch is inputs and labels, and the teacher's logits if there are any. The tensors lie in
+    memory already: a DataLoader would collate them again sample by sample.
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, generator: torch.Generator | None = None
+        self,
+        samples: Samples,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        teacher_logits: Tensor | None = None,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size or len(samples)
         self.generator = generator
+        self.teacher_logits = teacher_logits
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, labels = self.samples.inputs, self.samples.labels
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        parts = [self.samples.inputs, self.samples.labels]
+        if self.teacher_logits is not None:
+            parts.append(self.teacher_logits)
         if self.generator is not None:
-            order = torch.randperm(len(labels), generator=self.generator)
+            order = torch.randperm(len(self.samples), generator=self.generator)
             for pick in order.split(self.batch_size):
-                yield inputs[pick], labels[pick]
+                yield tuple(part[pick] for part in parts)
         else:
-            yield from zip(
-                inputs.split(self.batch_size), labels.split(self.batch_size), strict=True
-            )
+            yield from zip(*(part.split(self.batch_size) for part in parts), strict=True)
 
 
 class PromptLearner(lightning.LightningModule):
@@ -102,6 +109,10 @@ class PromptLearner(lightning.LightningModule):
         label mix (Menon et al. 2021, equation 10, arXiv 2007.07314).
     optimizer_state : mapping, optional
         Where the optimiser starts from.
+    only : collection of str, optional
+        Tunables that are trained; the others stay as they are. All of them without it.
+    absent : Tensor, optional
+        Classes whose rows of the head stay as they are, a boolean ``(num_classes,)``.
     """
 
     def __init__(
@@ -111,6 +122,8 @@ class PromptLearner(lightning.LightningModule):
         stage: str = "images",
         log_prior: Tensor | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
+        only: Collection[str] | None = None,
+        absent: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -118,6 +131,11 @@ class PromptLearner(lightning.LightningModule):
         self.stage = stage
         self.log_prior = log_prior
         self.optimizer_state = optimizer_state or {}
+        self.only = only
+        self.kept_rows = []
+        if absent is not None and bool(absent.any()):
+            rows = torch.nonzero(absent).squeeze(1)
+            self.kept_rows = [(p, rows, p.detach()[rows].clone()) for p in model.head.parameters()]
         self.anchor = get_tunables(model) if config.proximal_mu else {}
         self.epoch_loss = 0.0
         self.accuracy = MulticlassAccuracy(model.head.out_features, average="micro")
@@ -128,22 +146,31 @@ class PromptLearner(lightning.LightningModule):
         """Return logits ``(batch, num_classes)``."""
         return self.model.forward_from(self.stage, inputs)
 
-    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
         """Return the training loss of a batch, a scalar."""
-        logits = self(inputs)
+        logits = plain = self(inputs)
         if self.log_prior is not None:
             logits = logits + self.config.logit_adjustment * self.log_prior
         loss = F.cross_entropy(logits, labels)
+        if teacher_logits is not None:
+            forgotten = not_true_divergence(plain, teacher_logits, labels)
+            loss = loss + self.config.distillation * forgotten
         if self.anchor:
             gap = sum((p - self.anchor[n]).square().sum() for n, p in named_tunables(self.model))
             loss = loss + 0.5 * self.config.proximal_mu * gap
         return loss
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """One step of local training."""
         loss = self.loss(*batch)
         self.epoch_loss += float(loss.detach()) * len(batch[1])
         return loss
+
+    def on_train_batch_end(self, *args: object) -> None:
+        """Put the rows of absent classes back: an optimiser's momentum would move them too."""
+        with torch.no_grad():
+            for parameter, rows, values in self.kept_rows:
+                parameter[rows] = values
 
     def on_train_epoch_start(self) -> None:
         """Count the loss of this epoch only."""
@@ -159,7 +186,12 @@ class PromptLearner(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW or SGD over the tunables, with a cosine over all steps if asked for."""
-        config, named = self.config, dict(named_tunables(self.model))
+        config = self.config
+        named = {
+            name: parameter
+            for name, parameter in named_tunables(self.model)
+            if self.only is None or name in self.only
+        }
         optimizer: torch.optim.Optimizer
         if config.optimizer == "adamw":
             optimizer = torch.optim.AdamW(
@@ -174,6 +206,8 @@ class PromptLearner(lightning.LightningModule):
             )
         for key, value in self.optimizer_state.items():
             name, _, slot = key.rpartition(":")
+            if name not in named:
+                continue
             optimizer.state[named[name]][slot] = value.clone()
         if config.lr_schedule == "constant":
             return optimizer
@@ -191,6 +225,7 @@ def fit(
     stage: str = "images",
     log_prior: Tensor | None = None,
     optimizer_state: Mapping[str, Tensor] | None = None,
+    only: Collection[str] | None = None,
 ) -> FitResult:
     """Train `model`'s tunables in place on one shard.
 
@@ -204,13 +239,20 @@ def fit(
         `local_epochs`, `batch_size` and the rest.
     seed : int
         Decides the order of the samples and the dropout, nothing else does.
-    stage, log_prior, optimizer_state
+    stage, log_prior, optimizer_state, only
         See `PromptLearner`.
     """
-    learner = PromptLearner(model, config, stage, log_prior, optimizer_state)
+    absent = None
+    if config.keep_absent_rows:
+        absent = torch.bincount(samples.labels, minlength=model.head.out_features) == 0
+    learner = PromptLearner(model, config, stage, log_prior, optimizer_state, only, absent)
     generator = torch.Generator()
     model.dropout_generator = generator
-    batches = Batches(samples, config.batch_size, generator if config.shuffle else None)
+    teacher = None
+    with FlopCounterMode(display=False) as counter:
+        if config.distillation:
+            teacher = logits_of(model, samples, stage)
+    batches = Batches(samples, config.batch_size, generator if config.shuffle else None, teacher)
     model.train()
     cost = _step_cost(learner, samples, batches.batch_size)
     # Seeded only now: whether a step still had to be measured must not show in the result.
@@ -218,17 +260,54 @@ def fit(
     trainer = _quiet_trainer(config, max_epochs=config.local_epochs)
     trainer.fit(learner, batches)
     optimizer = trainer.optimizers[0]
+    model.zero_grad()
     carried = {
         f"{name}:{slot}": value.detach().clone()
         for name, parameter in named_tunables(model)
-        for slot, value in optimizer.state[parameter].items()
+        for slot, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
     seen = len(samples) * config.local_epochs
-    share = seen / min(batches.batch_size, len(samples))
-    return FitResult(
-        learner.epoch_loss / len(samples), seen, cost.flops * share, cost.peak_bytes, carried
+    flops = cost.flops * seen / min(batches.batch_size, len(samples)) + counter.get_total_flops()
+    return FitResult(learner.epoch_loss / len(samples), seen, flops, cost.peak_bytes, carried)
+
+
+def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
+    """Return the floating point operations of one `fit`, measured on its first batch."""
+    learner = PromptLearner(model, config, stage)
+    batch_size = min(config.batch_size or len(samples), len(samples))
+    cost = _step_cost(learner, samples, batch_size)
+    return cost.flops * len(samples) * config.local_epochs / batch_size
+
+
+def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the divergence from the teacher over all classes but the true one, a scalar.
+
+    What the arriving model thinks of the classes that a sample does not have is what local data
+    makes it forget; on the true class it should learn (Lee et al. 2022, FedNTD, equation 4,
+    arXiv 2106.03097, at temperature 1).
+
+    Parameters
+    ----------
+    logits, teacher_logits : Tensor
+        ``(batch, num_classes)``.
+    labels : Tensor
+        ``(batch,)``.
+    """
+    true = F.one_hot(labels, logits.shape[1]).bool()
+    student, teacher = (
+        F.log_softmax(values[~true].reshape(len(labels), -1), dim=1)
+        for values in (logits, teacher_logits)
     )
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+@torch.no_grad()
+def logits_of(model: PromptedViT, samples: Samples, stage: str) -> Tensor:
+    """Return the model's logits on samples whose inputs are at `stage`, ``(n, num_classes)``."""
+    model.eval()
+    parts = samples.inputs.split(EVALUATION_BATCH)
+    return torch.cat([model.forward_from(stage, part) for part in parts])
 
 
 def evaluate(

@@ -1,11 +1,12 @@
 """AI packets: header, payload codecs, versions. What a node reads is refused or exactly right."""
 
 from mfd_flower.packets.codecs import CODECS, changed, decode, encode
+from mfd_flower.packets.delta import changed_since, delta, restored
 from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
 from mfd_flower.packets.fields import PacketError
 from mfd_flower.packets.header import Header
 from mfd_flower.packets.packet import Packet
-from mfd_flower.packets.packing import example_packet, pack
+from mfd_flower.packets.packing import example_packet, pack, repack
 
 __all__ = [
     "CODECS",
@@ -13,11 +14,15 @@ __all__ = [
     "Packet",
     "PacketError",
     "changed",
+    "changed_since",
     "decode",
+    "delta",
     "encode",
     "example_packet",
     "leaf_digests",
     "merkle_root",
     "pack",
+    "repack",
+    "restored",
     "version_digest",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,40 @@ def pack(
         **header, version=merkle_root(leaves), codec=codec, shapes=shapes, payload=encoded
     )
     return made, left
+
+
+def repack(
+    arrived: Packet,
+    changes: Mapping[str, Tensor],
+    residual: Mapping[str, Tensor] | None = None,
+    **header: Any,
+) -> tuple[Packet, dict[str, Tensor]]:
+    """Make the full packet that an arrived one becomes when some of its tunables change.
+
+    What did not change stays encoded as it came, so a lossy codec loses nothing a second time.
+
+    Parameters
+    ----------
+    arrived : Packet
+        A full one; header fields that are not given stay as they are in it.
+    changes : mapping of str to Tensor
+        The tunables that changed, float32.
+    residual : mapping of str to Tensor, optional
+        See `pack`.
+    **header
+        Fields of `Header` that change; version and parent follow.
+
+    Returns
+    -------
+    packet : Packet
+    residual : dict of str to Tensor
+        What this encoding dropped.
+    """
+    encoded, left = encode(changes, arrived.codec, residual)
+    payload = {**arrived.payload, **encoded}
+    version = merkle_root(leaf_digests(decode(payload, arrived.codec, arrived.shapes)))
+    header |= {"version": version, "parent": arrived.version}
+    return replace(arrived, **header, payload=payload), left
 
 
 def example_packet() -> Packet:

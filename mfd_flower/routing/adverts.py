@@ -1,12 +1,13 @@
 """What a node announces to its neighbours, so that they can weigh sending it a packet.
 
-An advert travels as a flat record of scalars and lists (`Advert.fields`), which is what a Flower
-ConfigRecord holds, and comes from another node: `Advert.from_fields` believes nothing.
+An advert travels as a short JSON text (`Advert.to_text`) and comes from another node:
+`Advert.from_fields`, through which all reading goes, believes nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ MAX_VERSIONS = 8
 MAX_CHARS = 64
 """Longest address, and longest version digest (SHA-256 in hexadecimal)."""
 MAX_HOPS = 255
+MAX_TEXT_CHARS = 1 << 22
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
 
@@ -79,15 +81,34 @@ class Advert:
     noise_epsilon: float = 0.0
 
     def fields(self) -> dict[str, Value]:
-        """Return the advert as scalars and lists; an empty list is left out."""
+        """Return the advert as scalars and lists, without what `from_fields` takes for granted."""
         values: dict[str, Value] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, tuple):
-                values[field.name] = value
-            elif value:
-                values[field.name] = list(value)
+            taken = field.default
+            if field.name == "samples":
+                taken = round(sum(self.label_counts))
+            if value == taken:
+                continue
+            values[field.name] = _plain(value)
         return values
+
+    def to_text(self) -> str:
+        """Return `fields` as JSON, a fraction of what a Flower record of its own would take."""
+        return json.dumps(self.fields(), separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Rebuild an advert from another node's text; raises `AdvertError` as `from_fields`."""
+        if len(text) > MAX_TEXT_CHARS:
+            raise AdvertError("text", len(text), f"at most {MAX_TEXT_CHARS} characters")
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise AdvertError("text", text, f"not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise AdvertError("text", text, "a JSON object")
+        return cls.from_fields(values)
 
     @classmethod
     def from_fields(cls, mapping: Mapping[str, Any]) -> Self:
@@ -96,17 +117,17 @@ class Advert:
         Raises
         ------
         AdvertError
-            If a field is unknown, missing, of another type, out of bounds or not finite.
+            If a field is unknown, of another type, out of bounds or not finite, or the address is
+            missing.
         """
         for name in mapping:
             if name not in CHECKS:
                 raise AdvertError(str(name), mapping[name], f"accepted: {', '.join(CHECKS)}")
-        checked: dict[str, Any] = {}
-        for name, check in CHECKS.items():
-            if name in mapping:
-                checked[name] = check(name, mapping[name])
-            elif name not in MAY_BE_EMPTY:
-                raise AdvertError(name, None, "missing")
+        if "address" not in mapping:
+            raise AdvertError("address", None, "missing")
+        checked: dict[str, Any] = {name: CHECKS[name](name, mapping[name]) for name in mapping}
+        if "samples" not in checked:
+            checked["samples"] = round(sum(checked.get("label_counts", ())))
         return cls(**checked)
 
 
@@ -167,6 +188,15 @@ def checked_whole(name: str, value: object, most: int = MAX_INT) -> int:
     return value
 
 
+def _plain(value: str | float | tuple[Any, ...]) -> Value:
+    """Return whole numbers as such, which are shorter, and tuples as lists."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]  # type: ignore[return-value]
+    if isinstance(value, float) and value.is_integer() and value <= MAX_INT:
+        return int(value)
+    return value
+
+
 def _hops(name: str, value: object) -> int:
     return checked_whole(name, value, MAX_HOPS)
 
@@ -198,4 +228,3 @@ CHECKS: dict[str, Callable[[str, object], object]] = {
     "hops_left": _hops,
     "noise_epsilon": checked_number,
 }
-MAY_BE_EMPTY = ("label_counts", "versions")

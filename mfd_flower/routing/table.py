@@ -140,6 +140,21 @@ class RoutingTable:
         if entry is not None:
             self._gone[address] = entry.advert.sequence
 
+    def unreachable(self, neighbour: str) -> None:
+        """Forget a neighbour that does not answer, and what could be reached through it alone.
+
+        The addresses behind it may be announced again over another path, with the same sequence
+        number; the neighbour itself only with a newer one.
+        """
+        self.drop(neighbour)
+        behind = [address for address, entry in self._entries.items() if entry.via == neighbour]
+        for address in behind:
+            del self._entries[address]
+
+    def via(self, address: str) -> str:
+        """Return the neighbour through which an address of this table is reached."""
+        return self._entries[address].via
+
     def candidates(
         self,
         now_s: float,

@@ -105,6 +105,14 @@ class MeteredGrid(Grid):
         """Time at which the last actor is done: parallel work costs its slowest member."""
         return max(self._ready_s.values(), default=0.0)
 
+    def arrival_s(self, message_id: str) -> float:
+        """Return when a message that has no reply yet arrives, in virtual seconds."""
+        return self._sent[message_id].arrived_s
+
+    def ready_s(self, address: str) -> float:
+        """Return when a node is done with all it was sent, in virtual seconds."""
+        return self._ready_s[self._ids[address]]
+
     def address(self, node_id: int) -> str:
         """Return the address of a Flower node."""
         return self._addresses.get(node_id, str(node_id))

@@ -12,9 +12,8 @@ from flwr.serverapp import Grid
 
 from mfd_flower.client_app import app as client_app
 from mfd_flower.config import RunConfig
-from mfd_flower.data import load_federation
-from mfd_flower.models import build_model, get_tunables
-from mfd_flower.node import evaluate_tunables
+from mfd_flower.models.learner import Metrics
+from mfd_flower.node import evaluate_tunables, initial_tunables
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
@@ -62,8 +61,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     """
     started = time.perf_counter()
     strategy = build_strategy(run)
-    num_classes = load_federation(run.data, run.seed).num_classes
-    initial = get_tunables(build_model(run.model, num_classes, run.seed))
+    initial = dict(initial_tunables(run))
     meter = MeteredGrid(
         grid,
         links_of(type(strategy)),
@@ -72,9 +70,17 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     )
     points: list[Point] = []
 
+    measured: list[tuple[ArrayRecord, Metrics]] = []
+
     def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
         models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)
-        found = [evaluate_tunables(run, model.to_torch_state_dict()) for model in models]
+        # Of several walkers only one has moved since the last point.
+        known = {id(model): metrics for model, metrics in measured}
+        found = [
+            known.get(id(model)) or evaluate_tunables(run, model.to_torch_state_dict())
+            for model in models
+        ]
+        measured[:] = zip(models, found, strict=True)
         quality = {
             "accuracy": sum(m.accuracy for m in found) / len(found),
             "loss": sum(m.loss for m in found) / len(found),

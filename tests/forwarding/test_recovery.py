@@ -33,7 +33,13 @@ class Wire(MeteredGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        replies = list(super().send_and_receive(messages, timeout=timeout))
+        return self.noted(super().send_and_receive(messages, timeout=timeout))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.noted(super().pull_messages(message_ids))
+
+    def noted(self, replies: Iterable[Message]) -> list[Message]:
+        replies = list(replies)
         for reply in replies:
             if reply.has_content() and reply.metadata.message_type in ("train.hop", "query.again"):
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -22,6 +23,7 @@ from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy, find_strategy
 
+ASKED = {"degree", "sequence", "hops_left"}
 HEADER_KEYS = {field.name for field in dataclasses.fields(Header)} | {"walker", "hop"}
 ADVERT_KEYS = {field.name for field in dataclasses.fields(Advert)}
 
@@ -33,6 +35,7 @@ class Tap(MeteredGrid):
         super().__init__(*args, **keywords)  # type: ignore[arg-type]
         self.requests: list[Message] = []
         self.replies: list[Message] = []
+        self.under_way: dict[str, Message] = {}
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -40,6 +43,18 @@ class Tap(MeteredGrid):
         requests = list(messages)
         replies = list(super().send_and_receive(requests, timeout=timeout))
         self.requests += requests
+        self.replies += replies
+        return replies
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        requests = list(messages)
+        ids = list(super().push_messages(requests))
+        self.under_way.update(zip(ids, requests, strict=True))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        self.requests += [self.under_way[r.metadata.reply_to_message_id] for r in replies]
         self.replies += replies
         return replies
 
@@ -108,7 +123,11 @@ def test_no_image_label_or_frozen_weight_is_in_any_message(
         for record in message.content.array_records.values():
             assert {name: array.shape for name, array in record.items()} == shapes
         for name, settings in message.content.config_records.items():
-            assert set(settings) <= HEADER_KEYS | ADVERT_KEYS | {"ask"}, name
+            assert set(settings) <= HEADER_KEYS | {"n0", "n1", "n2", "text"} | ASKED, name
+            for value in settings.values():
+                for content in value if isinstance(value, list) else [value]:
+                    if isinstance(content, str) and content.startswith('{"address"'):
+                        assert set(json.loads(content)) <= ADVERT_KEYS
 
 
 def test_the_packet_knows_what_it_has_seen(make_run: Callable[..., RunConfig]) -> None:
