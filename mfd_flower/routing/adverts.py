@@ -191,7 +191,10 @@ def checked_whole(name: str, value: object, most: int = MAX_INT) -> int:
 def _plain(value: str | float | tuple[Any, ...]) -> Value:
     """Return whole numbers as such, which are shorter, and tuples as lists."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]  # type: ignore[return-value]
+        plain = [_plain(item) for item in value]
+        # A Flower record takes lists of one type only.
+        mixed = len({type(item) for item in plain}) > 1
+        return list(value) if mixed else plain  # type: ignore[return-value]
     if isinstance(value, float) and value.is_integer() and value <= MAX_INT:
         return int(value)
     return value

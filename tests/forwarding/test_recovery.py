@@ -13,7 +13,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.forwarding import WalkFailedError
 from mfd_flower.models import build_model, get_tunables
 from mfd_flower.node import evaluate_tunables
-from mfd_flower.packets import Packet, PacketError
+from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.faults import Fault, FaultRates
 from mfd_flower.runtime.faulty_grid import FaultyGrid
@@ -43,7 +43,9 @@ class Wire(MeteredGrid):
         for reply in replies:
             if reply.has_content() and reply.metadata.message_type in ("train.hop", "query.again"):
                 try:
-                    self.packets.append(Packet.from_record(reply.content))
+                    packet = Packet.from_record(reply.content)
+                    held = {kept.version: kept for kept in self.packets}.get(packet.base)
+                    self.packets.append(restored(packet, held))
                 except PacketError:
                     continue
         return replies
@@ -127,11 +129,12 @@ FAULTS = {
 }
 
 
+@pytest.mark.parametrize("delta", [False, True])
 @pytest.mark.parametrize("name", FAULTS)
 def test_walk_resumes_from_the_last_committed_version(
-    settings: Callable[..., RunConfig], name: str
+    settings: Callable[..., RunConfig], name: str, delta: bool
 ) -> None:
-    run = settings(policy="round-robin")
+    run = settings(policy="round-robin", delta=delta)
     hops = run.strategy.rounds * NODES
     grid, faulty, steps, accuracy = walk(run, FAULTS[name])
     assert faulty.injected.total() > 0, "the fault never struck"
@@ -186,3 +189,16 @@ def test_with_everybody_dead_the_walk_says_so(settings: Callable[..., RunConfig]
     ]
     with pytest.raises(WalkFailedError, match="not delivered"):
         walk(settings(policy="round-robin"), faults)
+
+
+def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
+    run = settings(rounds=10, policy="random", walkers=2, delta=True)
+    rates = FaultRates(loss=0.1, death=0.03, downtime=3, seed=2)
+    grid, faulty, steps, accuracy = walk(run, [rates])
+    assert faulty.injected.total() > 10
+    assert steps[-1] == 50
+    for walker in ("w0", "w1"):
+        chain = final_chain([packet for packet in grid.packets if packet.walker == walker])
+        assert [packet.hop for packet in chain] == list(range(2, 27))
+        assert chain[-1].samples == 400 / NODES * 25
+    assert accuracy > 0.6

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models.learner import logits_of, not_true_divergence
 from mfd_flower.node import smoothed_log_prior
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -131,3 +132,41 @@ def test_costs_follow_what_trains() -> None:
     weights = 678_730 * 4
     assert costs["full"].peak_bytes > 4 * weights
     assert weights < costs["prompts"].peak_bytes < costs["full"].peak_bytes
+
+
+def test_rows_of_absent_classes_stay_as_they_arrived() -> None:
+    model = build_model(HEAD, 10, 0)
+    few = Samples(SHARD.inputs, SHARD.labels % 3)
+    before = get_tunables(model)
+    config = TrainConfig(lr=0.05, batch_size=8, weight_decay=0.1, keep_absent_rows=True)
+    fit(model, few, config, seed=0)
+    for name, tensor in get_tunables(model).items():
+        assert torch.equal(tensor[3:], before[name][3:])
+        assert not torch.equal(tensor[:3], before[name][:3])
+
+
+def test_not_true_divergence_leaves_the_true_class_free() -> None:
+    """Zero for a student that differs from its teacher on the true class alone."""
+    teacher = torch.randn(6, 10, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(6)
+    moved = teacher + 3 * F.one_hot(labels, 10)
+    assert float(not_true_divergence(moved, teacher, labels)) == pytest.approx(0, abs=1e-6)
+    moved[:, 9] += 1
+    assert float(not_true_divergence(moved, teacher, labels)) > 0.01
+
+
+def test_distillation_keeps_what_the_model_knew_of_other_classes() -> None:
+    """Trained on three classes only, the answers on the other seven drift less with it."""
+    known = build_model(HEAD, 10, 0)
+    fit(known, SHARD, TrainConfig(lr=0.05, batch_size=8, local_epochs=5), seed=0)
+    few = Samples(SHARD.inputs, SHARD.labels % 3)
+    drift = {}
+    for weight in (0.0, 3.0):
+        model = build_model(HEAD, 10, 0)
+        set_tunables(model, get_tunables(known))
+        teacher = logits_of(model, few, "images")
+        config = TrainConfig(lr=0.05, batch_size=8, local_epochs=5, distillation=weight)
+        fit(model, few, config, seed=0)
+        now = logits_of(model, few, "images")
+        drift[weight] = float(not_true_divergence(now, teacher, few.labels))
+    assert drift[3.0] < 0.5 * drift[0.0]

@@ -50,6 +50,13 @@ def test_a_flower_record_carries_an_advert_unchanged(advert: Advert) -> None:
     assert Advert.from_fields(ConfigRecord(advert.fields())) == advert
 
 
+def test_fields_leave_out_what_is_taken_for_granted() -> None:
+    assert Advert("n1").fields() == {"address": "n1"}
+    counted = Advert("n1", label_counts=(2.0, 3.0), samples=5)
+    assert set(counted.fields()) == {"address", "label_counts"}
+    assert "samples" in Advert("n1", label_counts=(2.0, 3.0), samples=4).fields()
+
+
 def test_fields_leave_empty_lists_out() -> None:
     fields = Advert("n1").fields()
     assert "label_counts" not in fields
@@ -90,9 +97,31 @@ def test_a_strange_field_is_refused_by_name(name: str, value: Any, accepted: str
 
 def test_a_missing_field_is_refused_by_name() -> None:
     fields = FULL.fields()
-    del fields["sequence"]
-    with pytest.raises(AdvertError, match=r"advert\.sequence = None: missing"):
+    del fields["address"]
+    with pytest.raises(AdvertError, match=r"advert\.address = None: missing"):
         Advert.from_fields(fields)
+
+
+@given(advert=adverts)
+def test_an_advert_survives_its_text(advert: Advert) -> None:
+    assert Advert.from_text(advert.to_text()) == advert
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '"n1"', '{"address":"n1","label_counts":[NaN]}']
+)
+def test_a_text_that_is_no_advert_is_refused(content: str) -> None:
+    with pytest.raises(AdvertError, match="advert"):
+        Advert.from_text(content)
+
+
+@given(content=st.text(max_size=40))
+def test_any_text_is_refused_or_an_advert(content: str) -> None:
+    try:
+        heard = Advert.from_text(content)
+    except AdvertError:
+        return
+    assert Advert.from_text(heard.to_text()) == heard
 
 
 def test_laplace_noise_has_its_scale() -> None:

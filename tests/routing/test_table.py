@@ -36,7 +36,7 @@ def newest(adverts: list[Advert]) -> dict[str, int]:
 
 
 def sequences(table: RoutingTable) -> dict[str, int]:
-    return {r["address"]: r["sequence"] for r in table.entries() if "via" in r}
+    return {r["address"]: r.get("sequence", 0) for r in table.entries() if "via" in r}
 
 
 def test_a_new_advert_is_stored_and_passed_on_with_a_hop_less() -> None:
@@ -180,3 +180,20 @@ def test_a_table_survives_its_records(adverts: list[Advert], gone: str) -> None:
 def test_a_record_that_is_no_entry_is_refused() -> None:
     with pytest.raises(AdvertError, match=r"advert\.via = None"):
         RoutingTable.from_entries("n0", [ADVERT.fields()])
+
+
+def test_what_was_reached_through_an_unreachable_neighbour_is_gone_until_announced_again() -> None:
+    table = RoutingTable("n0")
+    near, far = Advert("n1"), Advert("n5")
+    table.receive(near, 0.0, "n1", 1e6)
+    table.receive(far, 0.0, "n1", 1e6)
+    table.receive(Advert("n2"), 0.0, "n2", 1e6)
+    table.unreachable("n1")
+    assert [c.address for c in table.candidates(0.0)] == ["n2"]
+    # Behind the neighbour nobody failed: the same announcement over another path brings it back.
+    table.receive(far, 1.0, "n2", 1e6)
+    table.receive(near, 1.0, "n2", 1e6)
+    assert {c.address: table.via(c.address) for c in table.candidates(1.0)} == {
+        "n2": "n2",
+        "n5": "n2",
+    }
