@@ -6,7 +6,9 @@ another payload (full, LoRA, prompts): what did sending less save on top?
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +87,8 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "total_payload": statistics.mean(p["bytes"]["payload"] for p in last),
         "total_wire": statistics.mean(p["bytes"]["wire"] for p in last),
         "total_relay": statistics.mean(p["bytes"]["relay"] for p in last),
-        "control_share": _control_share(runs),
+        **_control(runs),
+        "visits_entropy": spread([visits_entropy(run["visits"], run["nodes"]) for run in runs]),
         "virtual_seconds": statistics.mean(p["virtual_seconds"] for p in last),
         "joules": statistics.mean(p["joules"] for p in last),
         "flops": statistics.mean(p["flops"] for p in last),
@@ -108,14 +111,25 @@ def _reach(runs: Sequence[Run], target: float) -> dict[str, Any]:
     }
 
 
-def _control_share(runs: Sequence[Run]) -> float:
-    """Return the share of `wire` in messages that neither train nor evaluate: adverts, acks."""
-    control = total = 0
-    for run in runs:
-        for kind, size in run["wire_by_type"].items():
-            total += size
-            control += size if kind.startswith("query") else 0
-    return control / total if total else 0.0
+def _control(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the `wire` bytes a run, and their share, that neither train nor evaluate."""
+    kinds = [item for run in runs for item in run["wire_by_type"].items()]
+    total = sum(size for _, size in kinds)
+    control = sum(size for kind, size in kinds if kind.startswith("query"))
+    return {
+        "control_bytes": control / len(runs),
+        "control_share": control / total if total else 0.0,
+    }
+
+
+def visits_entropy(visits: Sequence[str], nodes: int) -> float:
+    """Return how evenly nodes are visited: 1 if all are equally often, 0 if always the same one.
+
+    The Shannon entropy of the visit shares over its largest value, ``ln(nodes)``.
+    """
+    shares = [count / len(visits) for count in Counter(visits).values()]
+    entropy = -sum(share * math.log(share) for share in shares)
+    return entropy / math.log(nodes) if nodes > 1 else 1.0
 
 
 def _last_tour(run: Run) -> float:

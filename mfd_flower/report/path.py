@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,9 +29,8 @@ TEMPLATE = Template(
 
 
 def is_walk(run: Mapping[str, Any]) -> bool:
-    """Tell whether each step of a run is one visit, so that its visits form a path."""
-    last = run["points"][-1]
-    return bool(run["nodes"] > 1 and run["visits"] and last["step"] == last["updates"])
+    """Tell whether nodes sent what was trained to each other, so that its visits form paths."""
+    return run["nodes"] > 1 and any(run["sources"])
 
 
 def path_map(run: Mapping[str, Any]) -> Markup:
@@ -56,7 +54,9 @@ def path_map(run: Mapping[str, Any]) -> Markup:
     places = {f"n{i}": _place(i, run["nodes"]) for i in range(run["nodes"])}
     colours = matplotlib.colormaps["viridis"]
     hops = []
-    for number, (source, destination) in enumerate(itertools.pairwise(visits), start=2):
+    for number, (source, destination) in enumerate(zip(run["sources"], visits, strict=True), 1):
+        if not source or number == 1:
+            continue
         point = points.get(number)
         quality = (
             point and f", accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes so far"

@@ -26,6 +26,17 @@ REACH_HEADINGS = (
 )
 
 
+TRAVEL_HEADINGS = (
+    "strategy",
+    "best accuracy",
+    "final accuracy",
+    "visits entropy",
+    "control bytes",
+    "of wire",
+    "virtual time",
+)
+
+
 def megabytes(size_bytes: float | None) -> str:
     """Write a number of bytes so that a person can compare it."""
     if size_bytes is None:
@@ -72,6 +83,23 @@ def payload_rows(scenario: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 megabytes(row.get("sustained_bytes")),
                 fraction(row["ratio"]),
             )
+
+
+def travel_rows(scenario: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells under `TRAVEL_HEADINGS` of every strategy that sends control messages."""
+    return [
+        (
+            row["strategy"],
+            f"{row['best']['mean']:.3f} ± {row['best']['std']:.3f}",
+            f"{row['final']['mean']:.3f} ± {row['final']['std']:.3f}",
+            f"{row['visits_entropy']['mean']:.3f}",
+            megabytes(row["control_bytes"]),
+            f"{100 * row['control_share']:.2g} %",
+            f"{row['virtual_seconds']:.1f} s",
+        )
+        for row in scenario["rows"]
+        if row["control_bytes"]
+    ]
 
 
 PAYLOAD_HEADINGS = (
@@ -122,6 +150,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
         if len(rows) < len(scenario["rows"]):
             parts.append(f"{name}: what the payload saves on top")
             parts.append(_markdown_table(PAYLOAD_HEADINGS, list(payload_rows(scenario))))
+        if travelled := travel_rows(scenario):
+            parts.append(f"{name}: how the model travelled")
+            parts.append(_markdown_table(TRAVEL_HEADINGS, travelled))
     return "\n\n".join(parts) + "\n"
 
 

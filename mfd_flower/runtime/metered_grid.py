@@ -69,6 +69,8 @@ class MeteredGrid(Grid):
         The `wire` of `totals` by message type: what was payload's and what was control's.
     visits : list of str
         Address of every training request in order.
+    sources : list of str
+        Where each of them came from; empty for the server.
     failures : list of str
         Reason of every error reply.
     """
@@ -94,6 +96,7 @@ class MeteredGrid(Grid):
         self.peak_node_bytes = 0
         self.wire_by_type: Counter[str] = Counter()
         self.visits: list[str] = []
+        self.sources: list[str] = []
         self.failures: list[str] = []
 
     def totals(self) -> dict[str, int]:
@@ -201,6 +204,7 @@ class MeteredGrid(Grid):
             sent.append(_Sent(node_id, kind, arrived_s, place))
             if message.metadata.message_type.partition(".")[0] == "train":
                 self.visits.append(self.address(node_id))
+                self.sources.append(self.address(source) if source != SERVER else "")
         return sent
 
     def _bill_reply(self, reply: Message) -> Message:

@@ -120,6 +120,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         "settings": run.flat(),
         "points": points,
         "visits": meter.visits,
+        "sources": meter.sources,
         "wire_by_type": dict(meter.wire_by_type),
         "failed_replies": len(meter.failures),
     }

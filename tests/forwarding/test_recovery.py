@@ -29,6 +29,15 @@ class Wire(MeteredGrid):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.packets: list[Packet] = []
+        self.first: dict[str, Packet] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        requests = list(messages)
+        for request in requests:
+            if request.content.config_records["header"]["hop"] == 1:
+                packet = Packet.from_record(request.content)
+                self.first[packet.version] = packet
+        return super().push_messages(requests)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -44,8 +53,8 @@ class Wire(MeteredGrid):
             if reply.has_content() and reply.metadata.message_type in ("train.hop", "query.again"):
                 try:
                     packet = Packet.from_record(reply.content)
-                    held = {kept.version: kept for kept in self.packets}.get(packet.base)
-                    self.packets.append(restored(packet, held))
+                    known = self.first | {kept.version: kept for kept in self.packets}
+                    self.packets.append(restored(packet, known.get(packet.base)))
                 except PacketError:
                     continue
         return replies
@@ -121,7 +130,7 @@ FAULTS = {
     "request cut off": [Fault("request-cut-off", "n2", message_type="train.hop")],
     "asleep": [Fault("asleep", "n2", span=4, message_type="train.hop")],
     "network parted": [
-        Fault("partition", groups=(frozenset({"n0", "n1"}), frozenset({"n3", "n4"})), span=6)
+        Fault("partition", groups=(frozenset({"n0", "n1"}), frozenset({"n2", "n3", "n4"})), span=6)
     ],
     "acknowledgement lost": [Fault("request-lost", "n1", message_type="query.ack")],
     "advert lost": [Fault("request-lost", "n3", message_type="query.advert")],
