@@ -27,6 +27,21 @@ MAX_TEXT_CHARS = 1 << 22
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
 
+SHORT = {
+    "address": "a",
+    "label_counts": "c",
+    "samples": "n",
+    "interest": "i",
+    "flops_per_s": "f",
+    "degree": "d",
+    "versions": "v",
+    "sequence": "q",
+    "lifetime_s": "t",
+    "hops_left": "h",
+    "noise_epsilon": "e",
+}
+"""Names of the fields in an advert's text: on a full mesh adverts are most of the control bytes."""
+
 Value = str | int | float | list[str] | list[float]
 
 
@@ -94,8 +109,9 @@ class Advert:
         return values
 
     def to_text(self) -> str:
-        """Return `fields` as JSON, a fraction of what a Flower record of its own would take."""
-        return json.dumps(self.fields(), separators=(",", ":"))
+        """Return `fields` as JSON under the `SHORT` names, which is how an advert travels."""
+        short = {SHORT[name]: value for name, value in self.fields().items()}
+        return json.dumps(short, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -108,7 +124,8 @@ class Advert:
             raise AdvertError("text", text, f"not JSON ({error})") from None
         if not isinstance(values, dict):
             raise AdvertError("text", text, "a JSON object")
-        return cls.from_fields(values)
+        long = {short: name for name, short in SHORT.items()}
+        return cls.from_fields({long.get(key, key): value for key, value in values.items()})
 
     @classmethod
     def from_fields(cls, mapping: Mapping[str, Any]) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
+from mfd_flower.routing.adverts import SHORT
 
 FULL = Advert(
     address="n3",
@@ -55,6 +57,12 @@ def test_fields_leave_out_what_is_taken_for_granted() -> None:
     counted = Advert("n1", label_counts=(2.0, 3.0), samples=5)
     assert set(counted.fields()) == {"address", "label_counts"}
     assert "samples" in Advert("n1", label_counts=(2.0, 3.0), samples=4).fields()
+
+
+def test_every_field_has_a_short_name_of_its_own() -> None:
+    names = [field.name for field in dataclasses.fields(Advert)]
+    assert list(SHORT) == names
+    assert len(set(SHORT.values())) == len(names)
 
 
 def test_fields_leave_empty_lists_out() -> None:
@@ -107,9 +115,7 @@ def test_an_advert_survives_its_text(advert: Advert) -> None:
     assert Advert.from_text(advert.to_text()) == advert
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '"n1"', '{"address":"n1","label_counts":[NaN]}']
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '"n1"', '{"a":"n1","c":[NaN]}'])
 def test_a_text_that_is_no_advert_is_refused(content: str) -> None:
     with pytest.raises(AdvertError, match="advert"):
         Advert.from_text(content)

@@ -17,7 +17,7 @@ from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit, get_tunables
 from mfd_flower.node import Node
 from mfd_flower.packets import Header, Packet
-from mfd_flower.routing import Advert
+from mfd_flower.routing.adverts import SHORT
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import run_locally
@@ -25,7 +25,7 @@ from mfd_flower.strategy import build_strategy, find_strategy
 
 ASKED = {"degree", "sequence", "hops_left"}
 HEADER_KEYS = {field.name for field in dataclasses.fields(Header)} | {"walker", "hop"}
-ADVERT_KEYS = {field.name for field in dataclasses.fields(Advert)}
+ADVERT_KEYS = set(SHORT.values())
 
 
 class Tap(MeteredGrid):
@@ -126,7 +126,7 @@ def test_no_image_label_or_frozen_weight_is_in_any_message(
             assert set(settings) <= HEADER_KEYS | {"n0", "n1", "n2", "text"} | ASKED, name
             for value in settings.values():
                 for content in value if isinstance(value, list) else [value]:
-                    if isinstance(content, str) and content.startswith('{"address"'):
+                    if isinstance(content, str) and content.startswith('{"a"'):
                         assert set(json.loads(content)) <= ADVERT_KEYS
 
 

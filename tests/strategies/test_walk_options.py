@@ -241,10 +241,10 @@ def test_adverts_travel_as_far_as_asked_and_packets_go_by_neighbours(
 
 
 def test_control_traffic_is_small_change(make_run: Callable[..., RunConfig]) -> None:
-    """An advert on a full mesh of ten costs less than 150 bytes a copy, an ack less than 250."""
+    """An advert on a full mesh of ten costs less than 110 bytes a copy, an ack less than 250."""
     run = make_run(rounds=1, data={"nodes": 10, "train_samples": 160}, model={"tune": "head"})
     record = run_locally(run)
-    assert record["wire_by_type"]["query.table"] < 90 * 150 + 10 * 200
+    assert record["wire_by_type"]["query.table"] < 90 * 110
     assert record["wire_by_type"]["query.ack"] < 250 * 10
 
 
