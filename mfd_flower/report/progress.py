@@ -23,15 +23,20 @@ class Watcher:
         self._planned = planned
         self._overall = progress.add_task("all runs", total=len(planned), completed=done, state="")
         self._bars: dict[str, TaskID] = {}
+        self._ended: set[str] = set()
         self._tenth: dict[str, int] = {}
 
     def begin(self, key: str) -> None:
         """Show that a run has begun."""
+        if key in self._ended:
+            return
         self._bars[key] = self._progress.add_task(key, total=1.0, state="")
         self._print(f"{key}: begins")
 
     def point(self, key: str, point: Mapping[str, Any]) -> None:
-        """Show a measured point."""
+        """Show a measured point; one that arrives behind the run's own result says nothing new."""
+        if key in self._ended:
+            return
         config = self._planned[key].config
         rounds = config.strategy.rounds
         # A step is a round of all nodes in FedAvg and one update in a walk.
@@ -45,6 +50,7 @@ class Watcher:
 
     def end(self, key: str) -> None:
         """Take the bar of a finished run away."""
+        self._ended.add(key)
         if key in self._bars:
             self._progress.remove_task(self._bars.pop(key))
         self._progress.advance(self._overall)
