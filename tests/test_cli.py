@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mfd_flower import cli
+from mfd_flower.config import comparison_from_tables, read_toml
+from mfd_flower.report.progress import watch
 
 ROOT = Path(__file__).parents[1]
 GOOD = """
@@ -217,3 +221,19 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert "--resume" in said
     assert "Traceback" not in said
     assert len(json.loads((out / "results.json").read_text())["runs"]) == 1
+
+
+def test_a_point_that_comes_behind_its_result_is_passed_over() -> None:
+    """Runs report from other processes: the last point may arrive after the run's record."""
+    comparison = comparison_from_tables(read_toml(ROOT / "experiments" / "smoke.toml"), "smoke")
+    key = comparison.runs[0].key
+    point = {"step": 1, "updates": 4, "accuracy": 0.5, "bytes": {"wire": 1000}}
+    page = io.StringIO()
+    with watch(Console(file=page), comparison, done=0) as watcher:
+        watcher.begin(key)
+        watcher.point(key, point)
+        watcher.end(key)
+        watcher.point(key, {**point, "step": 2})
+        watcher.begin(key)
+    assert page.getvalue().count("begins") == 1
+    assert "step 2" not in page.getvalue()
