@@ -1,0 +1,35 @@
+"""The ledger of model versions: who made which version from which parent, unaltered, in order.
+
+It imports neither Flower nor torch, so that reading a ledger takes no time.
+"""
+
+from mfd_flower.ledger.chains import Chains
+from mfd_flower.ledger.entries import Entry, parse_entry
+from mfd_flower.ledger.example import example_ledger
+from mfd_flower.ledger.fields import LedgerError
+from mfd_flower.ledger.keys import key_of, new_key, public_key, read_key, write_key
+from mfd_flower.ledger.replica import heads, receive, suffix
+from mfd_flower.ledger.store import Ledger
+from mfd_flower.ledger.writing import Tip, check_receipt, countersign, follow, found
+
+__all__ = [
+    "Chains",
+    "Entry",
+    "Ledger",
+    "LedgerError",
+    "Tip",
+    "check_receipt",
+    "countersign",
+    "example_ledger",
+    "follow",
+    "found",
+    "heads",
+    "key_of",
+    "new_key",
+    "parse_entry",
+    "public_key",
+    "read_key",
+    "receive",
+    "suffix",
+    "write_key",
+]

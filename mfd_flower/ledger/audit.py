@@ -1,0 +1,250 @@
+"""Admission: whether an arriving version is fit to be trained on, or poison.
+
+Signatures say who made a version; this says whether the update helped. The receiver compares the
+version with its parent on its own samples, by loss and error rate (Fang et al. 2020, arXiv
+1911.11815), and the update with those accepted before, by norm (Sun et al. 2019,
+1911.07963) and direction (Cao et al. 2021, 2012.13995): a walk has no majority to ask.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfd_flower.config import ConfigError
+from mfd_flower.ledger.history import History, Update
+
+CLASS_SHARE = 0.05
+"""Share of an author's samples from which a class counts as one that it trains on."""
+LOSS_FLOOR = 1e-3
+"""Nats added to a loss before its logarithm, so that no difference is seen among tiny losses."""
+MAD_TO_SIGMA = 1.4826
+"""Median absolute deviation to standard deviation, for normal values."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """How strict a receiver is.
+
+    Attributes
+    ----------
+    false_refusal : float
+        Level of the loss test and of the accuracy test, each: the share of versions refused that
+        are neither better nor worse than their parents. Above 0, at most 0.5.
+    recorded_margin : float
+        Accuracy that a version may lie below its parent's recorded one, where the receiver cannot
+        measure the parent; from 0 to 1.
+    norm_mads : float
+        Robust standard deviations that the log of an update's norm may lie above the median of
+        accepted ones; above 0.
+    norm_ratio : float
+        Times the median norm that is always allowed, however alike the accepted ones are; over 1.
+    least_cosine : float
+        Least cosine to the running direction; -1 admits all. Honest updates are nearly orthogonal
+        to each other: it is a return to an old version that points back.
+
+    Raises
+    ------
+    ConfigError
+        If a value is outside of these.
+    """
+
+    false_refusal: float = 0.001
+    recorded_margin: float = 0.1
+    norm_mads: float = 4.0
+    norm_ratio: float = 1.3
+    least_cosine: float = -0.5
+
+    def __post_init__(self) -> None:
+        for name, holds, accepted in (
+            ("false_refusal", 0 < self.false_refusal <= 0.5, "above 0 and at most 0.5"),
+            ("recorded_margin", 0 <= self.recorded_margin <= 1, "from 0 to 1"),
+            ("norm_mads", 0 < self.norm_mads < math.inf, "above 0 and finite"),
+            ("norm_ratio", 1 < self.norm_ratio < math.inf, "above 1 and finite"),
+            ("least_cosine", -1 <= self.least_cosine <= 1, "from -1 to 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"admission.{name}", getattr(self, name), f"must be {accepted}")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One version on the receiver's own samples.
+
+    Attributes
+    ----------
+    losses : ndarray
+        Cross-entropy of each sample in nats, ``(n,)``.
+    correct : ndarray of bool
+        Whether each was classified right, ``(n,)``.
+    """
+
+    losses: NDArray[np.floating[Any]]
+    correct: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a receiver knows of an arriving version; what it lacks is None and goes untested.
+
+    Attributes
+    ----------
+    arrived : Measured
+        The arriving version on the receiver's samples.
+    parent : Measured, optional
+        Its parent on the same samples, in the same order.
+    recorded_accuracy : float, optional
+        The parent's accuracy as others recorded it, used if `parent` is None.
+    update : Update, optional
+        From parent to arriving version.
+    """
+
+    arrived: Measured
+    parent: Measured | None = None
+    recorded_accuracy: float | None = None
+    update: Update | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a version is admitted.
+
+    Attributes
+    ----------
+    reason : str
+        Empty, or what it was refused for: ``not-finite``, ``unchanged``, ``loss``, ``accuracy``,
+        ``norm`` or ``direction``.
+    measured, limit : float
+        The statistic that was refused and the bound it crossed: standard errors (``loss``), a
+        probability (``accuracy``), times the median (``norm``), a cosine (``direction``).
+    """
+
+    accepted: bool
+    reason: str = ""
+    measured: float = 0.0
+    limit: float = 0.0
+
+
+def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict:
+    """Admit a version, or say what speaks against it.
+
+    The loss is compared by the signed-rank test (Wilcoxon 1945) on the logs of both versions' loss
+    on each sample: a version that is worse on most samples is found although its mean loss, which
+    a few samples decide, has not moved. The accuracy is compared by the exact sign test on the
+    samples that only one version gets right (McNemar 1947). Few samples let more
+    poison in, but refuse no more honest versions.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What the receiver measured.
+    history : History
+        The accepted updates; call `History.after` if this one is accepted and no other time.
+    admission : Admission
+        How strict to be.
+    """
+    update = evidence.update
+    norm = 1.0 if update is None else update.norm
+    if not np.isfinite([*evidence.arrived.losses, norm]).all():
+        return Verdict(False, "not-finite", math.nan, math.inf)
+    if norm == 0:
+        return Verdict(False, "unchanged")
+    if update is not None and history.log_norms:
+        times, limit = _norm_against(history, update, admission)
+        if times > limit:
+            return Verdict(False, "norm", times, limit)
+        cosine = history.cosine(update)
+        if cosine < admission.least_cosine:
+            return Verdict(False, "direction", cosine, admission.least_cosine)
+    if evidence.parent is not None:
+        score = signed_rank_score(_log_ratios(evidence.arrived, evidence.parent))
+        limit = NormalDist().inv_cdf(1 - admission.false_refusal)
+        if score > limit:
+            return Verdict(False, "loss", score, limit)
+    chance = _accuracy_chance(evidence, admission)
+    if chance < admission.false_refusal:
+        return Verdict(False, "accuracy", chance, admission.false_refusal)
+    return Verdict(True)
+
+
+def comparable(labels: NDArray[np.int64], author_counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which of the receiver's samples an honest update should not have made worse, ``(n,)``.
+
+    Training on some classes makes others worse for a while, so only classes count that the author
+    holds a share of. It must have said so before, in an advert: free to choose, it would name
+    classes that the receiver lacks.
+
+    Parameters
+    ----------
+    labels : ndarray
+        Of the receiver's samples, ``(n,)``.
+    author_counts : ndarray
+        Samples of each class that the author holds, ``(num_classes,)``.
+
+    """
+    return author_counts[labels] >= CLASS_SHARE * author_counts.sum()
+
+
+def signed_rank_score(differences: NDArray[np.floating[Any]]) -> float:
+    """Return Wilcoxon's signed-rank statistic in standard errors, from below 0 to above.
+
+    Parameters
+    ----------
+    differences : ndarray
+        Paired differences, ``(n,)``; zeros are left out, ties share their mean rank.
+    """
+    differences = differences[differences != 0]
+    if not differences.size:
+        return 0.0
+    _, place, counts = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return float(np.sign(differences) @ ranks / np.sqrt(ranks @ ranks))
+
+
+def binomial_tail(successes: int, trials: int, chance: float) -> float:
+    """Return the probability of at least `successes` in `trials` with this chance each."""
+    if chance in (0, 1):
+        return float(successes <= trials * chance)
+    # By logarithms: the coefficients of some thousand trials are beyond any float.
+    base = math.lgamma(trials + 1) + trials * math.log1p(-chance)
+    odds = math.log(chance) - math.log1p(-chance)
+    logs = [
+        base - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * odds
+        for k in range(successes, trials + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def _log_ratios(arrived: Measured, parent: Measured) -> NDArray[np.floating[Any]]:
+    # A parent that is not finite is no reason to refuse: any finite loss is below its.
+    before = np.nan_to_num(parent.losses, nan=np.inf, posinf=np.inf)
+    return np.log(arrived.losses + LOSS_FLOOR) - np.log(before + LOSS_FLOOR)
+
+
+def _accuracy_chance(evidence: Evidence, admission: Admission) -> float:
+    """Return how likely so few right answers are if the version is no worse than its parent."""
+    right = evidence.arrived.correct
+    if evidence.parent is not None:
+        lost = int((evidence.parent.correct & ~right).sum())
+        won = int((right & ~evidence.parent.correct).sum())
+        return binomial_tail(lost, lost + won, 0.5)
+    if evidence.recorded_accuracy is None:
+        return 1.0
+    least = min(1.0, max(0.0, evidence.recorded_accuracy - admission.recorded_margin))
+    return binomial_tail(int((~right).sum()), len(right), 1 - least)
+
+
+def _norm_against(history: History, update: Update, admission: Admission) -> tuple[float, float]:
+    """Return the update's norm over the median of accepted ones, and the most that may be."""
+    past = np.asarray(history.log_norms)
+    median = float(np.median(past))
+    sigma = MAD_TO_SIGMA * float(np.median(np.abs(past - median)))
+    most = max(admission.norm_mads * sigma, math.log(admission.norm_ratio))
+    # The median of a few is itself uncertain: one update allows three times as much as many do.
+    most *= 1 + 2 / len(past)
+    return math.exp(math.log(update.norm) - median), math.exp(most)

@@ -1,0 +1,246 @@
+"""The chains of a ledger in memory: every entry is held against all before it, then kept.
+
+One chain a walk: several walkers of one model have one each, and where two of them merge, the entry
+has a parent in both. A chain has one writer at a time, the holder of the walker's packet; so two
+entries at one place are a fork, however often a packet was sent. Checking an entry costs the same
+however long its chain is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mfd_flower.ledger.entries import Entry, parse_entry, text_hash
+from mfd_flower.ledger.fields import LedgerError
+from mfd_flower.ledger.keys import signed_by
+from mfd_flower.ledger.writing import ENTRY, Tip, check_receipt
+
+
+class Chains:
+    """Verified chains, and where each stands.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Entries that this node itself verified and kept earlier, in the order it kept them. Fields
+        and order are checked again, signatures are not.
+    members : mapping of str to str, optional
+        The founding collaboration set, if known from elsewhere. Without it the first genesis that
+        arrives is believed; all later ones must have the same set.
+
+    Attributes
+    ----------
+    entries : list of Entry
+        In the order they were kept, which may differ from node to node only between chains.
+    tips : dict of str to Tip
+        By name of the chain, ``<model_id>#<walker>``.
+    """
+
+    def __init__(
+        self, texts: Iterable[str] = (), *, members: Mapping[str, str] | None = None
+    ) -> None:
+        self.entries: list[Entry] = []
+        self.tips: dict[str, Tip] = {}
+        self._founders = dict(members) if members is not None else None
+        self._by_hash: dict[str, Entry] = {}
+        self._by_place: dict[tuple[str, int], Entry] = {}
+        self._made: dict[tuple[str, str], Entry] = {}
+        self._keep(list(texts), check_signatures=False)
+
+    def extend(self, texts: Sequence[str]) -> list[Entry]:
+        """Verify entries of unknown origin and keep them: all, or none if one is wrong.
+
+        Raises
+        ------
+        LedgerError
+            For the first that is wrong; `entry` is its number in `texts`.
+        """
+        return self._keep(texts, check_signatures=True)
+
+    def has(self, entry_hash: str) -> bool:
+        """Tell whether an entry is here."""
+        return entry_hash in self._by_hash
+
+    def find(self, entry_hash: str) -> Entry | None:
+        """Return the entry of this hash, None if it is not here."""
+        return self._by_hash.get(entry_hash)
+
+    def trace(self, version: str) -> list[Entry]:
+        """Return the entries that made `version`, newest first, down to W0.
+
+        Of a merge the path goes on with the first parent, the one of its own chain.
+
+        Raises
+        ------
+        LedgerError
+            ``unknown-version``, if no entry made it.
+        """
+        chain = next((name for name in self.tips if (name, version) in self._made), None)
+        if chain is None:
+            raise LedgerError("unknown-version", f"version = {version[:64]}: not in this ledger")
+        path = [self._made[chain, version]]
+        while path[-1].parents:
+            path.append(self._made[chain, path[-1].parents[0]])
+        return path
+
+    def rewind(self, count: int, tips: Mapping[str, Tip]) -> None:
+        """Forget all entries after the first `count`, when the chains stood at `tips`."""
+        for entry in self.entries[count:]:
+            del self._by_hash[entry.hash], self._by_place[entry.chain, entry.place]
+            if entry.kind in ("genesis", "version"):
+                del self._made[entry.chain, entry.version]
+        del self.entries[count:]
+        self.tips = dict(tips)
+
+    def _keep(self, texts: Sequence[str], check_signatures: bool) -> list[Entry]:
+        count, tips = len(self.entries), dict(self.tips)
+        for number, text in enumerate(texts):
+            try:
+                entry = parse_entry(text)
+                tip = self._next_tip(entry, check_signatures)
+            except LedgerError as error:
+                self.rewind(count, tips)
+                reason, said = error.reason, str(error)
+                if reason == "missing" and _comes_later(text, texts[number + 1 :]):
+                    reason, said = "order", f"{said}; it comes later"
+                raise LedgerError(reason, said, number) from None
+            self.entries.append(entry)
+            self.tips[entry.chain] = tip
+            self._by_hash[entry.hash] = self._by_place[entry.chain, entry.place] = entry
+            if entry.kind in ("genesis", "version"):
+                self._made[entry.chain, entry.version] = entry
+        return self.entries[count:]
+
+    def _next_tip(self, entry: Entry, check_signatures: bool) -> Tip:
+        """Return where the chain stands after `entry`, which must fit it in every way."""
+        tip = self.tips.get(entry.chain)
+        if tip is None and entry.kind != "genesis":
+            said = f"place {entry.place} of {entry.chain}: the genesis of the chain is missing"
+            raise LedgerError("missing", said)
+        keys = entry.members if tip is None else tip.keys
+        _check_author(entry, keys, check_signatures)
+        if tip is None:
+            self._check_founders(entry)
+            return Tip(
+                model_id=entry.model_id,
+                walker=entry.walker,
+                place=0,
+                hash=entry.hash,
+                author=entry.author,
+                version=entry.version,
+                hop=entry.hop,
+                time_s=entry.time_s,
+                members=entry.members,
+                keys=keys,
+                founder=entry.author,
+            )
+        self._check_place(entry, tip)
+        if entry.author not in tip.members:
+            raise LedgerError("unknown-author", f"author = {entry.author}: left before this entry")
+        if entry.time_s < tip.time_s:
+            said = f"time_s = {entry.time_s}: must be at least {tip.time_s}, of the entry before"
+            raise LedgerError("clock", said)
+        if entry.hop < tip.hop:
+            said = f"hop = {entry.hop}: must be at least {tip.hop}, of the entry before"
+            raise LedgerError("order", said)
+        if entry.receiver and check_signatures:
+            check_receipt(tip, tip.hash, entry.receiver, entry.receipt)
+        members, version = _members_after(entry, tip), tip.version
+        if entry.kind == "version":
+            self._check_parents(entry, tip)
+            version = entry.version
+        elif entry.kind == "refusal":
+            version = self._parent_of_refused(entry, tip)
+        return tip._replace(
+            place=entry.place,
+            hash=entry.hash,
+            author=entry.author,
+            version=version,
+            hop=entry.hop,
+            time_s=entry.time_s,
+            members=members,
+            keys={**tip.keys, **members} if members is not tip.members else tip.keys,
+        )
+
+    def _check_founders(self, entry: Entry) -> None:
+        expected = self._founders
+        if expected is None and self.entries:
+            expected = dict(self.entries[0].members)
+        if expected is not None and dict(entry.members) != expected:
+            said = f"members of {entry.chain}: not the collaboration set of this ledger"
+            raise LedgerError("members", said)
+
+    def _check_place(self, entry: Entry, tip: Tip) -> None:
+        here = self._by_place.get((entry.chain, entry.place))
+        if here is not None and here.hash == entry.hash:
+            said = f"place {entry.place} of {entry.chain}: this entry is here already"
+            raise LedgerError("replay", said)
+        if here is not None:
+            wrote = f"{entry.author} wrote two entries"
+            if here.author != entry.author:
+                wrote = f"{here.author} and {entry.author} wrote different entries"
+            said = f"place {entry.place} of {entry.chain}: {wrote}, {here.hash[:12]}... is here"
+            raise LedgerError("fork", said)
+        if entry.place > tip.place + 1:
+            said = f"place {entry.place} of {entry.chain}: place {tip.place + 1} is missing"
+            raise LedgerError("missing", said)
+        if entry.prev != tip.hash:
+            said = f"follows {entry.prev[:12]}..., but place {tip.place} is {tip.hash[:12]}..."
+            raise LedgerError("fork", f"place {entry.place} of {entry.chain}: {said}")
+
+    def _check_parents(self, entry: Entry, tip: Tip) -> None:
+        if (entry.chain, entry.version) in self._made:
+            said = f"version = {entry.version[:12]}...: was made before, it is no new one"
+            raise LedgerError("replay", said)
+        if entry.parents[0] != tip.version:
+            said = f"must be {tip.version[:12]}..., the version in force"
+            raise LedgerError("parent", f"parents = {entry.parents[0][:12]}...: {said}")
+        for parent in entry.parents[1:]:
+            others = (n for n, t in self.tips.items() if t.model_id == tip.model_id)
+            if not any((name, parent) in self._made for name in others if name != entry.chain):
+                said = f"parents = {parent[:12]}...: no other chain of this model here made it"
+                raise LedgerError("parent", said)
+
+    def _parent_of_refused(self, entry: Entry, tip: Tip) -> str:
+        refused = self._made[entry.chain, tip.version]
+        if entry.version != tip.version or not refused.parents:
+            said = "must be the version in force, and not the first of the chain"
+            raise LedgerError("parent", f"version = {entry.version[:12]}...: {said}")
+        if entry.subject != refused.author:
+            said = f"must be {refused.author}, who made the refused version"
+            raise LedgerError("parent", f"subject = {entry.subject}: {said}")
+        return refused.parents[0]
+
+
+def _check_author(entry: Entry, keys: Mapping[str, str], check_signatures: bool) -> None:
+    public = keys.get(entry.author)
+    if public is None:
+        said = f"author = {entry.author}: not in the collaboration set"
+        raise LedgerError("unknown-author", said)
+    if entry.key != public[:16]:
+        raise LedgerError("wrong-key", f"key = {entry.key}: {entry.author} has {public[:16]}")
+    if check_signatures and not signed_by(public, ENTRY, entry.body, entry.signature):
+        said = f"place {entry.place} of {entry.chain}: not as the key of {entry.author} signed it"
+        raise LedgerError("altered", said)
+
+
+def _members_after(entry: Entry, tip: Tip) -> Mapping[str, str]:
+    """Return the collaboration set after `entry`; the same object if it does not change."""
+    if entry.kind == "join":
+        if entry.subject in tip.members:
+            raise LedgerError("members", f"subject = {entry.subject}: is a member already")
+        return {**tip.members, entry.subject: entry.subject_key}
+    if entry.kind in ("leave", "readmission") and entry.subject not in tip.members:
+        raise LedgerError("members", f"subject = {entry.subject}: is no member")
+    if entry.kind != "leave":
+        return tip.members
+    if entry.author not in (entry.subject, tip.founder):
+        said = f"subject = {entry.subject}: only itself or {tip.founder}, the founder, may say so"
+        raise LedgerError("members", said)
+    return {name: public for name, public in tip.members.items() if name != entry.subject}
+
+
+def _comes_later(text: str, rest: Sequence[str]) -> bool:
+    """Tell whether the entry that `text` follows is among `rest`."""
+    prev = parse_entry(text).prev
+    return any(text_hash(later) == prev for later in rest)

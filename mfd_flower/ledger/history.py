@@ -1,0 +1,147 @@
+"""The updates that were accepted before, in a form small enough to travel with a packet.
+
+Of each update only the norm is remembered, of all together only a running direction, both as
+receivers measured them. Vectors are kept as sketches: a linear map under which cosines stay about
+the same (count sketch, Charikar et al. 2002), so that a history is as long for a large model as for
+a small one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+WINDOW = 64
+"""Accepted updates whose norms are remembered."""
+SKETCH_SIZE = 128
+"""A cosine between sketches is off by about one over the root of this: 0.09."""
+DIRECTION_DECAY = 0.8
+"""Weight of the past in the running direction, which so spans about five updates."""
+LARGEST_LOG_NORM = 100.0
+
+
+class AuditError(ValueError):
+    """A field from another node that is not acceptable: its name, its value, what is accepted."""
+
+    def __init__(self, name: str, value: object, accepted: str) -> None:
+        # The value comes from another node and may be of any size.
+        super().__init__(f"{name} = {reprlib.repr(value)}: {accepted}")
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What a hop changed.
+
+    Attributes
+    ----------
+    norm : float
+        Euclidean norm, over the share of its update that the hop was to pass on.
+    direction : ndarray
+        Sketch of the update, scaled to length 1, ``(SKETCH_SIZE,)``; zeros if nothing changed.
+    """
+
+    norm: float
+    direction: NDArray[np.float64]
+
+    @classmethod
+    def between(
+        cls, parent: Mapping[str, Tensor], arrived: Mapping[str, Tensor], share: float = 1.0
+    ) -> Self:
+        """Measure the update from `parent` to `arrived`, which have the same names and shapes.
+
+        Parameters
+        ----------
+        parent, arrived : mapping of str to Tensor
+            Tunables.
+        share : float
+            The hop's damping by the walk's settings, above 0 and at most 1. Norms before damping
+            are alike over a walk, and a node that does not damp stands out.
+        """
+        sketch, square = np.zeros(SKETCH_SIZE), 0.0
+        for name in sorted(arrived):
+            change = (arrived[name].double() - parent[name].double()).reshape(-1)
+            square += float(change.square().sum())
+            sketch += _sketch(name, change)
+        length = float(np.linalg.norm(sketch))
+        if not 0 < length < math.inf:
+            return cls(math.sqrt(square) / share, np.zeros(SKETCH_SIZE))
+        return cls(math.sqrt(square) / share, sketch / length)
+
+
+@dataclass(frozen=True)
+class History:
+    """Accepted updates, the newest last.
+
+    Attributes
+    ----------
+    log_norms : tuple of float
+        Natural logs of their norms, `WINDOW` at most.
+    direction : tuple of float
+        Running mean of their directions, `SKETCH_SIZE` long; empty before the first.
+    """
+
+    log_norms: tuple[float, ...] = ()
+    direction: tuple[float, ...] = ()
+
+    def after(self, update: Update) -> History:
+        """Return the history with an update that was accepted."""
+        if not 0 < update.norm < math.inf:
+            return self
+        past = np.asarray(self.direction or (0.0,) * SKETCH_SIZE)
+        mean = DIRECTION_DECAY * past + (1 - DIRECTION_DECAY) * update.direction
+        log_norm = min(LARGEST_LOG_NORM, max(-LARGEST_LOG_NORM, math.log(update.norm)))
+        return History((*self.log_norms, log_norm)[-WINDOW:], tuple(mean.tolist()))
+
+    def cosine(self, update: Update) -> float:
+        """Return the cosine of an update to the running direction; 0 if there is none."""
+        past = np.asarray(self.direction)
+        length = float(np.linalg.norm(past))
+        return float(past @ update.direction) / length if length > 0 else 0.0
+
+    def fields(self) -> dict[str, list[float]]:
+        """Return lists of numbers, as Flower's records carry them."""
+        return {"log_norms": list(self.log_norms), "direction": list(self.direction)}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Inverse of `fields`, believing nothing.
+
+        Raises
+        ------
+        AuditError
+            If a field is missing, too long, or holds anything but moderate numbers.
+        """
+        log_norms = _numbers(fields, "log_norms", WINDOW, LARGEST_LOG_NORM)
+        direction = _numbers(fields, "direction", SKETCH_SIZE, 1.0)
+        if len(direction) != (SKETCH_SIZE if log_norms else 0):
+            accepted = f"{SKETCH_SIZE} numbers beside norms, none without"
+            raise AuditError("history.direction", len(direction), accepted)
+        return cls(log_norms, direction)
+
+
+def _sketch(name: str, values: Tensor) -> NDArray[np.float64]:
+    """Add up `values` (flat) in `SKETCH_SIZE` places, place and sign drawn from the name."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    drawn = np.random.default_rng(seed).integers(2 * SKETCH_SIZE, size=len(values))
+    signed = values.detach().cpu().numpy() * np.where(drawn < SKETCH_SIZE, 1.0, -1.0)
+    sums = np.bincount(drawn % SKETCH_SIZE, weights=signed, minlength=SKETCH_SIZE)
+    return sums.astype(np.float64)
+
+
+def _numbers(fields: Mapping[str, Any], name: str, most: int, bound: float) -> tuple[float, ...]:
+    values = fields.get(name)
+    if not isinstance(values, list | tuple) or len(values) > most:
+        raise AuditError(f"history.{name}", values, f"a list of at most {most} numbers")
+    for value in values:
+        # Not a number fails the comparison too.
+        if type(value) not in (int, float) or not -bound <= value <= bound:
+            raise AuditError(f"history.{name}", value, f"a number from {-bound:g} to {bound:g}")
+    return tuple(float(value) for value in values)

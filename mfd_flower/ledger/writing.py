@@ -1,0 +1,156 @@
+"""What a node writes: the genesis of a chain, entries that follow, receipts for what it took over.
+
+Custody changes hands twice signed. The receiver of an entry signs its hash and its own address (a
+receipt), which the sender keeps until it sees the receiver's next entry in the chain: that entry's
+signature covers the same hash and address and takes the receipt's place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mfd_flower.ledger.entries import Entry
+from mfd_flower.ledger.fields import LedgerError, show
+from mfd_flower.ledger.keys import public_key, sign_text, signed_by
+
+ENTRY, RECEIPT = "entry", "receipt"
+
+
+class Tip(NamedTuple):
+    """Where a chain stands: what the next entry is held against.
+
+    Parameters
+    ----------
+    model_id, walker : str
+        Which chain.
+    place, hash, author : int, str, str
+        Of its newest entry.
+    version : str
+        The version in force: the one made last that was not refused.
+    hop, time_s : int, float
+        As in its newest entry.
+    members : mapping of str to str
+        Public keys of the addresses that may write now.
+    keys : mapping of str to str
+        The same of all that ever could.
+    founder : str
+        Author of the genesis.
+    """
+
+    model_id: str
+    walker: str
+    place: int
+    hash: str
+    author: str
+    version: str
+    hop: int
+    time_s: float
+    members: Mapping[str, str]
+    keys: Mapping[str, str]
+    founder: str
+
+
+def found(
+    key: Ed25519PrivateKey,
+    *,
+    author: str,
+    model_id: str,
+    version: str,
+    members: Mapping[str, str],
+    walker: str = "w0",
+    **fields: Any,
+) -> Entry:
+    """Return the signed genesis of a chain: version W0 and the collaboration set.
+
+    Parameters
+    ----------
+    key : Ed25519PrivateKey
+        Of the author.
+    members : mapping of str to str
+        Public key of each address, the author's among them.
+    **fields
+        Others of `Entry`: ``time_s``, ``size_bytes``, ``accuracy_after``.
+
+    Raises
+    ------
+    LedgerError
+        ``malformed``, if a field is.
+    """
+    return _signed(
+        key,
+        kind="genesis",
+        author=author,
+        model_id=model_id,
+        walker=walker,
+        place=0,
+        version=version,
+        members=members,
+        **{"time_s": 0.0, **fields},
+    )
+
+
+def follow(
+    key: Ed25519PrivateKey, tip: Tip, *, author: str, kind: str = "version", **fields: Any
+) -> Entry:
+    """Return the signed entry that comes next in a chain; it is not stored yet.
+
+    Parameters
+    ----------
+    key : Ed25519PrivateKey
+        Of the author.
+    tip : Tip
+        Where the chain stands.
+    **fields
+        Others of `Entry`. Left out, ``hop`` and ``time_s`` are those of the entry before, and the
+        parent of a version is the one in force.
+
+    Raises
+    ------
+    LedgerError
+        ``malformed``, if a field is.
+    """
+    if kind == "version":
+        fields.setdefault("parents", (tip.version,))
+    return _signed(
+        key,
+        kind=kind,
+        author=author,
+        model_id=tip.model_id,
+        walker=tip.walker,
+        place=tip.place + 1,
+        prev=tip.hash,
+        **{"hop": tip.hop, "time_s": tip.time_s, **fields},
+    )
+
+
+def countersign(key: Ed25519PrivateKey, entry_hash: str, receiver: str) -> str:
+    """Return the receiver's receipt for an entry: 128 hexadecimal digits."""
+    return sign_text(key, RECEIPT, f"{entry_hash}\n{receiver}")
+
+
+def check_receipt(tip: Tip, entry_hash: str, receiver: str, receipt: object) -> None:
+    """Check a receipt that came with an acknowledgement.
+
+    Raises
+    ------
+    LedgerError
+        ``receipt``, if the receiver is no member or did not sign for this entry.
+    """
+    public = tip.members.get(receiver)
+    if public is None:
+        raise LedgerError("receipt", f"receiver = {show(receiver)}: not in the collaboration set")
+    if not isinstance(receipt, str) or not signed_by(
+        public, RECEIPT, f"{entry_hash}\n{receiver}", receipt
+    ):
+        raise LedgerError("receipt", f"receipt of {receiver} does not fit {entry_hash[:12]}...")
+
+
+def _signed(key: Ed25519PrivateKey, **fields: Any) -> Entry:
+    if unknown := fields.keys() - {part.name for part in dataclasses.fields(Entry)}:
+        raise LedgerError("malformed", f"{show(min(unknown))}: not a field of an entry")
+    draft = Entry(**fields, key=public_key(key)[:16], signature="0" * 128)
+    return dataclasses.replace(draft, signature=sign_text(key, ENTRY, draft.body))
