@@ -86,7 +86,8 @@ class TrainConfig:
     proximal_mu: float = bounded(0.0, 0.0)
     """Pull towards the arriving tunables (FedProx, 1812.06127); a message may override it."""
     distillation: float = bounded(0.0, 0.0)
-    """Weight of not-true distillation from the arriving model (FedNTD, 2106.03097)."""
+    """Weight of not-true distillation from the arriving model (FedNTD, 2106.03097) on a node of one
+    class; it falls with the skew of the node's labels, to nothing where they are even."""
     keep_absent_rows: bool = False
     """Leave the head's rows of classes that the node does not have as they arrived."""
     accelerator: str = "cpu"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +18,8 @@ from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.config import TrainConfig
 from mfd_flower.data.federation import Samples
 from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.training import configured_optimizer, quiet_trainer
+from mfd_flower.models.training import optimizer_state as optimizer_state_of
 from mfd_flower.models.tunables import get_tunables, named_tunables
 
 EVALUATION_BATCH = 250
@@ -113,6 +114,8 @@ class PromptLearner(lightning.LightningModule):
         Tunables that are trained; the others stay as they are. All of them without it.
     absent : Tensor, optional
         Classes whose rows of the head stay as they are, a boolean ``(num_classes,)``.
+    skew : float
+        Share of ``config.distillation`` that the local labels call for, see `label_skew`.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class PromptLearner(lightning.LightningModule):
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
         absent: Tensor | None = None,
+        skew: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -132,6 +136,7 @@ class PromptLearner(lightning.LightningModule):
         self.log_prior = log_prior
         self.optimizer_state = optimizer_state or {}
         self.only = only
+        self.skew = skew
         self.kept_rows = []
         if absent is not None and bool(absent.any()):
             rows = torch.nonzero(absent).squeeze(1)
@@ -154,7 +159,7 @@ class PromptLearner(lightning.LightningModule):
         loss = F.cross_entropy(logits, labels)
         if teacher_logits is not None:
             forgotten = not_true_divergence(plain, teacher_logits, labels)
-            loss = loss + self.config.distillation * forgotten
+            loss = loss + self.config.distillation * self.skew * forgotten
         if self.anchor:
             gap = sum((p - self.anchor[n]).square().sum() for n, p in named_tunables(self.model))
             loss = loss + 0.5 * self.config.proximal_mu * gap
@@ -186,34 +191,13 @@ class PromptLearner(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW or SGD over the tunables, with a cosine over all steps if asked for."""
-        config = self.config
         named = {
             name: parameter
             for name, parameter in named_tunables(self.model)
             if self.only is None or name in self.only
         }
-        optimizer: torch.optim.Optimizer
-        if config.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(
-                named.values(), lr=config.lr, weight_decay=config.weight_decay
-            )
-        else:
-            optimizer = torch.optim.SGD(
-                named.values(),
-                lr=config.lr,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            )
-        for key, value in self.optimizer_state.items():
-            name, _, slot = key.rpartition(":")
-            if name not in named:
-                continue
-            optimizer.state[named[name]][slot] = value.clone()
-        if config.lr_schedule == "constant":
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        state = {k: v for k, v in self.optimizer_state.items() if k.rpartition(":")[0] in named}
+        return configured_optimizer(named, self.config, self.trainer, state)
 
 
 def fit(
@@ -242,10 +226,10 @@ def fit(
     stage, log_prior, optimizer_state, only
         See `PromptLearner`.
     """
-    absent = None
-    if config.keep_absent_rows:
-        absent = torch.bincount(samples.labels, minlength=model.head.out_features) == 0
-    learner = PromptLearner(model, config, stage, log_prior, optimizer_state, only, absent)
+    counts = torch.bincount(samples.labels, minlength=model.head.out_features)
+    absent = counts == 0 if config.keep_absent_rows else None
+    skew = label_skew(counts)
+    learner = PromptLearner(model, config, stage, log_prior, optimizer_state, only, absent, skew)
     generator = torch.Generator()
     model.dropout_generator = generator
     teacher = None
@@ -257,16 +241,11 @@ def fit(
     cost = _step_cost(learner, samples, batches.batch_size)
     # Seeded only now: whether a step still had to be measured must not show in the result.
     generator.manual_seed(seed)
-    trainer = _quiet_trainer(config, max_epochs=config.local_epochs)
+    trainer = quiet_trainer(config, max_epochs=config.local_epochs)
     trainer.fit(learner, batches)
-    optimizer = trainer.optimizers[0]
     model.zero_grad()
-    carried = {
-        f"{name}:{slot}": value.detach().clone()
-        for name, parameter in named_tunables(model)
-        for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
+    trained = {n: p for n, p in named_tunables(model) if only is None or n in only}
+    carried = optimizer_state_of(trained, trainer.optimizers[0])
     seen = len(samples) * config.local_epochs
     flops = cost.flops * seen / min(batches.batch_size, len(samples)) + counter.get_total_flops()
     return FitResult(learner.epoch_loss / len(samples), seen, flops, cost.peak_bytes, carried)
@@ -278,6 +257,22 @@ def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: 
     batch_size = min(config.batch_size or len(samples), len(samples))
     cost = _step_cost(learner, samples, batch_size)
     return cost.flops * len(samples) * config.local_epochs / batch_size
+
+
+def label_skew(counts: Tensor) -> float:
+    """Return how uneven labels are, from 0 (all classes alike) to 1 (one class).
+
+    The divergence of the label shares from even ones over its largest value: ``1 - H(p) / ln C``.
+
+    Parameters
+    ----------
+    counts : Tensor
+        Samples of each class, ``(num_classes,)``.
+    """
+    if len(counts) < 2:
+        return 0.0
+    entropy = torch.distributions.Categorical(probs=counts.double()).entropy()
+    return float(1 - entropy / math.log(len(counts)))
 
 
 def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -315,26 +310,12 @@ def evaluate(
 ) -> Metrics:
     """Measure `model` on a set of samples whose inputs are at `stage`."""
     learner = PromptLearner(model, TrainConfig(accelerator=accelerator), stage)
-    trainer = _quiet_trainer(learner.config)
+    trainer = quiet_trainer(learner.config)
     trainer.test(learner, Batches(samples, EVALUATION_BATCH), verbose=False)
     return Metrics(
         float(learner.accuracy.compute()),
         learner.test_loss / len(samples),
         float(learner.macro_f1.compute()),
-    )
-
-
-def _quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    return lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        max_epochs=max_epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
 
 

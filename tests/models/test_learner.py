@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, evaluate, fit, get_tunables, set_tunables
-from mfd_flower.models.learner import logits_of, not_true_divergence
+from mfd_flower.models.learner import label_skew, logits_of, not_true_divergence
 from mfd_flower.node import smoothed_log_prior
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -161,7 +162,7 @@ def test_distillation_keeps_what_the_model_knew_of_other_classes() -> None:
     fit(known, SHARD, TrainConfig(lr=0.05, batch_size=8, local_epochs=5), seed=0)
     few = Samples(SHARD.inputs, SHARD.labels % 3)
     drift = {}
-    for weight in (0.0, 3.0):
+    for weight in (0.0, 6.0):
         model = build_model(HEAD, 10, 0)
         set_tunables(model, get_tunables(known))
         teacher = logits_of(model, few, "images")
@@ -169,4 +170,21 @@ def test_distillation_keeps_what_the_model_knew_of_other_classes() -> None:
         fit(model, few, config, seed=0)
         now = logits_of(model, few, "images")
         drift[weight] = float(not_true_divergence(now, teacher, few.labels))
-    assert drift[3.0] < 0.5 * drift[0.0]
+    assert drift[6.0] < 0.5 * drift[0.0]
+
+
+def test_label_skew_goes_from_even_to_one_class() -> None:
+    even, one, half = torch.full((10,), 7), torch.eye(10)[3], torch.eye(10)[0] + torch.eye(10)[5]
+    assert label_skew(even) == pytest.approx(0)
+    assert label_skew(one) == pytest.approx(1)
+    assert label_skew(half) == pytest.approx(1 - math.log(2) / math.log(10))
+
+
+def test_distillation_leaves_even_labels_alone() -> None:
+    even = Samples(SHARD.inputs[:20], torch.arange(20) % 10)
+    found = []
+    for weight in (0.0, 6.0):
+        model = build_model(HEAD, 10, 0)
+        fit(model, even, TrainConfig(lr=0.05, batch_size=8, distillation=weight), seed=0)
+        found.append(get_tunables(model))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)

@@ -1,0 +1,244 @@
+"""A prompted vision transformer as consecutive stages, each with only its own part of it.
+
+GaisNet section II-D (arXiv 2401.02668): the first client holds Emb, the middle ones consecutive
+blocks with their prompts, the last one the head. SplitFed (Thapa et al., arXiv 2004.12088) calls
+the tensor at a cut smashed data. Frozen weights are the whole model's, not copies of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from mfd_flower.config import ConfigError, TrainConfig
+from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.training import configured_optimizer
+from mfd_flower.models.tunables import get_tunables, named_tunables
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
+"""Parts of a timm VisionTransformer behind its blocks; the others, save the blocks, are Emb."""
+
+
+def split_model(
+    model: PromptedViT, cuts: Sequence[int], *, u_shape: bool = False, inputs: str = "images"
+) -> list[Stage]:
+    """Split a model into stages that, run in a row, are the model.
+
+    Parameters
+    ----------
+    model : PromptedViT
+        Whole; the stages share its parameters, so training them trains it.
+    cuts : sequence of int
+        Strictly increasing block indices: at cut c, block c - 1 is in front and block c behind. 0
+        leaves Emb alone in front, the depth leaves norm and head alone behind.
+    u_shape : bool
+        Norm and head become one more stage, for the client that holds the labels.
+    inputs : str
+        What the first stage gets, ``images`` or ``tokens`` (see `PromptedViT.frozen_stage`).
+
+    Returns
+    -------
+    list of Stage
+        ``len(cuts) + 1`` of them, one more with `u_shape`.
+
+    Raises
+    ------
+    ConfigError
+        If there are no such blocks, or a stage would be empty.
+    """
+    depth = len(model.backbone.blocks)
+    highest = depth - 1 if u_shape else depth
+    in_order = all(low < high for low, high in itertools.pairwise(cuts))
+    if not in_order or not all(0 <= cut <= highest for cut in cuts):
+        accepted = f"accepted: strictly increasing block indices from 0 to {highest}"
+        raise ConfigError("cuts", list(cuts), accepted)
+    if inputs not in ("images", "tokens"):
+        raise ConfigError("inputs", inputs, "accepted: images, tokens")
+    bounds = [0, *cuts, depth, *([depth] if u_shape else [])]
+    last = len(bounds) - 2
+    return [
+        Stage(
+            model,
+            range(bounds[number], bounds[number + 1]),
+            first=number == 0,
+            last=number == last,
+            embeds=number == 0 and inputs == "images",
+        )
+        for number in range(last + 1)
+    ]
+
+
+class Stage(nn.Module):
+    """Consecutive blocks of a model, with Emb if `first`, with norm and head if `last`.
+
+    Attributes
+    ----------
+    part : PromptedViT
+        What the stage has of the model. Names are the whole model's, so `get_tunables` and
+        `set_tunables` of `part` fit those of any stage of any cluster that holds the same module.
+    blocks : range
+        Indices of its blocks.
+    """
+
+    def __init__(
+        self, model: PromptedViT, blocks: range, *, first: bool, last: bool, embeds: bool
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.last, self.embeds = last, embeds
+        self.depth = len(model.backbone.blocks)
+        self.part = _part_of(model, blocks, first, last)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the stage.
+
+        Parameters
+        ----------
+        inputs : Tensor
+            The first stage's inputs, or what the stage in front returned.
+
+        Returns
+        -------
+        Tensor
+            Smashed data ``(batch, tokens, dim)``, or logits ``(batch, num_classes)`` of the last
+            stage. Tokens that no later stage reads are left out of smashed data: prompts that the
+            next block replaces, and behind the last block all but the pooled token.
+        """
+        tokens = self.part.embed(inputs) if self.embeds else inputs
+        if self._has_own_prompts(self.blocks.start):
+            tokens = self._with_gap(tokens)
+        for index, block in zip(self.blocks, self.part.backbone.blocks, strict=True):
+            tokens = block(self.part.insert_prompts(tokens, index))
+        return self.part.head(self.part.pool(tokens)) if self.last else self._smashed(tokens)
+
+    def _smashed(self, tokens: Tensor) -> Tensor:
+        prefix = self.part.backbone.num_prefix_tokens
+        if self.blocks.stop == self.depth and self.part.backbone.global_pool == "token":
+            return tokens[:, :prefix]
+        if not self._has_own_prompts(self.blocks.stop):
+            return tokens
+        return torch.cat([tokens[:, :prefix], tokens[:, prefix + self.part.num_prompts :]], dim=1)
+
+    def _with_gap(self, tokens: Tensor) -> Tensor:
+        # insert_prompts expects what the block before made of its prompts, and drops it.
+        prefix = self.part.backbone.num_prefix_tokens
+        gap = tokens.new_zeros(len(tokens), self.part.num_prompts, tokens.shape[-1])
+        return torch.cat([tokens[:, :prefix], gap, tokens[:, prefix:]], dim=1)
+
+    def _has_own_prompts(self, block: int) -> bool:
+        """Say whether `block` replaces the prompts of the block before it."""
+        return 0 < block < len(self.part.prompts)
+
+
+class SplitStage(lightning.LightningModule):
+    """Train the tunables of one stage; a pipeline makes the gradients of a batch.
+
+    Parameters
+    ----------
+    stage : Stage
+        Its tunables are trained in place. They must not be another thread's too.
+    config : TrainConfig
+        Optimiser, schedule, loss terms.
+    log_prior : Tensor, optional
+        As `PromptLearner` takes it; for the last stage.
+    optimizer_state : mapping, optional
+        Where the optimiser starts from, ``<tunable>:<slot>``.
+
+    Attributes
+    ----------
+    run_batch : callable
+        Set by the pipeline: accumulates the gradients of a batch of so many samples.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: TrainConfig,
+        log_prior: Tensor | None = None,
+        optimizer_state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        # Lightning would call backward once a batch; here it is called once a micro-batch.
+        self.automatic_optimization = False
+        self.stage = stage
+        self.config = config
+        self.log_prior = log_prior
+        self.optimizer_state = optimizer_state or {}
+        self.anchor = get_tunables(stage.part) if config.proximal_mu else {}
+        self.run_batch: Callable[[int], None] | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the stage, see `Stage.forward`."""
+        return self.stage(inputs)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the last stage's logits, a scalar."""
+        if self.log_prior is not None:
+            logits = logits + self.config.logit_adjustment * self.log_prior
+        return F.cross_entropy(logits, labels)
+
+    def training_step(self, size: int, batch_idx: int) -> None:
+        """Train on a batch of `size` samples that the pipeline brings."""
+        if self.run_batch is None:
+            raise RuntimeError("a SplitStage trains inside run_stage: it needs its neighbours")
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.zero_grad()
+        self.run_batch(size)
+        for name, parameter in named_tunables(self.stage.part):
+            if self.anchor:
+                # The gradient of the proximal term: it needs no neighbour.
+                pull = self.config.proximal_mu * (parameter.detach() - self.anchor[name])
+                parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+        optimizer.step()
+        schedule = cast(LRScheduler | None, self.lr_schedulers())
+        if schedule is not None:
+            schedule.step()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser of this stage's tunables; nothing where there are none."""
+        tunables = dict(named_tunables(self.stage.part))
+        if not tunables:
+            return None
+        return configured_optimizer(tunables, self.config, self.trainer, self.optimizer_state)
+
+
+def _part_of(model: PromptedViT, blocks: range, first: bool, last: bool) -> PromptedViT:
+    """Return `model` without what the stage has not; what is left is shared."""
+    backbone = model.backbone
+    own = {
+        name
+        for name, _ in [*backbone.named_parameters(recurse=False), *backbone.named_children()]
+        if (last if name in TAIL else first)
+    }
+    part = _copy_with(model, set())
+    part.backbone = _copy_with(backbone, own)
+    part.backbone.blocks = nn.Sequential(
+        OrderedDict((str(index), backbone.blocks[index]) for index in blocks)
+    )
+    # Prompts that others hold leave a gap, so that an index means the same in every stage.
+    part.prompts = nn.ParameterList(
+        prompts if index in blocks else None for index, prompts in enumerate(model.prompts)
+    )
+    if last:
+        part.head = model.head
+    return part
+
+
+def _copy_with(module: ModuleT, names: set[str]) -> ModuleT:
+    """Return a shallow copy of `module` that has only these of its parameters and children."""
+    part = copy.copy(module)
+    part._parameters = {n: p for n, p in module._parameters.items() if n in names or p is None}
+    part._modules = {n: m for n, m in module._modules.items() if n in names or m is None}
+    return part

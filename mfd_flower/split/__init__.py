@@ -1,0 +1,1 @@
+"""Split learning: links between stages, the pipeline over them, where to cut, whom to join."""

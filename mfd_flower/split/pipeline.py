@@ -1,0 +1,189 @@
+"""Training over the stages of a cluster, several micro-batches under way.
+
+A batch is cut into micro-batches that follow one another through the stages, one forward, one
+backward (1F1B): Narayanan et al. 2019, *PipeDream*, section 3.2, and 2021, section 2.2.1
+(arXiv 2104.04473). Weights change once a batch, by the gradient of the whole batch, so the result
+is that of the model in one piece (SplitFed, arXiv 2004.12088, with one client).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mfd_flower.config import ConfigError
+from mfd_flower.models.learner import FitResult
+from mfd_flower.models.stages import SplitStage
+from mfd_flower.models.training import optimizer_state, quiet_trainer
+from mfd_flower.models.tunables import named_tunables
+from mfd_flower.split.costs import training_cost
+from mfd_flower.split.links import Neighbours
+
+
+def run_stage(
+    learner: SplitStage,
+    neighbours: Neighbours,
+    *,
+    timeout_s: float,
+    inputs: Sequence[Tensor] = (),
+    labels: Sequence[Tensor] = (),
+    micro_batches: int = 1,
+    seed: int = 0,
+) -> FitResult:
+    """Train one stage while the others of the cluster train theirs.
+
+    Every stage calls this in a thread or process of its own; U-shaped, the first client calls it
+    for the first and for the last stage. Labels go over no link: who holds the last stage passes
+    them, and if they must travel the caller sends them.
+
+    Parameters
+    ----------
+    learner : SplitStage
+        Trained in place.
+    neighbours : Neighbours
+        Links; they are left open, except after a failure, of which the neighbours are told.
+    timeout_s : float
+        Longest time to wait for a neighbour's next tensor.
+    inputs : sequence of Tensor
+        Of the first stage: the batches in order, ``(batch, ...)`` each.
+    labels : sequence of Tensor
+        Of the last stage: ``(batch,)`` each, in the same order.
+    micro_batches : int
+        Of the first stage, which tells the others: into how many parts a batch is cut; one of fewer
+        samples is cut into single ones.
+    seed : int
+        Decides prompt dropout, nothing else does.
+
+    Returns
+    -------
+    FitResult
+        `loss` is the mean over all batches, NaN where the last stage is not.
+
+    Raises
+    ------
+    LinkError
+        If a neighbour fails, closes its link or is silent for too long.
+    """
+    try:
+        run = _Run(learner, neighbours, timeout_s, deque(inputs), deque(labels), seed)
+        sizes = run.agree(micro_batches)
+        learner.run_batch = run.train_batch
+        trainer = quiet_trainer(learner.config, max_epochs=1)
+        trainer.fit(learner, sizes)
+    except BaseException as error:
+        neighbours.close(error)
+        raise
+    finally:
+        learner.run_batch = None
+        learner.zero_grad()
+    tunables = dict(named_tunables(learner.stage.part))
+    seen = sum(sizes)
+    return FitResult(
+        run.loss / seen if neighbours.is_last and seen else math.nan,
+        seen,
+        run.flops_per_sample * seen,
+        run.peak_bytes,
+        optimizer_state(tunables, trainer.optimizers[0]) if tunables else {},
+    )
+
+
+@dataclass
+class _Run:
+    learner: SplitStage
+    neighbours: Neighbours
+    timeout_s: float
+    inputs: deque[Tensor]
+    labels: deque[Tensor]
+    seed: int
+    loss: float = 0.0
+    flops_per_sample: float = 0.0
+    peak_bytes: int = 0
+    micro_batches: int = 1
+    under_way: deque[tuple[Tensor, Tensor]] = field(default_factory=deque)
+    """Inputs and outputs of micro-batches whose backward pass is still to come."""
+
+    def agree(self, micro_batches: int) -> list[int]:
+        """Return the samples of each batch; the first stage tells the others, and how to cut."""
+        if self.neighbours.is_first:
+            check_micro_batches(micro_batches)
+            told = torch.tensor([micro_batches, *map(len, self.inputs)])
+        else:
+            told = self.neighbours.upstream.recv(self.timeout_s)
+        if not self.neighbours.is_last:
+            self.neighbours.downstream.send(told)
+        self.micro_batches, *sizes = told.tolist()
+        if min(sizes, default=1) < 1:
+            raise ConfigError("inputs", sizes, "accepted: batches of at least one sample")
+        given = [len(batch) for batch in self.labels]
+        if self.neighbours.is_last and given != sizes:
+            raise ConfigError("labels", given, f"accepted: batches of {sizes}, as the inputs")
+        return sizes
+
+    def train_batch(self, size: int) -> None:
+        """Accumulate the gradient of a batch: a few forward passes ahead, then in turn."""
+        parts = min(self.micro_batches, size)
+        behind = len(self.neighbours.members) - 1 - self.neighbours.position
+        ahead = min(parts, behind)
+        inputs = deque(_parts(self.inputs, parts))
+        labels = deque(_parts(self.labels, parts))
+        for step in range(parts + ahead):
+            if step < parts:
+                received = self._next(inputs)
+                if not self.peak_bytes:
+                    self._measure(received, min(parts, ahead + 1))
+                outputs = self.learner(received)
+                if self.neighbours.is_last:
+                    outputs = self._share_of_loss(outputs, labels.popleft(), size)
+                else:
+                    self.neighbours.downstream.send(outputs)
+                self.under_way.append((received, outputs))
+            if step >= ahead:
+                self._backward(*self.under_way.popleft())
+
+    def _next(self, inputs: deque[Tensor]) -> Tensor:
+        upstream = self.neighbours.upstream
+        tensor = inputs.popleft() if self.neighbours.is_first else upstream.recv(self.timeout_s)
+        # A leaf again, where the module is.
+        local = tensor.detach().to(self.learner.device)
+        return local.requires_grad_(tensor.requires_grad)
+
+    def _share_of_loss(self, logits: Tensor, labels: Tensor, size: int) -> Tensor:
+        # The batch's mean, of which a smaller micro-batch is a smaller part.
+        loss = self.learner.loss(logits, labels.to(logits.device)) * (len(labels) / size)
+        self.loss += float(loss.detach()) * size
+        return loss
+
+    def _backward(self, received: Tensor, outputs: Tensor) -> None:
+        if not outputs.requires_grad:
+            return
+        gradient = None
+        if not self.neighbours.is_last:
+            gradient = self.neighbours.downstream.recv(self.timeout_s).to(outputs.device)
+        torch.autograd.backward(outputs, gradient)
+        if received.requires_grad:
+            assert received.grad is not None
+            self.neighbours.upstream.send(received.grad)
+
+    def _measure(self, received: Tensor, under_way: int) -> None:
+        generator = torch.Generator()
+        stage = self.learner.stage
+        stage.part.dropout_generator = generator
+        cost = training_cost(stage, received, self.learner.config, under_way)
+        # Seeded only now: whether a stage still had to be measured must not show in the result.
+        generator.manual_seed(self.seed)
+        self.flops_per_sample, self.peak_bytes = cost.flops / len(received), cost.peak_bytes
+
+
+def _parts(batches: deque[Tensor], parts: int) -> Sequence[Tensor]:
+    return batches.popleft().tensor_split(parts) if batches else ()
+
+
+def check_micro_batches(micro_batches: int) -> None:
+    """Refuse to cut a batch into no parts."""
+    if micro_batches < 1:
+        raise ConfigError("micro_batches", micro_batches, "accepted: 1 or more")

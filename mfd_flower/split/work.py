@@ -1,0 +1,269 @@
+"""What a member of a cluster does in one round: train its stage, or answer with it, and the bill.
+
+GaisNet sections II-D and III-B (arXiv 2401.02668). The first member alone has images; its labels go
+to the last one over the link that closes the ring, or stay with it if the split is U-shaped.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfd_flower.config import NetworkConfig, RunConfig, TrainConfig
+from mfd_flower.data import Samples
+from mfd_flower.models import get_tunables, set_tunables
+from mfd_flower.models.learner import Batches
+from mfd_flower.models.stages import SplitStage, Stage, split_model
+from mfd_flower.models.tunables import named_tunables
+from mfd_flower.node import model_for, smoothed_log_prior
+from mfd_flower.split.frames import LinkError
+from mfd_flower.split.inference import infer_stage
+from mfd_flower.split.links import Neighbours
+from mfd_flower.split.pipeline import run_stage
+from mfd_flower.split.roster import EDGE, Roster
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one position gave and took.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        Trained tunables of its stage; empty after inference.
+    loss : float
+        Mean training loss, NaN where the last stage is not.
+    logits : Tensor or None
+        Of the asker after inference.
+    batches : int
+        Batches that went through.
+    flops : float
+        Of its stage.
+    peak_bytes : int
+        Memory of its stage.
+    links : tuple of (str, int, int)
+        Peer, bytes sent to it and received from it; links inside one node are left out.
+    """
+
+    tensors: dict[str, Tensor]
+    loss: float
+    logits: Tensor | None
+    batches: int
+    flops: float
+    peak_bytes: int
+    links: tuple[tuple[str, int, int], ...]
+
+
+def stages_of(run: RunConfig, num_classes: int, roster: Roster) -> list[Stage]:
+    """Return the stages of this thread's model; training one does not touch another thread's."""
+    model = model_for(run.model, num_classes, run.seed)
+    inputs = model.frozen_stage()
+    return split_model(model, roster.cuts, u_shape=roster.u_shape, inputs=inputs)
+
+
+def train_position(
+    roster: Roster,
+    position: int,
+    tensors: Mapping[str, Tensor],
+    run: RunConfig,
+    num_classes: int,
+    *,
+    samples: Samples | None = None,
+    order_seed: int = 0,
+) -> Share:
+    """Meet the other members and train one stage for a round.
+
+    Parameters
+    ----------
+    roster : Roster
+        Who takes part, and how.
+    position : int
+        Of the stage.
+    tensors : mapping of str to Tensor
+        Tunables that arrived; those of other stages are passed over.
+    run : RunConfig
+        Settings.
+    num_classes : int
+        Classes of the data.
+    samples : Samples, optional
+        Of the first member, its inputs at the model's frozen stage.
+    order_seed : int
+        Decides the order of the samples.
+
+    Raises
+    ------
+    LinkError
+        If a neighbour fails, or does not come.
+    """
+    config = run.train
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with roster.join(position) as neighbours:
+        stage = stages_of(run, num_classes, roster)[position]
+        set_tunables(stage.part, _own(stage, tensors))
+        inputs, labels = ordered_batches(samples, config, order_seed) if samples else ([], [])
+        labels_travel = len(roster.members) > 1 and not roster.u_shape
+        if labels_travel and neighbours.is_first:
+            neighbours.upstream.send(torch.cat(labels))
+        if labels_travel and neighbours.is_last:
+            labels = in_batches(neighbours.downstream.recv(roster.timeout_s), config)
+        prior = None
+        if config.logit_adjustment and neighbours.is_last:
+            every = torch.cat(labels)
+            prior = smoothed_log_prior(every[: len(every) // config.local_epochs], num_classes)
+        seed = np.random.SeedSequence([run.seed, roster.round, roster.cluster, position])
+        result = run_stage(
+            SplitStage(stage, config, prior),
+            neighbours,
+            timeout_s=roster.timeout_s,
+            inputs=inputs if neighbours.is_first else (),
+            labels=labels if neighbours.is_last else (),
+            micro_batches=roster.micro_batches,
+            seed=int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)),
+        )
+    each = result.samples // config.local_epochs
+    return Share(
+        get_tunables(stage.part),
+        result.loss,
+        None,
+        config.local_epochs * -(-each // (config.batch_size or each)),
+        result.flops,
+        result.peak_bytes,
+        bytes_by_peer(neighbours),
+    )
+
+
+def infer_position(
+    roster: Roster,
+    position: int,
+    tensors: Mapping[str, Tensor],
+    run: RunConfig,
+    num_classes: int,
+    *,
+    inputs: Tensor | None = None,
+) -> Share:
+    """Meet the other members and run one stage forward; parameters as `train_position` has them.
+
+    `tensors` are the stage's tunables, or all its parameters for a member that has no backbone.
+    The asker, at position 0, has the `inputs`.
+    """
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+    with roster.join(position) as neighbours:
+        stage = stages_of(run, num_classes, roster)[position]
+        if tensors.keys() & {n for n, p in stage.part.named_parameters() if not p.requires_grad}:
+            # Not into the backbone that others of this process share.
+            stage = copy.deepcopy(stage).requires_grad_(True)
+        set_tunables(stage.part, _own(stage, tensors))
+        done = infer_stage(
+            stage,
+            neighbours,
+            timeout_s=roster.timeout_s,
+            inputs=inputs,
+            micro_batches=roster.micro_batches,
+        )
+    links = bytes_by_peer(neighbours)
+    return Share({}, math.nan, done.logits, 1, done.flops, done.peak_bytes, links)
+
+
+def side_by_side(work: Callable[[int], Share], positions: Sequence[int]) -> list[Share]:
+    """Work on a node's first position in this thread, on others in threads of their own."""
+    first, *others = positions
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        futures = [pool.submit(work, position) for position in others]
+        try:
+            shares = [work(first)]
+        except LinkError:
+            for future in futures:
+                # If it is this node's own failure, it says more than word of it does.
+                future.result()
+            raise
+        return shares + [future.result() for future in futures]
+
+
+def ordered_batches(
+    samples: Samples, config: TrainConfig, seed: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return inputs and labels of all batches of a round, in the order that `fit` takes them."""
+    generator = torch.Generator().manual_seed(seed) if config.shuffle else None
+    batches = Batches(samples, config.batch_size, generator)
+    pairs = [batch for _ in range(config.local_epochs) for batch in batches]
+    return [inputs for inputs, _ in pairs], [labels for _, labels in pairs]
+
+
+def in_batches(labels: Tensor, config: TrainConfig) -> list[Tensor]:
+    """Cut the labels of a round, epoch after epoch in one row, into its batches."""
+    epochs = labels.split(max(1, len(labels) // config.local_epochs))
+    return [part for epoch in epochs for part in epoch.split(config.batch_size or len(epoch))]
+
+
+def _own(stage: Stage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name, _ in named_tunables(stage.part) if name in tensors}
+
+
+def bytes_by_peer(neighbours: Neighbours) -> tuple[tuple[str, int, int], ...]:
+    """Return peer, bytes sent and bytes received of each link that leaves the node."""
+    links = (neighbours.upstream, neighbours.downstream)
+    return tuple((x.peer, x.sent_bytes, x.received_bytes) for x in links if x.peer != x.own)
+
+
+def bill(
+    shares: Sequence[Share], roster: Roster, network: NetworkConfig, *, fits: int
+) -> dict[str, int | float]:
+    r"""Return what a node's shares of a round cost, as `MeteredGrid` reads a report.
+
+    .. math::
+
+        T = \frac{m + s - 1}{m} \max\Big(\frac{F}{v},\; \max_c \frac{8 D_c}{r_c}\Big)
+            + B\, h\, \ell
+
+    with s stages, m micro-batches, B batches, latency :math:`\ell`, the node's FLOPs F at rate v and
+    the bytes :math:`D_c` over each of its links at rate :math:`r_c`, in the direction that takes
+    longer. In training a batch crosses every cut there and back before the next begins, in
+    inference every cut and then the way to the asker: h links between nodes. A round lasts as long
+    as its slowest member's T.
+
+    Parameters
+    ----------
+    shares : sequence of Share
+        Of one node: two for the first client of a U-shaped split.
+    roster : Roster
+        Says how many stages there are.
+    network : NetworkConfig
+        Rates.
+    fits : int
+        1 for training, 0 for inference.
+    """
+    stages, members = len(roster.members), roster.members
+    cuts = sum(one != other for one, other in itertools.pairwise(members))
+    crossings = 2 * cuts if fits else cuts + (members[-1] != members[0])
+    flops = sum(share.flops for share in shares)
+    links = [link for share in shares for link in share.links]
+    busy_s = max([flops / network.flops_per_s, *(_link_s(link, network) for link in links)])
+    fill = (roster.micro_batches + stages - 1) / roster.micro_batches
+    waited_s = shares[0].batches * crossings * network.latency_s
+    return {
+        "fits": fits,
+        "flops": flops,
+        "peak-bytes": sum(share.peak_bytes for share in shares),
+        "seconds": fill * busy_s + waited_s,
+        "up": sum(sent for peer, sent, _ in links if peer == EDGE),
+        "down": sum(received for peer, _, received in links if peer == EDGE),
+        # Every node reports what it sent: each transfer is counted once.
+        "d2d": sum(sent for peer, sent, _ in links if peer != EDGE),
+    }
+
+
+def _link_s(link: tuple[str, int, int], network: NetworkConfig) -> float:
+    peer, sent, received = link
+    if peer == EDGE:
+        return max(8 * sent / network.up_bps, 8 * received / network.down_bps)
+    return 8 * max(sent, received) / network.d2d_bps
