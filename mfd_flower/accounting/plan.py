@@ -74,15 +74,15 @@ def plan(
     samples : int
         Samples a node trains on in one round.
     cuts : int
-        Places where the model is split; each carries ``(tokens + prompts) * dim`` numbers a sample
-        and direction.
+        Places where the model is split; each carries ``tokens * dim`` numbers a sample and
+        direction: prompts that the next block replaces stay behind (`split.crossover.cut_tokens`).
     """
     visits = nodes * rounds
     head = dim * classes + classes
     full = round(params) * bytes_per_param
     lora = (lora_rank * 4 * dim * layers + head) * bytes_per_param
     prompted = (prompts * dim * layers + head) * bytes_per_param
-    smashed = (tokens + prompts) * dim * bytes_per_param
+    smashed = tokens * dim * bytes_per_param
     return Plan(
         fedavg_bytes=2 * full * visits,
         walk_bytes=full * visits,

@@ -126,11 +126,11 @@ def test_split_learning_on_vit_base_carries_605184_bytes_a_sample_and_way() -> N
         dim=768,
         layers=12,
         tokens=197,
-        prompts=0,
+        prompts=10,
         lora_rank=4,
         classes=5,
         samples=1,
         cuts=1,
     )
     assert found.split_bytes == 2 * 605_184
-    assert found.prompts_walk_bytes == (768 * 5 + 5) * 4
+    assert found.prompts_walk_bytes == (10 * 768 * 12 + 768 * 5 + 5) * 4
