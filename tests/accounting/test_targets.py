@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mfd_flower.accounting.plan import plan
-from mfd_flower.accounting.summary import summarise
+from mfd_flower.accounting.summary import summarise, visits_entropy
 from mfd_flower.accounting.targets import bytes_to_target, mean_curve
 
 
@@ -72,6 +72,7 @@ def run(
         "settings": settings,
         "points": points,
         "failed_replies": 0,
+        "visits": ["n0", "n1", "n2", "n0"],
         "wire_by_type": {"train": 99, "query.ack": 1},
     }
 
@@ -95,6 +96,7 @@ def test_yardstick_is_the_hardest_fedavg() -> None:
     assert rows["fedavg 1"]["ratio"] == pytest.approx(3)
     assert rows["walk"]["same_payload"]
     assert rows["walk"]["control_share"] == pytest.approx(0.01)
+    assert rows["walk"]["control_bytes"] == 1
     assert not rows["walk full"]["same_payload"]
 
 
@@ -134,3 +136,11 @@ def test_split_learning_on_vit_base_carries_605184_bytes_a_sample_and_way() -> N
     )
     assert found.split_bytes == 2 * 605_184
     assert found.prompts_walk_bytes == (10 * 768 * 12 + 768 * 5 + 5) * 4
+
+
+def test_visits_entropy_is_one_for_even_visits_and_falls_with_favourites() -> None:
+    even, favourite = ["n0", "n1", "n2", "n3"] * 3, ["n0"] * 9 + ["n1"]
+    assert visits_entropy(even, 4) == pytest.approx(1)
+    assert visits_entropy(["n2"] * 5, 4) == 0
+    assert 0 < visits_entropy(favourite, 4) < visits_entropy(["n0", "n1"] * 5, 4)
+    assert visits_entropy(["n0", "n1"] * 5, 4) == pytest.approx(0.5)
