@@ -30,7 +30,7 @@ TEMPLATE = Template(
 
 def is_walk(run: Mapping[str, Any]) -> bool:
     """Tell whether nodes sent what was trained to each other, so that its visits form paths."""
-    return run["nodes"] > 1 and any(run["sources"])
+    return run["nodes"] > 1 and any(run.get("sources", ()))
 
 
 def path_map(run: Mapping[str, Any]) -> Markup:
