@@ -216,6 +216,54 @@ def plan(
     out_console.print(table)
 
 
+@app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
+def infer(
+    config: Annotated[Path, typer.Argument(help="Settings, a TOML file of a comparison.")],
+    strategy: Annotated[str, typer.Option(help="One that serves; its first entry is used.")] = (
+        "hfsl"
+    ),
+    samples: Annotated[int, typer.Option(help="Held-out samples in the request.")] = 100,
+    tunables: Annotated[
+        Path | None, typer.Option(help="Safetensors file; without it they are trained first.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the tunables to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a cluster answer a node's request by split inference, and say what it costs."""
+    from mfd_flower.data import load_federation
+    from mfd_flower.report.tables import megabytes
+    from mfd_flower.runtime.inference import read_tunables, save_tunables, train_then_serve
+
+    tables = read_toml(config)
+    entries = [e for e in tables.get("strategies", []) if e.get("strategy") == strategy]
+    entry = {**(entries[0] if entries else {"strategy": strategy})}
+    entry.pop("only", None)
+    chosen = comparison_from_tables({**tables, "strategies": [entry]}, config.stem).runs[0].config
+    num_classes = load_federation(chosen.data, chosen.seed).num_classes
+    tensors = read_tunables(tunables, chosen, num_classes) if tunables else None
+    served, tensors = train_then_serve(chosen, samples, tensors)
+    if save:
+        save_tunables(save, tensors)
+    if as_json:
+        print(json.dumps([each.as_dict() for each in served], indent=1))
+        return
+    table = Table(
+        "delivered", "bytes", "in", "accuracy", "latency", "samples/s", "links", "peak a node"
+    )
+    for each in served:
+        table.add_row(
+            each.shipped,
+            megabytes(each.shipped_bytes),
+            f"{each.delivery_s:.3g} s",
+            f"{each.accuracy:.3f}",
+            f"{each.latency_s:.3g} s",
+            f"{each.samples_per_s:.3g}",
+            megabytes(sum(each.request_bytes.values())),
+            megabytes(each.peak_node_bytes),
+        )
+    out_console.print(table)
+
+
 @app.command(epilog="Example: mfd strategies --json")
 def strategies(as_json: JsonOption = False) -> None:
     """List what can be run, with parameters and defaults read from the classes."""

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
+
+from flwr.app import ArrayRecord
+from torch import Tensor
+
+_reading = threading.Lock()
+
+
+def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
+    """Return the tensors of a record that many threads may read at once.
+
+    numpy parses each array's header by `ast`, which Python up to 3.11.7 cannot do in two threads at
+    the same time (CPython issue 106905).
+    """
+    with _reading:
+        return dict(record.to_torch_state_dict())
 
 
 def integer(record: Mapping[str, Any], key: str) -> int:

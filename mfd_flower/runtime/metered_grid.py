@@ -8,7 +8,9 @@ in `links` which message types stand for which link, and each logical transfer i
   is the holder's word to the network, which the next request carries on;
 - ``relay``: exists only because Flower is a star; no transfer of the algorithm.
 
-`relay` counts all that the star carried, both ways.
+`relay` counts all that the star carried, both ways. What nodes say to each other beside the
+star, as members of a split model do, they report: ``d2d``, ``up`` and ``down`` bytes of their
+links, and the virtual ``seconds`` that they were busy together.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -65,8 +67,11 @@ class MeteredGrid(Grid):
         Of all nodes together.
     peak_node_bytes : int
         Largest memory that one node reported.
+    node_flops, node_peak_bytes : dict of str
+        FLOPs so far and largest memory by address.
     wire_by_type : Counter of str
-        The `wire` of `totals` by message type: what was payload's and what was control's.
+        The `wire` of `totals` by message type: what was payload's and what was control's. What
+        links beside the star carried stands under ``<message type>.link``.
     visits : list of str
         Address of every training request in order.
     sources : list of str
@@ -94,6 +99,8 @@ class MeteredGrid(Grid):
         self.flops = 0.0
         self.joules = 0.0
         self.peak_node_bytes = 0
+        self.node_flops: defaultdict[str, float] = defaultdict(float)
+        self.node_peak_bytes: defaultdict[str, int] = defaultdict(int)
         self.wire_by_type: Counter[str] = Counter()
         self.visits: list[str] = []
         self.sources: list[str] = []
@@ -220,12 +227,7 @@ class MeteredGrid(Grid):
         if REPORT in reply.content:
             report = reply.content.config_records[REPORT]
             del reply.content[REPORT]
-            flops = number(report, "flops")
-            self.flops += flops
-            self.joules += flops * self._network.joules_per_flop
-            self.updates += integer(report, "fits")
-            self.peak_node_bytes = max(self.peak_node_bytes, integer(report, "peak-bytes"))
-            done_s += flops / self._network.flops_per_s
+            done_s += self._bill_work(node_id, report, reply.metadata.message_type)
         size = measure(reply.content)
         self._ready_s[node_id] = max(self._ready_s[node_id], done_s)
         if sent.link == "star":
@@ -234,6 +236,33 @@ class MeteredGrid(Grid):
         else:
             self._bytes["relay"] += size.wire
         return reply
+
+    def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
+        """Bill work of the server itself, which began at `began_s` beside other things."""
+        self.flops += flops
+        self.joules += flops * self._network.joules_per_flop
+        self._ready_s[SERVER] = max(self._ready_s[SERVER], began_s + seconds)
+
+    def _bill_work(self, node_id: int, report: ConfigRecord, message_type: str) -> float:
+        """Bill what a node did for a message; returns its virtual seconds."""
+        address, flops = self.address(node_id), number(report, "flops")
+        peak_bytes = integer(report, "peak-bytes")
+        self.flops += flops
+        self.node_flops[address] += flops
+        self.joules += flops * self._network.joules_per_flop
+        self.updates += integer(report, "fits")
+        self.peak_node_bytes = max(self.peak_node_bytes, peak_bytes)
+        self.node_peak_bytes[address] = max(self.node_peak_bytes[address], peak_bytes)
+        for link in ("up", "down", "d2d"):
+            size_bytes = integer(report, link) if link in report else 0
+            for kind in ("payload", "wire", link):
+                self._bytes[kind] += size_bytes
+            self.joules += 8 * size_bytes * self._network.joules_per_bit
+            if size_bytes:
+                self.wire_by_type[f"{message_type}.link"] += size_bytes
+        if "seconds" in report:
+            return number(report, "seconds")
+        return flops / self._network.flops_per_s
 
     def _source(self, content: RecordDict) -> int:
         for record in content.config_records.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +32,15 @@ def run_locally(
     run: RunConfig, on_point: OnPoint | None = None, workers: int | None = None
 ) -> dict[str, Any]:
     """Run on a `LocalGrid` of this process; see `run_on`."""
-    with LocalGrid(client_app, run.data.nodes, run.flat(), workers) as grid:
+    with local_grid(run, workers) as grid:
         return run_on(grid, run, on_point)
+
+
+def local_grid(run: RunConfig, workers: int | None = None) -> LocalGrid:
+    """Return a `LocalGrid` for a run, with a thread for each node that must run at once."""
+    at_once = getattr(build_strategy(run), "concurrent_nodes", 1)
+    threads = max(workers or os.cpu_count() or 1, at_once)
+    return LocalGrid(client_app, run.data.nodes, run.flat(), threads)
 
 
 def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
@@ -122,5 +130,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         "visits": meter.visits,
         "sources": meter.sources,
         "wire_by_type": dict(meter.wire_by_type),
+        "node_flops": dict(meter.node_flops),
+        "node_peak_bytes": dict(meter.node_peak_bytes),
         "failed_replies": len(meter.failures),
     }

@@ -1,7 +1,7 @@
 """Who holds which stage of a cluster in one round, and the way to the neighbours.
 
-GaisNet section II-D (arXiv 2401.02668): the edge server delivers stages to the members of a cluster;
-it may stand in for one, and then holds a position itself under the address `EDGE`.
+GaisNet section II-D (arXiv 2401.02668): the edge server delivers stages to the members of a
+cluster; it may stand in for one, and then holds a position itself under the address `EDGE`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def seated(clients: Sequence[str], edge_stages: Sequence[int], u_shape: bool) -> tuple[str, ...]:
+def seated(clients: Sequence[str], edge_stages: Sequence[int]) -> tuple[str, ...]:
     """Put clients into a row of positions, the edge server into its own.
 
     Parameters
@@ -130,12 +130,10 @@ def seated(clients: Sequence[str], edge_stages: Sequence[int], u_shape: bool) ->
     clients : sequence of str
         The first of them gets position 0.
     edge_stages : sequence of int
-        Positions of the edge server; those behind the last client's are left out.
-    u_shape : bool
-        One more position, for the first client.
+        Positions of the edge server, rising; those far behind the last client's are left out.
     """
     row = list(clients)
-    for position in sorted(edge_stages):
+    for position in edge_stages:
         if position <= len(row):
             row.insert(position, EDGE)
-    return (*row, row[0]) if u_shape else tuple(row)
+    return tuple(row)

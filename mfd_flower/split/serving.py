@@ -16,12 +16,13 @@ from mfd_flower.config import RunConfig
 from mfd_flower.models import set_tunables
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.node import Node, model_for, shard
-from mfd_flower.records import integer
+from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import REPORT, MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.roster import EDGE, Roster
+from mfd_flower.split.share import Share, bill
 from mfd_flower.split.together import together, word_of_failure
-from mfd_flower.split.work import Share, bill, infer_position, side_by_side, stages_of
+from mfd_flower.split.work import infer_position, side_by_side, stages_of
 
 DELIVERED = "delivered-stage"
 
@@ -37,7 +38,7 @@ def answer(message: Message, context: Context) -> Message:
     node = Node.of(context)
     roster = Roster.from_record(message.content.config_records["roster"])
     count = integer(message.content.config_records["request"], "samples")
-    tensors = context.state.array_records[DELIVERED].to_torch_state_dict()
+    tensors = tensors_of(context.state.array_records[DELIVERED])
     asks = roster.members[0] == node.address
     test = shard(node.run.data, node.run.model, node.run.seed, None) if asks else None
 
@@ -136,7 +137,7 @@ class Service:
     def _stage_of(self, address: str) -> dict[str, Tensor]:
         set_tunables(
             model_for(self.run.model, self.num_classes, self.run.seed),
-            self.arrays.to_torch_state_dict(),
+            tensors_of(self.arrays),
         )
         stages = stages_of(self.run, self.num_classes, self.roster)
         found = {}

@@ -13,7 +13,7 @@ from mfd_flower.records import integer, text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.roster import EDGE, LOOPBACK, NotMetError, Roster, free_port
-from mfd_flower.split.work import Share, bill
+from mfd_flower.split.share import Share, bill
 
 FAILURE = "failure"
 
@@ -140,9 +140,7 @@ def _answers(grid: MeteredGrid, requests: list[Message], timeout: float) -> dict
     }
 
 
-def _outcome(
-    roster: Roster, answers: Mapping[str, RecordDict], shares: Sequence[Share]
-) -> Outcome:
+def _outcome(roster: Roster, answers: Mapping[str, RecordDict], shares: Sequence[Share]) -> Outcome:
     lost = frozenset(name for name in roster.nodes if name not in answers)
     contents = [answers[name] for name in roster.nodes if name in answers]
     failures = [c.config_records[FAILURE] for c in contents if FAILURE in c]

@@ -173,6 +173,36 @@ def test_two_runs_with_the_same_seed_are_identical(make_run: Callable[..., RunCo
         assert first == second
 
 
+def test_links_beside_the_star_and_shared_time_are_billed_as_reported() -> None:
+    beside = ClientApp()
+
+    @beside.train()
+    def stage(message: Message, context: Context) -> Message:
+        cost = {"fits": 1, "flops": 50.0, "peak-bytes": 7, "seconds": 3.0}
+        links = {"up": 100, "down": 200, "d2d": 400}
+        return Message(
+            RecordDict({"report": ConfigRecord({**cost, **links})}),  # type: ignore[arg-type]
+            reply_to=message,
+        )
+
+    with LocalGrid(beside, 1) as inner:
+        grid = MeteredGrid(inner, network=NETWORK, addresses={1: "n0"})
+        list(grid.send_and_receive([Message(RecordDict(), 1, "train")]))
+        star = measure(RecordDict()).wire
+        grid.bill_server(10.0, 1.0, began_s=0.0)
+    totals = grid.totals()
+    assert (totals["up"], totals["down"], totals["d2d"]) == (star + 100, star + 200, 400)
+    assert totals["wire"] == 2 * star + 700
+    assert totals["payload"] == 700
+    assert totals["relay"] == 2 * star
+    assert grid.wire_by_type == {"train": 2 * star, "train.link": 700}
+    assert grid.node_flops == {"n0": 50.0}
+    assert grid.node_peak_bytes == {"n0": 7}
+    assert grid.joules == pytest.approx(2.0 * 60 + 8 * 0.125 * (2 * star + 700))
+    # The server's own second of work went on beside the node's three.
+    assert grid.virtual_seconds == pytest.approx(1.0 + star / 1e4 + 3.0 + star / 1e3)
+
+
 def test_a_missing_reply_does_not_shift_the_next_ones() -> None:
     class Deaf(LocalGrid):
         """Loses the replies to hops."""

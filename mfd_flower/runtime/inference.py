@@ -1,0 +1,178 @@
+"""Ask a cluster: what split inference answers, how fast, and what delivering its stages costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.models import build_model, set_tunables
+from mfd_flower.node import initial_tunables
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.roll_call import call_roll
+from mfd_flower.runtime.runner import local_grid
+from mfd_flower.strategy import build_strategy
+
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One request, from delivering the stages to the result at the asker.
+
+    Attributes
+    ----------
+    shipped : str
+        ``tunables`` (prompts and head) or ``all parameters``.
+    samples : int
+        Of the request.
+    accuracy : float
+        On them.
+    shipped_bytes : int
+        Array data delivered to all members.
+    request_bytes : dict of str to int
+        `wire` bytes of the request by link: ``up``, ``down``, ``d2d``.
+    delivery_s, latency_s : float
+        Virtual seconds to deliver the stages, and from the request to the result.
+    samples_per_s : float
+        Throughput, ``samples / latency_s``.
+    flops, joules : float
+        Of the request, all members together.
+    peak_node_bytes : int
+        Largest memory of a member.
+    wall_s : float
+        Real time of the request on this machine, all members in one process.
+    """
+
+    shipped: str
+    samples: int
+    accuracy: float
+    shipped_bytes: int
+    request_bytes: dict[str, int]
+    delivery_s: float
+    latency_s: float
+    samples_per_s: float
+    flops: float
+    joules: float
+    peak_node_bytes: int
+    wall_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Tensor]:
+    """Read tunables from a safetensors file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not readable, or not of this model's tunables.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("--tunables", str(path), f"not a safetensors file ({reason})") from error
+    try:
+        set_tunables(build_model(run.model, num_classes, run.seed), tensors)
+    except ValueError as error:
+        raise ConfigError("--tunables", str(path), str(error)) from error
+    return tensors
+
+
+def save_tunables(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tunables to a safetensors file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError("--save", str(path), f"not writable ({reason})") from error
+
+
+def train_then_serve(
+    run: RunConfig, samples: int, tensors: Mapping[str, Tensor] | None = None
+) -> tuple[list[Served], dict[str, Tensor]]:
+    """Let the first cluster of a strategy serve the same request twice, differently delivered.
+
+    Parameters
+    ----------
+    run : RunConfig
+        Its strategy must have `service`, as `strategies.hfsl.HFSL` has.
+    samples : int
+        Held-out samples in the request.
+    tensors : mapping of str to Tensor, optional
+        Tunables; without them the strategy trains first.
+
+    Returns
+    -------
+    served : list of Served
+        By tunables alone, and by all parameters.
+    tensors : dict of str to Tensor
+        The tunables that served.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy serves nothing or there are not so many samples.
+    """
+    strategy = build_strategy(run)
+    if not hasattr(strategy, "service"):
+        raise ConfigError("strategy", run.strategy.name, "accepted: one that serves, as hfsl does")
+    if not 1 <= samples <= run.data.test_samples:
+        raise ConfigError("--samples", samples, f"from 1 to {run.data.test_samples} held out")
+    served = []
+    with local_grid(run) as inner:
+        addresses = call_roll(inner, run.data.nodes)
+        if tensors is None:
+            result = strategy.start(
+                MeteredGrid(inner, network=run.network, addresses=addresses),
+                ArrayRecord(dict(initial_tunables(run))),
+                num_rounds=run.strategy.rounds,
+            )
+            arrays = result.arrays
+        else:
+            arrays = ArrayRecord(dict(tensors))
+        for whole in (False, True):
+            meter = MeteredGrid(inner, network=run.network, addresses=addresses)
+            service = strategy.service(meter, arrays, whole=whole)
+            served.append(_serve(service, meter, samples, whole))
+    return served, dict(arrays.to_torch_state_dict())
+
+
+def _serve(service: Any, meter: MeteredGrid, samples: int, whole: bool) -> Served:
+    service.deliver(TIMEOUT_S)
+    before, delivery_s, joules = meter.totals(), meter.virtual_seconds, meter.joules
+    started = time.perf_counter()
+    answer = service.ask(samples, TIMEOUT_S)
+    wall_s = time.perf_counter() - started
+    latency_s, after = meter.virtual_seconds - delivery_s, meter.totals()
+    return Served(
+        "all parameters" if whole else "tunables",
+        samples,
+        answer["accuracy"],
+        before["payload"],
+        {link: after[link] - before[link] for link in ("up", "down", "d2d")},
+        delivery_s,
+        latency_s,
+        samples / latency_s,
+        meter.flops,
+        meter.joules - joules,
+        meter.peak_node_bytes,
+        wall_s,
+    )

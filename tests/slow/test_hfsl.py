@@ -1,0 +1,88 @@
+"""HFSL whose members are processes: over gloo, and on Flower's own simulation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mfd_flower.config import RunConfig
+from mfd_flower.runtime.runner import run_locally
+from tests.slow import test_flower_simulation
+from tests.slow.test_flower_simulation import FLWR, ROOT
+
+flower = test_flower_simulation.flower
+Flower = tuple[Path, dict[str, str]]
+
+
+@pytest.mark.slow
+def test_four_processes_do_what_one_does(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    bench = ROOT / "experiments" / "bench" / "hfsl_processes.py"
+    command = [sys.executable, str(bench), "--samples", "32", "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    numbers = json.loads(out.read_text())
+    assert numbers["processes"] == 4
+    assert numbers["counted_d2d_bytes"] == numbers["counted_in_one_process_bytes"]
+    assert 1 <= numbers["socket_over_counted"] < 1.02
+    assert numbers["largest_difference"] <= 1e-6
+
+
+def simulated(flower: Flower, run: RunConfig, out: Path, at_once: int) -> tuple[int, str]:
+    app, environment = flower
+    settings = {"out": str(out), **run.flat()}
+    # Flower takes no escaped quotes: options, which are JSON, go between single ones.
+    words = {k: f"'{v}'" if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    pairs = [f"{key}={word}" for key, word in words.items()]
+    resources = (
+        f"num-supernodes={run.data.nodes} init-args-num-cpus={at_once} client-resources-num-cpus=1"
+    )
+    command = [str(FLWR), "run", ".", "--stream", "--federation-config", resources]
+    done = subprocess.run(
+        [*command, "--run-config", " ".join(pairs)],
+        cwd=app,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(" " in sys.prefix, reason="as test_flower_simulation says")
+def test_same_on_flowers_simulation_where_enough_run_at_once(
+    make_run: Callable[..., RunConfig],
+    flower: Flower,
+    tmp_path: Path,
+) -> None:
+    options = {"cluster_size": 3, "link": "gloo", "meet_s": 120}
+    run = make_run("hfsl", rounds=2, options=options)
+    out = tmp_path / "run.json"
+    _, said = simulated(flower, run, out, 3)
+    assert out.exists(), said[-4000:]
+    found = json.loads(out.read_text())
+    expected = run_locally(run)
+    assert found["failed_replies"] == 0
+    for ours, theirs in zip(expected["points"], found["points"], strict=True):
+        assert ours["bytes"] == theirs["bytes"]
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(" " in sys.prefix, reason="as test_flower_simulation says")
+def test_too_few_at_once_is_said_on_flowers_simulation(
+    make_run: Callable[..., RunConfig],
+    flower: Flower,
+    tmp_path: Path,
+) -> None:
+    options = {"cluster_size": 3, "link": "gloo", "meet_s": 5}
+    out = tmp_path / "few.json"
+    _, said = simulated(flower, make_run("hfsl", options=options), out, 1)
+    assert not out.exists()
+    assert "3 nodes must run at once" in said

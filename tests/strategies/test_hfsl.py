@@ -1,0 +1,165 @@
+"""HFSL is the algorithms it joins: split learning, FedAvg, and sequential training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord
+from torch import Tensor
+
+from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.node import Node, initial_tunables
+from mfd_flower.runtime import MeteredGrid
+from mfd_flower.runtime.roll_call import call_roll
+from mfd_flower.runtime.runner import local_grid, run_locally
+from mfd_flower.strategy import build_strategy
+
+SGD = {"optimizer": "sgd", "lr": 0.3, "batch_size": 8, "local_epochs": 2}
+MakeRun = Callable[..., RunConfig]
+
+
+def trained(run: RunConfig) -> tuple[dict[str, Tensor], MeteredGrid]:
+    initial = ArrayRecord(dict(initial_tunables(run)))
+    with local_grid(run) as inner:
+        grid = MeteredGrid(inner, addresses=call_roll(inner, run.data.nodes))
+        result = build_strategy(run).start(grid, initial, num_rounds=run.strategy.rounds)
+    assert not grid.failures
+    return dict(result.arrays.to_torch_state_dict()), grid
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("train", [SGD, {"lr": 0.003}], ids=["sgd", "adamw"])
+def test_clusters_of_one_node_are_fedavg(make_run: MakeRun, train: dict[str, Any]) -> None:
+    data = {"partition": "dirichlet", "train_samples": 60}
+    options = {"clusters": 3, "cluster_size": 1, "micro_batches": 1}
+    split = make_run("hfsl", rounds=2, data=data, train=train, options=options)
+    fedavg = make_run("fedavg", rounds=2, data=data, train=train)
+    assert len({len(Node(split, i).samples) for i in range(3)}) > 1
+    (found, ours), (expected, theirs) = trained(split), trained(fedavg)
+    assert_close(found, expected)
+    assert ours.totals()["payload"] == theirs.totals()["payload"]
+    assert (ours.updates, ours.flops) == (theirs.updates, theirs.flops)
+    assert ours.peak_node_bytes == pytest.approx(theirs.peak_node_bytes, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "tables"),
+    [
+        ({"cluster_size": 3}, {}),
+        ({"cluster_size": 2, "cuts": [5], "u_shape": True}, {}),
+        ({"cluster_size": 5, "edge_stages": [1, 4]}, {"train": {**SGD, "logit_adjustment": 1.0}}),
+        ({"cluster_size": 2, "cuts": "planned"}, {"model": {"tune": "lora"}}),
+        ({"cluster_size": 3, "micro_batches": 3}, {"model": {"tune": "full"}}),
+        ({"cluster_size": 3}, {"model": {"deep": False}}),
+        ({"cluster_size": 1, "u_shape": True}, {"train": {**SGD, "batch_size": 0}}),
+    ],
+    ids=["plain", "u-shape", "edge", "lora", "full", "shallow", "alone"],
+)
+def test_one_cluster_is_centralised_training_on_its_firsts_data(
+    make_run: MakeRun, options: dict[str, Any], tables: dict[str, Any]
+) -> None:
+    train = {**SGD, **tables.pop("train", {})}
+    if tables.get("model", {}).get("tune") == "full":
+        train["lr"] = 0.01
+    run = make_run("hfsl", rounds=2, options=options, train=train, **tables)
+    tensors = dict(initial_tunables(run))
+    for step in (1, 2):
+        tensors, _ = Node(run, 0).fit(tensors, step=step)
+    assert_close(trained(run)[0], tensors)
+
+
+def test_a_cluster_that_rotates_is_a_walk_over_its_members(make_run: MakeRun) -> None:
+    options = {"cluster_size": 3, "rotate": True}
+    run = make_run("hfsl", rounds=4, options=options, train=SGD)
+    tensors = dict(initial_tunables(run))
+    for step in range(1, 5):
+        tensors, _ = Node(run, (step - 1) % 3).fit(tensors, step=step)
+    assert_close(trained(run)[0], tensors)
+
+
+def test_clusters_are_averaged_module_by_module_by_their_firsts_samples(make_run: MakeRun) -> None:
+    data = {"nodes": 4, "partition": "dirichlet", "train_samples": 60}
+    options = {"clusters": 2, "cluster_size": 2}
+    run = make_run("hfsl", data=data, options=options, train=SGD)
+    firsts = [Node(run, 0), Node(run, 2)]
+    weights = [len(node.samples) for node in firsts]
+    assert weights[0] != weights[1]
+    fits = [node.fit(dict(initial_tunables(run)), step=1)[0] for node in firsts]
+    expected = {
+        name: (weights[0] * fits[0][name] + weights[1] * fits[1][name]) / sum(weights)
+        for name in fits[0]
+    }
+    assert_close(trained(run)[0], expected)
+
+
+def test_two_runs_with_one_seed_are_identical(make_run: MakeRun) -> None:
+    options = {"cluster_size": 3, "codec": "int8"}
+    model = {"prompt_dropout": 0.2}
+    run = make_run("hfsl", rounds=2, options=options, model=model)
+    first, second = run_locally(run, workers=1), run_locally(run, workers=4)
+    for one, two in zip(first["points"], second["points"], strict=True):
+        del one["wall_seconds"], two["wall_seconds"]
+    assert first == second
+
+
+def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> None:
+    train = {**SGD, "batch_size": 16}
+    plain = run_locally(make_run("hfsl", train=train, options={"cluster_size": 3}))
+    edge = run_locally(
+        make_run("hfsl", train=train, options={"cluster_size": 3, "edge_stages": [1]})
+    )
+    whole = run_locally(make_run("fedavg", train=train))
+    ours, theirs = plain["points"][-1]["bytes"], edge["points"][-1]["bytes"]
+    for totals in (ours, theirs):
+        assert totals["up"] + totals["down"] + totals["d2d"] == totals["wire"]
+    # Two cuts, 16 samples, 2 epochs, 17 tokens of 96 numbers, there and back, and some heads.
+    cut_bytes = 16 * 2 * 17 * 96 * 4 * 2
+    assert ours["d2d"] == pytest.approx(2 * cut_bytes, rel=0.01)
+    # Between clients only labels are left, from the first to the last.
+    assert 16 * 2 * 8 < theirs["d2d"] < 16 * 2 * 8 + 100
+    moved = theirs["up"] + theirs["down"] - ours["up"] - ours["down"]
+    assert moved == pytest.approx(2 * cut_bytes, rel=0.02)
+    peaks = plain["node_peak_bytes"]
+    assert set(peaks) == {"n0", "n1", "n2"}
+    assert max(peaks.values()) < 0.7 * whole["points"][-1]["peak_node_bytes"]
+    first = make_run("fedavg", train=train)
+    flops = Node(first, 0).fit_flops()
+    assert sum(plain["node_flops"].values()) == pytest.approx(flops, rel=0.1)
+    assert plain["points"][-1]["flops"] == pytest.approx(edge["points"][-1]["flops"])
+
+
+@pytest.mark.parametrize(
+    ("options", "tables", "said"),
+    [
+        ({"clusters": 0}, {}, "options.clusters = 0: must be a whole number from 1 to 3"),
+        ({"clusters": 2, "cluster_size": 2}, {}, "options.clusters = 2: 2 nodes in each"),
+        ({"cluster_size": 7}, {}, "options.cluster_size = 7: must be a whole number from 1 to 6"),
+        ({"cluster_size": 2, "cuts": [6]}, {}, "options.cuts = [6]: must be rising"),
+        ({"cluster_size": 3, "cuts": [2, 1]}, {}, "options.cuts = [2, 1]: must be rising"),
+        ({"cluster_size": 3, "cuts": [2]}, {}, "options.cuts = [2]: must be 2, one less"),
+        ({"cuts": "best"}, {}, "options.cuts = 'best': must be rising"),
+        ({"cluster_size": 3, "edge_stages": [0]}, {}, "options.edge_stages = [0]: must be rising"),
+        ({"micro_batches": 2.5}, {}, "options.micro_batches = 2.5: must be a whole number"),
+        ({"codec": "fp8"}, {}, "options.codec = 'fp8': accepted: fp32"),
+        ({"link": "tcp"}, {}, "options.link = 'tcp': accepted: queue, gloo"),
+        ({"u_shape": 1}, {}, "options.u_shape = 1: must be true or false"),
+        ({"meet_s": 0}, {}, "options.meet_s = 0: must be above 0"),
+        ({"stages": 3}, {}, "strategies.options.stages = 3: hfsl accepts: clusters"),
+        ({}, {"model": {"tune": "head"}}, "model.tune = 'head': accepted by hfsl: prompts"),
+        ({}, {"network": {"topology": "ring"}}, "network.topology = 'ring': accepted by hfsl"),
+        ({}, {"train": {"distillation": 0.5}}, "train.distillation = 0.5: accepted by hfsl: 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    make_run: MakeRun, options: dict[str, Any], tables: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build_strategy(make_run("hfsl", options=options, **tables))
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
