@@ -125,7 +125,8 @@ class Advert:
         if not isinstance(values, dict):
             raise AdvertError("text", text, "a JSON object")
         long = {short: name for name, short in SHORT.items()}
-        return cls.from_fields({long.get(key, key): value for key, value in values.items()})
+        fields = {long.get(str(key), str(key)): value for key, value in values.items()}
+        return cls.from_fields(fields)
 
     @classmethod
     def from_fields(cls, mapping: Mapping[str, Any]) -> Self:
