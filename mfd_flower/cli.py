@@ -26,6 +26,7 @@ from mfd_flower.config import (
     load_comparison,
     read_toml,
 )
+from mfd_flower.ledger.commands import ledger_app
 
 app = typer.Typer(
     help="Send the model to the data: run, compare and plan MFD walks and federated learning.",
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(ledger_app, name="ledger")
 out_console = Console()
 if not out_console.is_terminal:
     # In a pipe rich assumes 80 columns, which is too few for the tables.

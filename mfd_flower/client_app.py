@@ -10,6 +10,7 @@ from mfd_flower.records import integer, number
 from mfd_flower.runtime.metered_grid import REPORT
 from mfd_flower.runtime.roll_call import ROLL_CALL
 from mfd_flower.strategy import Handler, client_actions, find_strategy
+from mfd_flower.threat import LINK, malicious_nodes, tamper
 
 
 def train(message: Message, context: Context) -> Message:
@@ -49,6 +50,19 @@ def address(message: Message, context: Context) -> Message:
     return Message(RecordDict({"node": node}), reply_to=message)
 
 
+def has_bad_link(context: Context) -> bool:
+    """Tell whether an attacker changes what this node sends, after the node has finished it."""
+    node = Node.of(context)
+    return node.run.threat.kind == "tamper" and node.index in malicious_nodes(node.run)
+
+
+def step_of(message: Message) -> int:
+    """Return the round or hop that a message names, 0 if none."""
+    records = message.content.config_records.values()
+    found = (record[key] for record in records for key in ("server-round", "hop") if key in record)
+    return next((step for step in found if isinstance(step, int)), 0)
+
+
 DEFAULT_ACTIONS = {"train": train, "evaluate": evaluate, ROLL_CALL: address}
 
 
@@ -70,7 +84,12 @@ class StrategyClientApp(ClientApp):
             reply = handler(message, context)
         finally:
             current_report.reset(token)
-        if report.fits and reply.has_content():
+        if not reply.has_content():
+            return reply
+        if report.fits and has_bad_link(context):
+            # Sent again, out of custody and untrained, it arrives whole.
+            tamper(reply.content, Node.of(context).rng(step_of(message), LINK))
+        if report.fits or report.flops:
             reply.content[REPORT] = ConfigRecord(
                 {"fits": report.fits, "flops": report.flops, "peak-bytes": report.peak_bytes}
             )

@@ -116,6 +116,26 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class ThreatConfig:
+    """Which nodes poison what they send, see `mfd_flower.attacks`; no strategy is told."""
+
+    kind: Literal[
+        "", "label-flip", "sign-flip", "scale", "noise", "backdoor", "replay", "tamper"
+    ] = ""
+    """Empty for honest nodes alone."""
+    share: float = bounded(0.2, 0.0, 1.0)
+    """Share of the nodes that are malicious."""
+    scale: float = bounded(1.0, 0.0, open_low=True)
+    """Factor on the update, or of the noise's norm to the update's; `scale` needs one but 1."""
+    target: int = bounded(0, 0)
+    """Class that the trigger stands for (`backdoor`)."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "scale" and self.scale == 1:
+            raise ConfigError("threat.scale", self.scale, "kind scale needs a factor other than 1")
+
+
+@dataclass(frozen=True)
 class StrategyConfig:
     """Which algorithm, for how long, with which constructor keywords."""
 
@@ -139,6 +159,7 @@ class RunConfig:
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     network: NetworkConfig = NetworkConfig()
+    threat: ThreatConfig = ThreatConfig()
     strategy: StrategyConfig = StrategyConfig()
     seed: int = bounded(0, 0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -11,17 +10,21 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from flwr.app import Context
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mfd_flower.config import DataConfig, ModelConfig, RunConfig
+from mfd_flower.attacks import poisoned_update
+from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples, load_federation
-from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, input_spec
+from mfd_flower.models import build_model, evaluate, fit, get_tunables
 from mfd_flower.models import set_tunables as load_tunables
-from mfd_flower.models.learner import FitResult, Metrics, fit_flops
+from mfd_flower.models.learner import FitResult, Metrics, fit_flops, logits_of
 from mfd_flower.models.partial import gradient_entropy
+from mfd_flower.shards import model_for, shard
+from mfd_flower.threat import UPDATE, attack_of, malicious_nodes, poisoned_shard
 
 
 @dataclass
@@ -34,24 +37,12 @@ class CostReport:
 
 
 current_report: ContextVar[CostReport | None] = ContextVar("current_report", default=None)
-_models = threading.local()
 
 
 @functools.lru_cache(maxsize=256)
 def run_config_of(items: tuple[tuple[str, str | int | float | bool], ...]) -> RunConfig:
     """Rebuild the settings of a run from Flower's run config, once a process."""
     return RunConfig.from_flat(dict(items))
-
-
-def model_for(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
-    """Return this thread's model of a kind; only its tunables change from use to use."""
-    kept: dict[tuple[ModelConfig, int, int], PromptedViT] = _models.__dict__.setdefault("kept", {})
-    key = (config, num_classes, seed)
-    if key not in kept:
-        if len(kept) > 3:
-            kept.pop(next(iter(kept)))
-        kept[key] = build_model(config, num_classes, seed)
-    return kept[key]
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
@@ -65,29 +56,15 @@ def _initial_tunables(config: ModelConfig, num_classes: int, seed: int) -> Mappi
     return MappingProxyType(get_tunables(build_model(config, num_classes, seed)))
 
 
-@functools.lru_cache(maxsize=128)
-def shard(data: DataConfig, model: ModelConfig, seed: int, index: int | None) -> Samples:
-    """Prepare the samples of node `index`, or the held-out test set for None.
-
-    The inputs are what the frozen part of the model makes of the images: it never changes, so it
-    is computed once a process.
-    """
-    federation = load_federation(data, seed)
-    network = model_for(model, federation.num_classes, seed)
-    indices = federation.test if index is None else federation.shares[index]
-    images = federation.samples(indices, input_spec(network.backbone))
-    stage = network.frozen_stage()
-    chunks = [network.frozen_outputs(stage, part) for part in images.inputs.split(250)]
-    return replace(images, inputs=torch.cat(chunks))
-
-
-def evaluate_tunables(run: RunConfig, tensors: Mapping[str, Tensor]) -> Metrics:
-    """Measure tunables on the held-out test set of a run."""
+def evaluate_tunables(
+    run: RunConfig, tensors: Mapping[str, Tensor], samples: Samples | None = None
+) -> Metrics:
+    """Measure tunables on the held-out test set of a run, or on other samples."""
     if run.train.threads:
         torch.set_num_threads(run.train.threads)
     network = model_for(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
     load_tunables(network, tensors)
-    test = shard(run.data, run.model, run.seed, None)
+    test = shard(run.data, run.model, run.seed, None) if samples is None else samples
     return evaluate(network, test, stage=network.frozen_stage(), accelerator=run.train.accelerator)
 
 
@@ -177,7 +154,10 @@ class Node:
             config = replace(config, local_epochs=epochs)
         if config.threads:
             torch.set_num_threads(config.threads)
-        data = self.samples if samples is None else samples
+        attack = attack_of(self.run) if self.index in malicious_nodes(self.run) else None
+        data = samples
+        if data is None:
+            data = poisoned_shard(self.run, self.index) if attack else self.samples
         network = model_for(self.run.model, self.num_classes, self.run.seed)
         load_tunables(network, tensors)
         result = fit(
@@ -194,7 +174,11 @@ class Node:
             report.fits += 1
             report.flops += result.flops
             report.peak_bytes = max(report.peak_bytes, result.peak_bytes)
-        return get_tunables(network), result
+        trained = get_tunables(network)
+        if attack is not None:
+            rng, old = self.rng(step, UPDATE), initial_tunables(self.run)
+            trained = poisoned_update(tensors, trained, attack, rng, old)
+        return trained, result
 
     def fit_flops(self) -> float:
         """Return the floating point operations of one local update."""
@@ -223,6 +207,29 @@ class Node:
         network = model_for(self.run.model, self.num_classes, self.run.seed)
         load_tunables(network, tensors)
         return evaluate(network, self.samples, stage=network.frozen_stage())
+
+    def sample_losses(
+        self, tensors: Mapping[str, Tensor]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Measure tunables sample by sample on this node's own shard.
+
+        Returns
+        -------
+        losses : ndarray
+            Cross-entropy in nats, ``(n,)``.
+        correct : ndarray of bool
+            Whether the sample was classified right, ``(n,)``.
+        """
+        if self.run.train.threads:
+            torch.set_num_threads(self.run.train.threads)
+        network = model_for(self.run.model, self.num_classes, self.run.seed)
+        load_tunables(network, tensors)
+        with FlopCounterMode(display=False) as counter:
+            logits = logits_of(network, self.samples, network.frozen_stage()).double()
+        if (report := current_report.get()) is not None:
+            report.flops += counter.get_total_flops()
+        losses = F.cross_entropy(logits, self.samples.labels, reduction="none")
+        return losses.numpy(), (logits.argmax(1) == self.samples.labels).numpy()
 
 
 def smoothed_log_prior(labels: Tensor, num_classes: int) -> Tensor:

@@ -10,10 +10,9 @@ Flower's star carries it in two messages (``relay``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -28,32 +27,38 @@ from mfd_flower.forwarding import (
     Carrier,
     Custody,
     Route,
-    announced_counts,
     held_packet,
-    next_hop,
 )
-from mfd_flower.models.partial import SELECTIONS, idle_hops, selected, update_share
+from mfd_flower.forwarding.admission import (
+    HISTORY,
+    NOT_TAKEN,
+    PARENT,
+    VERDICT,
+    accuracies,
+    not_taken,
+    travelling,
+)
+from mfd_flower.forwarding.arrival import answer, received, taken
+from mfd_flower.forwarding.holder import notary_of, outgoing
+from mfd_flower.forwarding.notary import Notary
+from mfd_flower.forwarding.visit import (
+    RESIDUAL,
+    averaged,
+    chosen,
+    local_update,
+    merged,
+    next_header,
+    residual_of,
+)
+from mfd_flower.models.partial import SELECTIONS
 from mfd_flower.network import neighbours_of
 from mfd_flower.node import Node, initial_tunables
-from mfd_flower.packets import (
-    CODECS,
-    Packet,
-    PacketError,
-    changed_since,
-    delta,
-    pack,
-    repack,
-    restored,
-)
+from mfd_flower.packets import CODECS, Packet, changed_since, delta, pack, repack, restored
 from mfd_flower.routing import kl_divergence
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
 
-RESIDUAL = "residual"
 OPTIMIZER = "optimizer"
-MERGED = "merged"
-WALKER_STEPS = 1 << 20
-"""Hops that a walker may make before its randomness would be that of the next one."""
 
 
 def hop(message: Message, context: Context) -> Message:
@@ -67,122 +72,59 @@ def hop(message: Message, context: Context) -> Message:
     node = Node.of(context)
     walk = build_strategy(node.run)
     assert isinstance(walk, MFDWalk)
-    custody = Custody(context.state)
-    received = Packet.from_record(message.content)
-    check_addressee(node, received)
-    kept = custody.held(received.walker)
-    if kept and (kept.packet_id, kept.hop, kept.parent) == (
-        received.packet_id,
-        received.hop + 1,
-        received.version,
-    ):
-        # A duplicate, or a sender that missed the first reply: the update is made once.
-        return Message(walk.reply(custody, kept), reply_to=message)
-    if received.kind == "delta":
-        received = restored(received, held_packet(node, context, received.walker))
-    arrived = received.decoded()
-    tensors = walk.mixed(arrived, received, custody, context)
-    carried = message.content.array_records.get(OPTIMIZER)
-    onward_header = next_header(node, walk, received, context)
-    only = walk.chosen(node, tensors, received)
+    custody, notary = Custody(context.state), notary_of(node, context)
+    packet = received(node, context, message.content)
+    if (made := answer(context, packet, notary)) is not None:
+        return Message(walk.reply(context, packet, made, notary), reply_to=message)
+    if packet.kind == "delta":
+        packet = restored(packet, held_packet(node, context, packet.walker))
+    arrived = packet.decoded()
+    try:
+        admitted, receipt = taken(node, context, packet, arrived, message.content, notary)
+    except NOT_TAKEN as error:
+        return Message(not_taken(error), reply_to=message)
+    start = admitted.packet
+    optimizer = message.content.array_records.get(OPTIMIZER) if start is packet else None
+    tensors, others = walk.mixed(admitted.tensors, start, custody, context)
+    avoid = notary.dropped() if notary else ()
+    header = next_header(node, context, start, walk.route.noise_epsilon, avoid)
+    only = chosen(node, tensors, start, walk.select, walk.budget, walk.visit_s)
     trained, samples, optimizer_state = local_update(
-        node, tensors, received, carried.to_torch_state_dict() if carried else None, only
+        node, tensors, start, optimizer.to_torch_state_dict() if optimizer else None, only
     )
-    share = walk.damping_at(1 + (received.hop - 1) * walk.walkers, node.run.data.nodes)
-    share *= walk.skew_share(node, received)
+    share = walk.damping_at(1 + (start.hop - 1) * walk.walkers, node.run.data.nodes)
+    share *= walk.skew_share(node, start)
     changes = {
         name: torch.lerp(tensors[name], trained[name], share) if share < 1 else trained[name]
-        for name in (trained if tensors is not arrived else only)
+        for name in (trained if tensors is not admitted.tensors else only)
     }
     onward, residual = repack(
-        received,
+        start,
         changes,
         residual_of(context) if walk.codec != "fp32" else None,
-        samples=received.samples + samples,
-        updated={**received.updated, **dict.fromkeys(changes, received.hop)},
-        **onward_header,
+        samples=start.samples + samples,
+        updated={**start.updated, **dict.fromkeys(changes, start.hop)},
+        **header,
     )
+    if notary is not None and notary.refused(onward.version):
+        # Nothing but what was refused before can be made here: the packet goes on as it came.
+        changes = {}
+        onward, residual = repack(start, changes, **header)
     if residual:
         context.state[RESIDUAL] = ArrayRecord(residual)
-    beside = RecordDict()
+    beside, measured = RecordDict(), {}
     if walk.carry_optimizer:
         beside[OPTIMIZER] = ArrayRecord(optimizer_state)
+    if admitted.accuracy is not None and changes:
+        measured = accuracies(node, admitted.accuracy, onward.decoded())
+        beside[PARENT] = travelling(start, onward, changes)
+    if admitted.history.log_norms:
+        beside[HISTORY] = ConfigRecord({**admitted.history.fields()})
+    if notary is not None:
+        notary.sign_version(start, onward, others, measured)
     custody.keep(onward, beside)
-    return Message(walk.reply(custody, onward), reply_to=message)
-
-
-def check_addressee(node: Node, packet: Packet) -> None:
-    """Refuse a packet that this node is not to train."""
-    if packet.destination != node.address:
-        raise PacketError(f"destination = {packet.destination}: this node is {node.address}")
-    if packet.ttl < 1:
-        raise PacketError("ttl = 0: this packet has no hop left")
-    if len(packet.seen) != node.num_classes:
-        raise PacketError(f"seen: {len(packet.seen)} classes, this node's data has another number")
-
-
-def local_update(
-    node: Node,
-    tensors: Mapping[str, Tensor],
-    arrived: Packet,
-    optimizer_state: Mapping[str, Tensor] | None,
-    only: Collection[str],
-) -> tuple[dict[str, Tensor], int, dict[str, Tensor]]:
-    """Train until the local epochs are spent, or the packet's accuracy gate is passed.
-
-    Returns
-    -------
-    tuple
-        Trained tunables, samples processed, and the optimiser's state.
-    """
-    epochs = node.run.train.local_epochs
-    first = int(arrived.walker.removeprefix("w")) * WALKER_STEPS
-    if arrived.gate == 0:
-        trained, result = node.fit(
-            tensors, first + arrived.hop, optimizer_state=optimizer_state, only=only
-        )
-        return trained, result.samples, result.optimizer_state
-    samples, trained = 0, dict(tensors)
-    for epoch in range(epochs):
-        trained, result = node.fit(
-            trained,
-            first + arrived.hop * epochs + epoch,
-            epochs=1,
-            optimizer_state=optimizer_state,
-            only=only,
-        )
-        samples, optimizer_state = samples + result.samples, result.optimizer_state
-        if node.evaluate(trained).accuracy >= arrived.gate:
-            break
-    return trained, samples, dict(optimizer_state or {})
-
-
-def next_header(node: Node, walk: MFDWalk, arrived: Packet, context: Context) -> dict[str, Any]:
-    """Add this visit to the header and name the next hop."""
-    own = announced_counts(node, walk.route.noise_epsilon)
-    counts = tuple((np.asarray(arrived.seen) + own).tolist())
-    visited = (*arrived.visited, node.address)[-64:]
-    return {
-        "source": node.address,
-        "destination": next_hop(node, context, arrived.hop + 1, visited, counts),
-        "ttl": arrived.ttl - 1,
-        "hop": arrived.hop + 1,
-        "visited": visited,
-        "seen": counts,
-    }
-
-
-def residual_of(context: Context) -> dict[str, Tensor] | None:
-    """Return what this node's earlier encodings dropped."""
-    record = context.state.array_records.get(RESIDUAL)
-    return record.to_torch_state_dict() if record else None
-
-
-def averaged(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float
-) -> dict[str, Tensor]:
-    """Return `one` moved towards `other` by `share` of the way."""
-    return {name: torch.lerp(tensor, other[name], share) for name, tensor in one.items()}
+    reply = walk.reply(context, packet, onward, notary)
+    return Message(RecordDict({**reply, **receipt}), reply_to=message)
 
 
 class MFDWalk(OwnLoop, Strategy):
@@ -237,6 +179,19 @@ class MFDWalk(OwnLoop, Strategy):
         Send the optimiser's state along, which AdamW's triples the packet with.
     start_node : int (default: 0)
         Index of the node where the first walker begins; others begin evenly spaced behind it.
+    ledger : bool (default: False)
+        Sign every version into a ledger of which each node has a replica.
+    admission : bool (default: False)
+        Judge every version on arrival, and go on from its parent if it is refused; an author
+        refused twice in a row is left out. Needs the ledger. The parent travels along, so a
+        hop may cost one more transfer.
+
+    Attributes
+    ----------
+    replica : str
+        After a run with a ledger: all chains, as lines.
+    not_taken : dict
+        After a run: reasons why receivers could not take a packet, by walker, hop and source.
     """
 
     client_actions: ClassVar = {**FORWARDING_ACTIONS, "train.hop": hop}
@@ -266,6 +221,8 @@ class MFDWalk(OwnLoop, Strategy):
         gate: float = 0.0,
         carry_optimizer: bool = False,
         start_node: int = 0,
+        ledger: bool = False,
+        admission: bool = False,
     ) -> None:
         nodes = run.data.nodes
         for name, value, accepted in (
@@ -295,6 +252,11 @@ class MFDWalk(OwnLoop, Strategy):
         if select == "all" and (budget < 1 or visit_s):
             name, number = ("budget", budget) if budget < 1 else ("visit_s", visit_s)
             raise ConfigError(f"options.{name}", number, "needs select = entropy or least-recent")
+        for name, flag in (("ledger", ledger), ("admission", admission)):
+            if type(flag) is not bool:
+                raise ConfigError(f"options.{name}", flag, "must be true or false")
+        if admission and not ledger:
+            raise ConfigError("options.admission", admission, "needs ledger = true")
         self.run = run
         self.route = Route(policy, policy_options or {}, memory, advert_hops, noise_epsilon)
         self.advert_every = advert_every
@@ -313,6 +275,10 @@ class MFDWalk(OwnLoop, Strategy):
         self.gate = gate
         self.carry_optimizer = carry_optimizer
         self.start_node = start_node
+        self.ledger = ledger
+        self.admission = admission
+        self.replica = ""
+        self.not_taken: dict[tuple[str, int, str], list[str]] = {}
 
     def damping_at(self, number: int, nodes: int) -> float:
         """Return the share of its update that hop `number` (from 1) of all walkers passes on."""
@@ -326,51 +292,35 @@ class MFDWalk(OwnLoop, Strategy):
             return 1.0
         return math.exp(-self.damping_skew * kl_divergence(node.label_counts, arrived.seen))
 
+    def author_share(self, arrived: Packet) -> float:
+        """Return the share of its update that the sender of a packet was to pass on."""
+        return self.damping_at(1 + (arrived.hop - 2) * self.walkers, self.run.data.nodes)
+
     def mixed(
         self, arrived: dict[str, Tensor], packet: Packet, custody: Custody, context: Context
-    ) -> dict[str, Tensor]:
-        """Average what arrives with versions that this node holds; `arrived` itself if none is."""
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Average what arrives with versions that this node holds; `arrived` itself if none is.
+
+        Returns
+        -------
+        tensors : dict of str to Tensor
+        versions : list of str
+            Of other walkers, mixed in.
+        """
         tensors = arrived
         if self.average and (own := custody.held(packet.walker)) is not None:
             tensors = averaged(tensors, own.decoded(), self.average)
-        if self.merge:
-            done = dict(context.state.config_records.get(MERGED, {}))
-            for walker in custody.walkers():
-                other = custody.held(walker)
-                if walker == packet.walker or other is None or done.get(walker) == other.hop:
-                    continue
-                both = other.samples + packet.samples
-                tensors = averaged(tensors, other.decoded(), other.samples / both)
-                done[walker] = other.hop
-            context.state[MERGED] = ConfigRecord(done)
-        return tensors
+        return merged(tensors, packet, custody, context) if self.merge else (tensors, [])
 
-    def chosen(self, node: Node, tensors: Mapping[str, Tensor], arrived: Packet) -> set[str]:
-        """Return the tunables that this visit updates."""
-        if self.select == "all":
-            return set(tensors)
-        sizes = {name: tensor.numel() for name, tensor in tensors.items()}
-        network = self.run.network
-        share = update_share(
-            self.budget,
-            sum(t.nbytes for t in arrived.payload.values()),
-            network.d2d_bps,
-            node.fit_flops() / network.flops_per_s,
-            self.visit_s,
-        )
-        scores = (
-            node.gradient_entropy(tensors)
-            if self.select == "entropy"
-            else idle_hops(sizes, arrived.updated, arrived.hop)
-        )
-        return selected(scores, sizes, share)
-
-    def reply(self, custody: Custody, onward: Packet) -> RecordDict:
+    def reply(
+        self, context: Context, received: Packet, onward: Packet, notary: Notary | None
+    ) -> RecordDict:
         """Return the holder's word to the network: the packet, or what this hop changed in it."""
-        content = custody.records(onward.walker)
+        content = outgoing(context, onward, notary)
         if self.delta:
             changed = changed_since(onward, onward.hop - 2)
-            content = RecordDict({**content, **delta(onward, onward.parent, changed).to_record()})
+            cut = delta(onward, received.version, changed)
+            content = RecordDict({**content, **cut.to_record()})
         return content
 
     def first_packet(self, node: Node) -> Packet:
@@ -429,15 +379,34 @@ class MFDWalk(OwnLoop, Strategy):
             models[first.walker] = initial_arrays
             carrier.launch(first)
         made: dict[str, int] = {}
+        flown: dict[str, Packet] = {}
+        landings = 0
         while carrier.in_flight:
             packet, content = carrier.collect()
-            made[packet.walker] = packet.hop - 1
-            done = sum(made.values())
-            models[packet.walker] = result.arrays = ArrayRecord(packet.decoded())
+            landings += 1
+            before, flown[packet.walker] = flown.get(packet.walker), packet
+            counted = accepted(before, packet, content) if self.admission else packet
+            if counted is not None:
+                made[packet.walker] = counted.hop - 1
+                models[packet.walker] = result.arrays = ArrayRecord(counted.decoded())
+            done = landings if self.admission else sum(made.values())
             if evaluate_fn and (metrics := evaluate_fn(done, list(models.values()))) is not None:
                 result.evaluate_metrics_serverapp[done] = metrics
-            if packet.ttl > 0:
-                if self.advert_every and done % (self.advert_every * nodes) == 0:
-                    announce(done)
+            if packet.ttl > 0 and self.advert_every and done % (self.advert_every * nodes) == 0:
+                announce(done)
+            if packet.ttl > 0 or (self.admission and VERDICT not in content):
                 carrier.launch(packet, content)
+        self.not_taken = carrier.not_taken
+        if self.ledger:
+            self.replica = carrier.ledger(flown.values(), judged=self.admission)
         return result
+
+
+def accepted(before: Packet | None, landed: Packet, content: RecordDict) -> Packet | None:
+    """Return the version that a landing shows to be admitted, None if one was refused.
+
+    A receiver accepts what it makes its own version from; the last one it only judges.
+    """
+    if VERDICT in content:
+        return landed if content.config_records[VERDICT]["accepted"] else None
+    return before if before is not None and landed.parent == before.version else None

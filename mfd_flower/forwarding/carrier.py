@@ -10,27 +10,37 @@ committed one. Several walkers are under way at once, and no node is asked to ho
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
+from mfd_flower.forwarding.admission import UNTAKEN, VERDICT
 from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, Requests, spread_adverts
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT, unpacked
+from mfd_flower.ledger import Chains, receive, suffix
 from mfd_flower.packets import Packet, PacketError, restored
+from mfd_flower.records import text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
+Record = ArrayRecord | ConfigRecord | MetricRecord
 FORWARDING_LINKS = {
     **ANNOUNCE_LINKS,
     "query.ack": "d2d",
     "query.again": "relay",
     "query.busy": "d2d",
+    "query.chain": "d2d",
     "query.held": "d2d",
+    "query.judge": "d2d",
+    "query.ledger": "relay",
     "query.send": "d2d",
     "train.hop": "d2d",
 }
 TRIES = 3
 """How often a message that got no answer is repeated before its receiver counts as gone."""
+SUSPECT = 2
+"""Receivers that cannot take a packet from which on the one who sends it is passed over."""
 ROUNDS = 20
 """How often all holders are asked in turn before the walk counts as lost."""
 POLL_S = 0.002
@@ -83,6 +93,8 @@ class Carrier:
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
         self.reroutes = 0
+        self.not_taken: dict[tuple[str, int, str], list[str]] = {}
+        """Reasons of receivers that could not take a packet, by its walker, hop and source."""
 
     @property
     def in_flight(self) -> int:
@@ -116,7 +128,7 @@ class Carrier:
             if reply is not None and (moved := _whole(reply, packet)) is not None:
                 packet, content = moved, reply.content
         sent = self._cut_down(packet, content) if self._deltas and packet.hop > 1 else content
-        request = self._request(packet.destination, "train.hop", sent)
+        request = self._request(packet.destination, _kind(packet), sent)
         (message_id,) = self._grid.push_messages([request])
         arrives_s = self._grid.arrival_s(message_id)
         due_s = arrives_s + self._visit_s.get(packet.destination, 0.0)
@@ -131,9 +143,9 @@ class Carrier:
         Returns
         -------
         packet : Packet
-            What its receiver hands on, full.
+            What its receiver hands on, full; the same one if it had only to judge it.
         content : RecordDict
-            The message to send it on in.
+            The message to send it on in, or the verdict.
 
         Raises
         ------
@@ -144,7 +156,9 @@ class Carrier:
         flight = self._flights[walker]
         reply = self._wait(flight.message_id)
         found = self._landed(flight.packet, flight.content, reply)
-        self._visit_s[found[0].source] = self._grid.ready_s(found[0].source) - flight.arrives_s
+        if VERDICT not in found[1]:
+            holder = found[0].source
+            self._visit_s[holder] = self._grid.ready_s(holder) - flight.arrives_s
         del self._flights[walker]
         return found
 
@@ -155,8 +169,9 @@ class Carrier:
         arrived = self._handed_over(packet, content, reply)
         for _ in range(ROUNDS):
             if arrived is not None:
+                receipt = arrived[1].pop(RECEIPT, None)
                 if packet.hop > 1:
-                    self._acknowledge(packet)
+                    self._acknowledge(packet, receipt)
                 return arrived
             self.reroutes += 1
             before = packet.hop
@@ -178,15 +193,25 @@ class Carrier:
         `reply` is the answer to the first try if that has been made. Later ones are sent whole:
         whatever the receiver holds, it can read them.
         """
+        asked_whole = False
         for attempt in range(TRIES):
             if attempt or reply is None:
-                reply = self._send(packet.destination, "train.hop", content)
+                reply = self._send(packet.destination, _kind(packet), content)
             if reply is None:
                 continue
             if reply.has_error():
                 if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                     return None
                 continue
+            if UNTAKEN in reply.content:
+                whole = None if asked_whole else self._with_whole_chain(packet)
+                if whole is None:
+                    self._note_not_taken(packet, reply)
+                    return None
+                asked_whole, content = True, whole
+                continue
+            if VERDICT in reply.content:
+                return packet, reply.content
             if (arrived := _whole(reply, packet)) is not None:
                 return arrived, reply.content
             # Damaged on its way back: the receiver has it in custody and sends it again.
@@ -200,13 +225,16 @@ class Carrier:
             after = order[(order.index(packet.destination) + 1) % len(order)]
             moved = replace(packet, destination=after)
             return moved, moved.to_record()
-        holders = dict.fromkeys([packet.source, *reversed(packet.visited)])
-        for place, holder in enumerate(holders):
+        refusers = self.not_taken.get(_flight_name(packet), [])
+        for place, holder in enumerate(_holders(packet)):
+            if place == 0 and len(refusers) >= SUSPECT:
+                continue
             timer: dict[str, str | bool] = {"walker": packet.walker}
             if place == 0:
                 timer["failed"] = packet.destination
             else:
                 timer |= {"lost": True, "failed": packet.source}
+                timer |= {"spent": True} if len(refusers) >= SUSPECT else {}
             for _ in range(TRIES):
                 reply = self._send(
                     holder, "query.again", RecordDict({"timer": ConfigRecord({**timer})})
@@ -219,6 +247,51 @@ class Carrier:
                     return kept, reply.content
         # Nobody answered in this round; the packet is still where it was.
         return packet, content
+
+    def ledger(self, packets: Iterable[Packet], judged: bool) -> str:
+        """Ask who held each walker last for its replica; for the experimenter, outside the bill.
+
+        Parameters
+        ----------
+        packets : iterable of Packet
+            The last of each walker.
+        judged : bool
+            Whether their receivers have taken them.
+
+        Returns
+        -------
+        str
+            All chains, one entry a line, as far as anybody answers.
+        """
+        chains = Chains()
+        for packet in packets:
+            for holder in ([packet.destination] if judged else []) + _holders(packet):
+                if lines := self._replica(holder):
+                    receive(chains, lines)
+                    break
+        return suffix(chains)
+
+    def _replica(self, holder: str) -> str:
+        for _ in range(TRIES):
+            reply = self._send(holder, "query.ledger", RecordDict())
+            if reply is not None and reply.has_content():
+                return unpacked(reply.content.config_records[LEDGER]["lines"])
+        return ""
+
+    def _with_whole_chain(self, packet: Packet) -> RecordDict | None:
+        """Let the holder send the whole chain to a receiver that could not attach what it lacked.
+
+        None if there is no holder yet, or it does not answer.
+        """
+        if packet.hop == 1:
+            return None
+        ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
+        reply = self._send(packet.source, "query.chain", ask)
+        return reply.content if reply is not None and reply.has_content() else None
+
+    def _note_not_taken(self, packet: Packet, reply: Message) -> None:
+        reason = text(reply.content.config_records[UNTAKEN], "reason")
+        self.not_taken.setdefault(_flight_name(packet), []).append(reason)
 
     def _cut_down(self, packet: Packet, content: RecordDict) -> RecordDict:
         """Let holder and receiver agree on a delta; the whole packet if they do not."""
@@ -233,9 +306,12 @@ class Carrier:
         reasons = self._grid.failures
         return f"last reason: {reasons[-1] if reasons else 'no answer in time'}"
 
-    def _acknowledge(self, packet: Packet) -> None:
+    def _acknowledge(self, packet: Packet, receipt: Record | None) -> None:
         told = ConfigRecord({"walker": packet.walker, "hop": packet.hop})
-        self._send(packet.source, "query.ack", RecordDict({"ack": told}))
+        records: dict[str, Record] = {"ack": told}
+        if receipt is not None:
+            records[RECEIPT] = receipt
+        self._send(packet.source, "query.ack", RecordDict(records))
 
     def _request(self, address: str, kind: str, content: RecordDict) -> Message:
         return Message(content, self._grid.node_id(address), kind)
@@ -264,6 +340,20 @@ class Carrier:
             for reply in replies
             if reply.has_content()
         }
+
+
+def _kind(packet: Packet) -> str:
+    """Return the type of the message that a packet travels in: with no hop left it is judged."""
+    return "train.hop" if packet.ttl else "query.judge"
+
+
+def _holders(packet: Packet) -> list[str]:
+    """Return who had a packet, its sender first, then the ones before."""
+    return list(dict.fromkeys([packet.source, *reversed(packet.visited)]))
+
+
+def _flight_name(packet: Packet) -> tuple[str, int, str]:
+    return packet.walker, packet.hop, packet.source
 
 
 def _whole(reply: Message, before: Packet) -> Packet | None:

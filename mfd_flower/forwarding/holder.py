@@ -1,20 +1,25 @@
 """A node's part in forwarding: the next hop from its own table, and packets in its custody.
 
 The whitepaper (section 2.6) lets the packet choose its next hop from live information. A strategy
-that forwards packets adds `FORWARDING_ACTIONS` to its client half and has an attribute `route`, and
-a method ``first_packet(node)`` that makes the packet which every node can make for itself.
+that forwards packets adds `FORWARDING_ACTIONS` to its client half and has attributes `route`,
+`ledger` and `admission` (whether versions are signed, and judged), and a method
+``first_packet(node)`` that makes the packet which every node can make for itself.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.config import ConfigError
+from mfd_flower.forwarding.admission import PARENT
 from mfd_flower.forwarding.announce import ANNOUNCE_ACTIONS, keep_table, routing_table
 from mfd_flower.forwarding.custody import Custody
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT, Notary, arrived_chain
+from mfd_flower.ledger import suffix
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, changed_since, delta
 from mfd_flower.records import integer, text
@@ -63,9 +68,20 @@ class Route:
 
 
 def acknowledge(message: Message, context: Context) -> Message:
-    """Note that the next holder has the packet: its custody has passed on."""
+    """Note that the next holder has the packet: its custody has passed on, signed if it can be.
+
+    Raises
+    ------
+    LedgerError
+        If the receipt is not good; the packet stays in custody then.
+    """
     told = message.content.config_records["ack"]
-    Custody(context.state).acknowledge(text(told, "walker"), integer(told, "hop"))
+    walker = text(told, "walker")
+    if (notary := notary_of(Node.of(context), context)) is not None:
+        if RECEIPT in message.content.config_records:
+            notary.keep_receipt(message.content.config_records[RECEIPT], walker)
+        notary.save()
+    Custody(context.state).acknowledge(walker, integer(told, "hop"))
     return Message(RecordDict(), reply_to=message)
 
 
@@ -85,23 +101,47 @@ def send_again(message: Message, context: Context) -> Message:
     node = Node.of(context)
     told = message.content.config_records["timer"]
     walker = text(told, "walker")
-    custody = Custody(context.state)
-    kept = custody.held(walker)
-    if kept is None:
-        raise PacketError(f"walker {walker}: no packet of it is in custody here")
+    custody, kept = Custody(context.state), kept_packet(context, walker)
     if custody.acknowledged(kept) and not told.get("lost", False):
         raise PacketError(f"hop {kept.hop}: acknowledged, the next holder has it")
     busy = [str(address) for address in told.get("busy", [])]  # type: ignore[union-attr]
+    notary = notary_of(node, context)
     if "failed" in told:
         table = routing_table(node, context)
         table.unreachable(text(told, "failed"))
         keep_table(table, context)
+    if told.get("spent", False):
+        # A hop was used up on a version that nobody could take.
+        kept = replace(kept, ttl=max(0, kept.ttl - 1))
     if "failed" in told or busy:
-        elsewhere = next_hop(node, context, kept.hop, kept.visited, kept.seen, busy)
+        avoid = {*busy, *(notary.dropped() if notary else ())}
+        elsewhere = next_hop(node, context, kept.hop, kept.visited, kept.seen, avoid)
         records = custody.records(walker)
         beside = {n: r for n, r in records.items() if n not in kept.to_record()}
-        custody.keep(replace(kept, destination=elsewhere), RecordDict(beside))
-    return Message(custody.records(walker), reply_to=message)
+        kept = replace(kept, destination=elsewhere)
+        custody.keep(kept, RecordDict(beside))
+    return Message(outgoing(context, kept, notary), reply_to=message)
+
+
+def send_whole(message: Message, context: Context) -> Message:
+    """Send the packet in custody with its whole chain, to a receiver that could not attach less.
+
+    Raises
+    ------
+    PacketError
+        If nothing of the walker is in custody here.
+    """
+    kept = kept_packet(context, text(message.content.config_records["ask"], "walker"))
+    notary = notary_of(Node.of(context), context)
+    return Message(outgoing(context, kept, notary, whole=True), reply_to=message)
+
+
+def show_ledger(message: Message, context: Context) -> Message:
+    """Hand out this node's replica as lines."""
+    notary = Notary(Node.of(context), context)
+    notary.save()
+    lines = ConfigRecord({"lines": zlib.compress(suffix(notary.chains).encode())})
+    return Message(RecordDict({LEDGER: lines}), reply_to=message)
 
 
 def name_held(message: Message, context: Context) -> Message:
@@ -122,15 +162,44 @@ def send_delta(message: Message, context: Context) -> Message:
     """
     told = message.content.config_records["held"]
     walker = text(told, "walker")
-    custody = Custody(context.state)
-    kept = custody.held(walker)
-    if kept is None:
-        raise PacketError(f"walker {walker}: no packet of it is in custody here")
-    content = custody.records(walker)
+    kept = kept_packet(context, walker)
+    content = outgoing(context, kept, notary_of(Node.of(context), context))
     changed = changed_since(kept, integer(told, "update"))
     for name, record in delta(kept, text(told, "version"), changed).to_record().items():
         content[name] = record
     return Message(content, reply_to=message)
+
+
+def kept_packet(context: Context, walker: str) -> Packet:
+    """Return the walker's packet in custody; raises `PacketError` if there is none."""
+    kept = Custody(context.state).held(walker)
+    if kept is None:
+        raise PacketError(f"walker {walker}: no packet of it is in custody here")
+    return kept
+
+
+def notary_of(node: Node, context: Context) -> Notary | None:
+    """Return the node's notary if the strategy has a ledger."""
+    return Notary(node, context) if build_strategy(node.run).ledger else None  # type: ignore[attr-defined]
+
+
+def outgoing(
+    context: Context, kept: Packet, notary: Notary | None, whole: bool = False
+) -> RecordDict:
+    """Return the message in which a packet in custody goes where its header says.
+
+    The ledger's lines are those that this receiver lacks, and the parent stays here if the
+    receiver made it or can make it for itself. The notary's work is over then: it saves.
+    """
+    content = Custody(context.state).records(kept.walker)
+    if notary is not None:
+        content[LEDGER] = notary.beside(kept, whole)
+        if PARENT in content and not whole:
+            made = notary.maker(kept.parent, arrived_chain(kept))
+            if made.kind == "genesis" or made.author == kept.destination:
+                del content[PARENT]
+        notary.save()
+    return content
 
 
 def held_packet(node: Node, context: Context, walker: str) -> Packet:
@@ -145,7 +214,7 @@ def next_hop(
     number: int,
     visited: tuple[str, ...],
     seen: tuple[float, ...],
-    busy: Collection[str] = (),
+    avoid: Collection[str] = (),
 ) -> str:
     """Choose where hop `number` goes, from this node's own table; itself if it knows nobody.
 
@@ -160,14 +229,14 @@ def next_hop(
         The packet's last visits, this one at the end.
     seen : tuple of float
         Samples of each label that the walk has trained on.
-    busy : collection of str
-        Neighbours that do not take the packet now.
+    avoid : collection of str
+        Neighbours that do not take the packet now, or whose versions nobody takes.
     """
     strategy = build_strategy(node.run)
     route: Route = strategy.route  # type: ignore[attr-defined]
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
     routes = routing_table(node, context)
-    table = [c for c in routes.candidates(0.0, last) if routes.via(c.address) not in busy]
+    table = [c for c in routes.candidates(0.0, last) if routes.via(c.address) not in avoid]
     if not table:
         return node.address
     recent = visited[-route.memory :] if route.memory else ()
@@ -198,6 +267,8 @@ FORWARDING_ACTIONS = {
     "query.ack": acknowledge,
     "query.again": send_again,
     "query.busy": send_again,
+    "query.chain": send_whole,
     "query.held": name_held,
+    "query.ledger": show_ledger,
     "query.send": send_delta,
 }

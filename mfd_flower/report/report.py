@@ -21,6 +21,7 @@ from mfd_flower.report.tables import (
     reach_row,
     write_rounds_csv,
 )
+from mfd_flower.report.tree import version_tree
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
@@ -48,6 +49,11 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> Path:
                     (f"{run['strategy']}, seed {run['seed']}", path_map(run))
                     for run in results["runs"]
                     if run["scenario"] == name and run["seed"] == first_seed and is_walk(run)
+                ],
+                "trees": [
+                    (f"{run['strategy']}, seed {run['seed']}", version_tree(run["versions"]))
+                    for run in results["runs"]
+                    if run["scenario"] == name and run["seed"] == first_seed and "versions" in run
                 ],
                 "figures": [
                     Markup(files[1].read_text(encoding="utf-8").partition("?>")[2])

@@ -22,7 +22,9 @@ from mfd_flower.config import Comparison, ConfigError, PlannedRun
 from mfd_flower.data import load_federation
 from mfd_flower.files import write_json
 from mfd_flower.models import build_model
+from mfd_flower.runtime.ledgers import write_ledger
 from mfd_flower.strategy import build_strategy
+from mfd_flower.threat import attack_of
 
 SCHEMA = 1
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
@@ -59,6 +61,7 @@ def check(comparison: Comparison) -> None:
     for planned in comparison.runs:
         run = planned.config
         build_strategy(run)
+        attack_of(run)
         if (run.data, run.model, run.seed) not in checked:
             checked.add((run.data, run.model, run.seed))
             num_classes = load_federation(run.data, run.seed).num_classes
@@ -161,7 +164,11 @@ def run_comparison(
             _pass_on(news, watcher)
             for future in finished:
                 planned = waiting.pop(future)
-                results["runs"].append(future.result())
+                record = future.result()
+                if lines := record.pop("ledger", ""):
+                    number = order[record["scenario"], record["strategy"], record["seed"]]
+                    record["ledger"] = write_ledger(folder, record, number, lines)
+                results["runs"].append(record)
                 results["runs"].sort(key=lambda r: order[r["scenario"], r["strategy"], r["seed"]])
                 results["summary"] = summarise(results["runs"], comparison.margin)
                 write_json(folder / "results.json", results)

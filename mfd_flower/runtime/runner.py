@@ -13,12 +13,13 @@ from flwr.serverapp import Grid
 
 from mfd_flower.client_app import app as client_app
 from mfd_flower.config import RunConfig
-from mfd_flower.models.learner import Metrics
 from mfd_flower.node import evaluate_tunables, initial_tunables
+from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy, links_of
+from mfd_flower.threat import attack_of, poisoners, trigger_samples
 
 Point = dict[str, Any]
 OnPoint = Callable[[Point], None]
@@ -58,7 +59,9 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     Returns
     -------
     dict
-        One entry of ``results.json``'s ``runs``, without its place in a comparison.
+        One entry of ``results.json``'s ``runs``, without its place in a comparison. Of a strategy
+        with a ledger also its ``versions``, and its lines as ``ledger``; with admission, how many
+        versions were accepted and refused.
 
     Raises
     ------
@@ -69,6 +72,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     """
     started = time.perf_counter()
     strategy = build_strategy(run)
+    attack_of(run)
     initial = dict(initial_tunables(run))
     meter = MeteredGrid(
         grid,
@@ -78,22 +82,15 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     )
     points: list[Point] = []
 
-    measured: list[tuple[ArrayRecord, Metrics]] = []
+    measured: list[tuple[ArrayRecord, dict[str, float]]] = []
 
     def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
         models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)
         # Of several walkers only one has moved since the last point.
         known = {id(model): metrics for model, metrics in measured}
-        found = [
-            known.get(id(model)) or evaluate_tunables(run, model.to_torch_state_dict())
-            for model in models
-        ]
+        found = [known.get(id(model)) or quality_of(run, model) for model in models]
         measured[:] = zip(models, found, strict=True)
-        quality = {
-            "accuracy": sum(m.accuracy for m in found) / len(found),
-            "loss": sum(m.loss for m in found) / len(found),
-            "macro_f1": sum(m.macro_f1 for m in found) / len(found),
-        }
+        quality = {name: sum(m[name] for m in found) / len(found) for name in found[0]}
         points.append(
             {
                 "step": step,
@@ -122,7 +119,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     if meter.updates == 0:
         reason = meter.failures[-1] if meter.failures else "no training request was sent"
         raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")
-    return {
+    record = {
         "nodes": run.data.nodes,
         "tunables": sum(t.numel() for t in initial.values()),
         "settings": run.flat(),
@@ -134,3 +131,20 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         "node_peak_bytes": dict(meter.node_peak_bytes),
         "failed_replies": len(meter.failures),
     }
+    if lines := getattr(strategy, "replica", ""):
+        record["ledger"] = lines
+        record["versions"] = versions = versions_of(entries_of(lines))
+        if getattr(strategy, "admission", False):
+            untaken = getattr(strategy, "not_taken", {})
+            record["admission"] = admission_counts(versions, poisoners(run), untaken)
+    return record
+
+
+def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
+    """Measure a model on the held-out test set, and a backdoor's success where there is one."""
+    tensors = model.to_torch_state_dict()
+    found = evaluate_tunables(run, tensors)
+    quality = {"accuracy": found.accuracy, "loss": found.loss, "macro_f1": found.macro_f1}
+    if (triggered := trigger_samples(run)) is not None:
+        quality["attack_success"] = evaluate_tunables(run, tensors, triggered).accuracy
+    return quality

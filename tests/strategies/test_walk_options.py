@@ -171,12 +171,14 @@ def test_merging_weighs_by_samples_and_counts_a_version_once(
     make_run: Callable[..., RunConfig],
 ) -> None:
     run = make_run(data={"nodes": 4}, options={"walkers": 2, "merge": True})
-    walk, context, own, _ = held_versions(run)
+    walk, context, own, other = held_versions(run)
     custody = Custody(context.state)
-    merged = walk.mixed(own.decoded(), own, custody, context)
+    merged, versions = walk.mixed(own.decoded(), own, custody, context)
+    assert versions == [other.version]
     for tensor in merged.values():
         torch.testing.assert_close(tensor, torch.full_like(tensor, 1 + 0.75 * 4))
-    again = walk.mixed(own.decoded(), own, custody, context)
+    again, versions = walk.mixed(own.decoded(), own, custody, context)
+    assert versions == []
     for name, tensor in own.decoded().items():
         assert torch.equal(again[name], tensor)
 
@@ -185,7 +187,7 @@ def test_average_mixes_in_what_the_node_sent_on_last(make_run: Callable[..., Run
     run = make_run(data={"nodes": 4}, options={"average": 0.25})
     walk, context, own, _ = held_versions(run)
     arrived = {name: torch.full_like(tensor, 9.0) for name, tensor in own.decoded().items()}
-    mixed = walk.mixed(arrived, own, Custody(context.state), context)
+    mixed, _ = walk.mixed(arrived, own, Custody(context.state), context)
     for tensor in mixed.values():
         torch.testing.assert_close(tensor, torch.full_like(tensor, 7.0))
 

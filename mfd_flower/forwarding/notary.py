@@ -1,0 +1,336 @@
+"""The notary: what a node reads from the ledger and writes to it when a packet passes.
+
+Whitepaper, section 2.6: every version can be verified and traced. A node's replica lies in its
+Flower state as the lines that it has verified, so no signature is checked twice; a packet brings
+the lines that its receiver lacks. Nothing is kept before `save`, which comes after custody.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from mfd_flower.ledger import (
+    Chains,
+    Entry,
+    LedgerError,
+    Tip,
+    check_receipt,
+    countersign,
+    follow,
+    found,
+    key_of,
+    public_key,
+    receive,
+    suffix,
+)
+from mfd_flower.ledger.entries import chain_name
+from mfd_flower.ledger.standing import Standing
+from mfd_flower.node import Node
+from mfd_flower.packets import Packet
+from mfd_flower.records import text
+
+LEDGER, RECEIPT = "ledger", "receipt"
+MAX_LINES_BYTES = 1 << 26
+"""Of a suffix once it is unpacked; more is refused before it takes memory."""
+MADE = ("genesis", "version")
+KEPT_CHAINS = 64
+_kept: dict[tuple[int, int], tuple[str, Chains]] = {}
+"""Chains of this process's nodes, beside the lines that they were made from."""
+key_of_node = functools.lru_cache(maxsize=4096)(key_of)
+
+
+class Notary:
+    """A node's replica while one message is handled.
+
+    Parameters
+    ----------
+    node : Node
+        Signs with the key that its seed and address derive: a simulated node's.
+    context : Context
+        Its state holds the replica.
+
+    Attributes
+    ----------
+    chains : Chains
+        One a walker.
+    """
+
+    def __init__(self, node: Node, context: Context) -> None:
+        self.address = node.address
+        self._key = key_of_node(node.run.seed, node.address)
+        self._members = members(node.run.seed, node.run.data.nodes)
+        self._state = context.state
+        self._place = (context.run_id, context.node_id)
+        record = context.state.config_records.get(LEDGER)
+        self._lines = text(record, "lines") if record else ""
+        lines, chains = _kept.pop(self._place, ("", None))
+        if chains is None or lines != self._lines:
+            chains = Chains(self._lines.split("\n")[:-1], members=self._members)
+        self.chains = chains
+        self._saved = len(chains.entries)
+        self._owed: dict[str, str] = {}
+
+    def save(self) -> None:
+        """Keep what was verified and written."""
+        new = "".join(entry.text + "\n" for entry in self.chains.entries[self._saved :])
+        self._lines, self._saved = self._lines + new, len(self.chains.entries)
+        if new:
+            self._state[LEDGER] = ConfigRecord({"lines": self._lines})
+        while len(_kept) >= KEPT_CHAINS:
+            _kept.pop(next(iter(_kept)), None)
+        _kept[self._place] = (self._lines, self.chains)
+
+    def take(self, packet: Packet, content: RecordDict) -> Entry:
+        """Verify what came beside a packet; the packet's version must be the one in force.
+
+        Whoever is the first to hold a walker founds its chain.
+
+        Parameters
+        ----------
+        packet : Packet
+            As it arrived, full, its version compared with its tensors.
+        content : RecordDict
+            The message it came in.
+
+        Returns
+        -------
+        Entry
+            The one that made the version.
+
+        Raises
+        ------
+        LedgerError
+            With the reason, see ``docs/ledger.md``; nothing is kept then.
+        """
+        chain = chain_name(packet.model_id, packet.walker)
+        record = content.config_records.get(LEDGER)
+        if record is not None:
+            self._receive(chain, record)
+        elif packet.hop == 1 and chain not in self.chains.tips:
+            genesis = found(
+                self._key,
+                author=self.address,
+                model_id=packet.model_id,
+                walker=packet.walker,
+                version=packet.version,
+                members=self._members,
+                size_bytes=payload_bytes(packet),
+            )
+            self.chains.extend([genesis.text])
+        tip = self.chains.tips.get(chain)
+        if tip is None:
+            raise LedgerError("missing", f"{chain}: no entry of it came along")
+        if tip.version != packet.version:
+            said = f"the version in force is {tip.version[:12]}..."
+            raise LedgerError("replay", f"version = {packet.version[:12]}...: {said}")
+        if record is not None and "receipt" in record:
+            owed = {name: text(record, name) for name in ("receiver", "receipt")}
+            check_receipt(tip, tip.hash, owed["receiver"], owed["receipt"])
+            self._owed = owed if owed["receiver"] != self.address else {}
+        return self.maker(packet.version, chain)
+
+    def maker(self, version: str, chain: str) -> Entry:
+        """Return the entry that made a version of a chain."""
+        for entry in reversed(self.chains.entries):
+            if entry.chain == chain and entry.version == version and entry.kind in MADE:
+                return entry
+        raise LedgerError("unknown-version", f"version = {version[:12]}...: not in {chain}")
+
+    def refused(self, version: str, by: str = "") -> bool:
+        """Tell whether a version was refused, by anybody or by one node."""
+        return any(
+            entry.kind == "refusal" and entry.version == version and by in ("", entry.author)
+            for entry in reversed(self.chains.entries)
+        )
+
+    def is_unconfirmed(self, packet: Packet) -> bool:
+        """Tell whether nobody but its maker has built on the version in force."""
+        tip = self._tip(packet)
+        made = self.maker(packet.version, arrived_chain(packet))
+        return made.kind == "version" and made.author == tip.author
+
+    def sign_version(
+        self,
+        arrived: Packet,
+        onward: Packet,
+        merged: Collection[str] = (),
+        accuracies: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write that this node made `onward` out of `arrived`; nothing if nothing is new in it.
+
+        Parameters
+        ----------
+        arrived : Packet
+            The version in force, which training began from.
+        onward : Packet
+            What this node sends on.
+        merged : collection of str
+            Versions of other walkers that were mixed in; one of them is the second parent.
+        accuracies : mapping of str to float, optional
+            ``accuracy_before`` and ``accuracy_after`` on local data.
+        """
+        tip = self._tip(arrived)
+        known = {entry.version for entry in self.chains.entries if entry.kind in MADE}
+        if onward.version in known:
+            return
+        others = [version for version in merged if version in known and version != tip.version]
+        self._write(
+            tip,
+            version=onward.version,
+            parents=(tip.version, *others[-1:]),
+            hop=arrived.hop,
+            time_s=float(arrived.hop),
+            samples=onward.samples,
+            size_bytes=payload_bytes(onward),
+            **(accuracies or {}),
+        )
+
+    def refuse(self, arrived: Packet, reason: str) -> None:
+        """Write that the version in force is refused: its parent is in force again."""
+        tip = self._tip(arrived)
+        author = self.maker(arrived.version, arrived_chain(arrived)).author
+        self._write(tip, kind="refusal", version=arrived.version, subject=author, reason=reason)
+
+    def dropped(self) -> set[str]:
+        """Return the authors whose versions were refused twice in a row, by the replica."""
+        standing, author_of = Standing(), dict[tuple[str, str], str]()
+        for entry in self.chains.entries:
+            if entry.kind == "version":
+                author_of[entry.chain, entry.version] = entry.author
+                if parent := author_of.get((entry.chain, entry.parents[0])):
+                    standing = standing.accepted(parent)
+            elif entry.kind == "refusal":
+                standing = standing.refused(entry.subject)
+            elif entry.kind == "readmission":
+                standing = standing.readmitted(entry.subject)
+        return {address for address in standing.refusals if standing.is_dropped(address)}
+
+    def beside(self, packet: Packet, whole: bool = False) -> ConfigRecord:
+        """Return what travels beside a packet: the head, and the lines that its receiver lacks.
+
+        When the receiver last wrote an entry it had all before it. Of other chains it needs
+        something only if walkers merged.
+
+        Parameters
+        ----------
+        packet : Packet
+            As it is sent.
+        whole : bool
+            Send the whole chain, to a receiver that could not attach less.
+        """
+        tip = self._tip(packet)
+        chain = arrived_chain(packet)
+        since: dict[str, str] = {}
+        for entry in () if whole else reversed(self.chains.entries):
+            if entry.author == packet.destination:
+                since.setdefault(entry.chain, entry.hash)
+        if not any(len(entry.parents) > 1 for entry in self.chains.entries):
+            others = {name: held.hash for name, held in self.chains.tips.items() if name != chain}
+            since |= others
+        record: dict[str, Any] = {"head": tip.hash}
+        if lines := suffix(self.chains, since):
+            record["lines"] = zlib.compress(lines.encode("ascii"), 9)
+        kept = self._state.config_records.get(f"{RECEIPT}/{packet.walker}", ConfigRecord())
+        if kept.get("entry") == tip.hash and kept["receiver"] != packet.destination:
+            record |= {"receiver": kept["receiver"], "receipt": kept["receipt"]}
+        return ConfigRecord(record)
+
+    def receipt(self, entry_hash: str) -> ConfigRecord:
+        """Sign for an entry that was taken over."""
+        signed = countersign(self._key, entry_hash, self.address)
+        return ConfigRecord({"entry": entry_hash, "receiver": self.address, "receipt": signed})
+
+    def keep_receipt(self, told: Mapping[str, Any], walker: str) -> None:
+        """Check a receipt for an entry here, and keep it until the receiver's own entry is seen.
+
+        Raises
+        ------
+        LedgerError
+            ``receipt`` or ``missing``, if it is not good.
+        """
+        entry = self.chains.find(text(told, "entry"))
+        if entry is None:
+            raise LedgerError("missing", "receipt: for an entry that is not here")
+        tip = self.chains.tips[entry.chain]
+        check_receipt(tip, entry.hash, text(told, "receiver"), told["receipt"])
+        names = ("entry", "receiver", "receipt")
+        self._state[f"{RECEIPT}/{walker}"] = ConfigRecord({n: text(told, n) for n in names})
+
+    def _receive(self, chain: str, record: ConfigRecord) -> None:
+        head, lines = text(record, "head"), unpacked(record.get("lines", b""))
+        try:
+            receive(self.chains, lines, head=head)
+            return
+        except LedgerError as error:
+            if error.reason != "fork":
+                raise
+            reached = self.chains.tips.get(chain)
+            if reached is None or not (left := self._unconfirmed(chain)):
+                raise
+        # This node, or the one it had its last entry from, was cut off, and the walk went on.
+        texts = [entry.text for entry in self.chains.entries if entry.hash not in left]
+        rest = Chains(texts, members=self._members)
+        receive(rest, lines, head=head)
+        if rest.tips[chain].place < reached.place:
+            raise LedgerError("fork", f"{chain}: another branch, and a shorter one")
+        self.chains, self._saved, self._lines = rest, 0, ""
+
+    def _unconfirmed(self, chain: str) -> set[str]:
+        """Return the last entries of a chain that nobody but author and this node signed for."""
+        entries = [entry for entry in self.chains.entries if entry.chain == chain]
+        left: set[str] = set()
+        for author in (self.address, None):
+            last = author or (entries[-1].author if entries else "")
+            while entries and entries[-1].author == last:
+                left.add(entries.pop().hash)
+        return left
+
+    def _tip(self, packet: Packet) -> Tip:
+        return self.chains.tips[arrived_chain(packet)]
+
+    def _write(self, tip: Tip, **fields: Any) -> None:
+        entry = follow(self._key, tip, author=self.address, **fields, **self._owed)
+        self.chains.extend([entry.text])
+        self._owed = {}
+
+
+@functools.lru_cache(maxsize=8)
+def members(seed: int, nodes: int) -> Mapping[str, str]:
+    """Return the collaboration set of a simulated federation: all nodes, with their keys."""
+    addresses = [f"n{index}" for index in range(nodes)]
+    return {address: public_key(key_of_node(seed, address)) for address in addresses}
+
+
+def unpacked(data: object) -> str:
+    """Return the lines of a suffix as they were before they were packed.
+
+    Raises
+    ------
+    LedgerError
+        ``malformed``, if they are no zlib stream or longer than is accepted.
+    """
+    if not data:
+        return ""
+    try:
+        stream = zlib.decompressobj()
+        lines = stream.decompress(data, MAX_LINES_BYTES).decode("ascii")  # type: ignore[arg-type]
+    except (zlib.error, TypeError, UnicodeDecodeError):
+        raise LedgerError("malformed", "lines: must be ASCII packed by zlib") from None
+    if not stream.eof or stream.unused_data:
+        raise LedgerError("malformed", f"lines: must be whole, and at most {MAX_LINES_BYTES} bytes")
+    return lines
+
+
+def payload_bytes(packet: Packet) -> int:
+    """Return the bytes of a packet's tensors as they travel."""
+    return sum(tensor.nbytes for tensor in packet.payload.values())
+
+
+def arrived_chain(packet: Packet) -> str:
+    """Return the name of the chain that a packet's versions are written in."""
+    return chain_name(packet.model_id, packet.walker)

@@ -1,0 +1,91 @@
+"""The versions of a model as a tree: who made which from which, and which ones were refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Template
+from markupsafe import Markup
+
+STEP_PX = 26
+LANE_PX = 64
+BRANCH_PX = 26
+MARGIN_PX = 24
+
+TEMPLATE = Template(
+    """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}" width="{{ width }}"
+ style="max-width: none">
+{% for edge in edges %}<path d="{{ edge.line }}" fill="none" stroke="{{ edge.colour }}"
+ stroke-width="1.5"{% if edge.refused %} stroke-dasharray="3 3"{% endif %}/>
+{% endfor %}{% for node in nodes %}<g><circle cx="{{ node.x }}" cy="{{ node.y }}" r="8"
+ fill="{{ node.fill }}" stroke="{{ node.colour }}" stroke-width="1.5"/>
+{% if node.refused %}<path d="M{{ node.x - 4 }},{{ node.y - 4 }} l8,8 m0,-8 l-8,8"
+ stroke="{{ node.colour }}" stroke-width="2"/>{% endif %}
+<title>{{ node.says }}</title></g>
+{% endfor %}</svg>""",
+    autoescape=True,
+)
+ACCEPTED, REFUSED, FIRST = "#2b6c8f", "#c0392b", "#333333"
+
+
+def version_tree(versions: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw the versions of a run.
+
+    Parameters
+    ----------
+    versions : sequence of mapping
+        ``versions`` of an entry of ``results.json``'s ``runs``.
+
+    Returns
+    -------
+    Markup
+        An SVG: hops from left to right, one lane a walker, refused versions below it with a cross.
+        Pointing at a version tells its entry.
+    """
+    walkers = sorted({version["walker"] for version in versions})
+    lanes = {walker: MARGIN_PX + LANE_PX * place for place, walker in enumerate(walkers)}
+    nodes, edges = [], []
+    # All walkers begin from one version, so a version is known by its chain too.
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    anywhere: dict[str, tuple[int, int]] = {}
+    for version in versions:
+        walker, refused = version["walker"], bool(version["reason"])
+        x = MARGIN_PX + STEP_PX * version["hop"]
+        y = lanes[walker] + (BRANCH_PX if refused else 0)
+        colour = REFUSED if refused else ACCEPTED if version["parents"] else FIRST
+        for parent in version["parents"]:
+            start = places.get((walker, parent)) or anywhere.get(parent)
+            if start is not None:
+                line = f"M{start[0]},{start[1]} L{x},{y}"
+                edges.append({"line": line, "colour": colour, "refused": refused})
+        places[walker, version["version"]] = anywhere[version["version"]] = (x, y)
+        nodes.append(
+            {
+                "x": x,
+                "y": y,
+                "colour": colour,
+                "fill": "#fff" if version["parents"] else FIRST,
+                "refused": refused,
+                "says": says(version),
+            }
+        )
+    width = MARGIN_PX * 2 + STEP_PX * max((v["hop"] for v in versions), default=0)
+    height = MARGIN_PX * 2 + LANE_PX * max(0, len(walkers) - 1) + BRANCH_PX
+    return Markup(TEMPLATE.render(width=width, height=height, nodes=nodes, edges=edges))
+
+
+def says(version: Mapping[str, Any]) -> str:
+    """Return a version's entry in words."""
+    made = "founded" if not version["parents"] else "merged" if version["parents"][1:] else "made"
+    parts = [f"hop {version['hop']}, {made} by {version['author']}"]
+    known = [version["accuracy_before"], version["accuracy_after"]]
+    if shown := [f"{value:.3f}" for value in known if value is not None]:
+        parts.append(f"accuracy there {' -> '.join(shown)}")
+    if version["samples"]:
+        parts.append(f"{version['samples']} samples")
+    parts.append(f"version {version['version']}")
+    if version["reason"]:
+        parts.append(f"refused by {version['refused_by']} ({version['reason']})")
+    return ", ".join(parts)

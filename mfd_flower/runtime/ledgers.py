@@ -1,0 +1,93 @@
+"""The ledger of a run, for the experimenter: its versions, how admission did, and a file of it.
+
+Only here is it known both which nodes are malicious and what the nodes decided.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mfd_flower.ledger import Chains, Entry, Ledger
+
+SHORT = 16
+"""Digits by which a version is named in results."""
+
+
+def entries_of(lines: str) -> list[Entry]:
+    """Return the entries of a replica; every signature is checked again."""
+    chains = Chains()
+    chains.extend(lines.splitlines())
+    return chains.entries
+
+
+def versions_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the versions of a run with their parents, the refused ones with why and by whom."""
+    versions: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in entries:
+        if entry.kind in ("genesis", "version"):
+            versions[entry.chain, entry.version] = {
+                "version": entry.version[:SHORT],
+                "parents": [parent[:SHORT] for parent in entry.parents],
+                "walker": entry.walker,
+                "author": entry.author,
+                "hop": entry.hop,
+                "samples": entry.samples,
+                "accuracy_before": entry.accuracy_before,
+                "accuracy_after": entry.accuracy_after,
+                "refused_by": "",
+                "reason": "",
+            }
+        elif entry.kind == "refusal":
+            told = {"refused_by": entry.author, "reason": entry.reason}
+            versions[entry.chain, entry.version] |= told
+    return list(versions.values())
+
+
+def admission_counts(
+    versions: Iterable[Mapping[str, Any]],
+    poisoners: Collection[str],
+    not_taken: Iterable[tuple[str, int, str]] = (),
+) -> dict[str, int]:
+    """Count honest and poisoned versions that were accepted and refused.
+
+    Parameters
+    ----------
+    versions : iterable of mapping
+        From `versions_of`; all of them were judged, the first ones of the chains apart.
+    poisoners : collection of str
+        Addresses of the malicious nodes.
+    not_taken : iterable of (str, int, str)
+        Walker, hop and sender of packets that no receiver could take, which never became versions
+        of the ledger.
+    """
+    counts = {
+        f"{kind}_{end}": 0 for kind in ("honest", "poisoned") for end in ("accepted", "refused")
+    }
+    judged = [(v["author"], bool(v["reason"])) for v in versions if v["parents"]]
+    for author, refused in [*judged, *((sender, True) for _, _, sender in not_taken)]:
+        kind = "poisoned" if author in poisoners else "honest"
+        counts[f"{kind}_{'refused' if refused else 'accepted'}"] += 1
+    return counts
+
+
+def write_ledger(folder: Path, record: Mapping[str, Any], number: int, lines: str) -> str:
+    """Write the ledger of run `number` of a comparison as a file that ``mfd ledger`` reads.
+
+    Returns
+    -------
+    str
+        Its path inside `folder`.
+    """
+    words = f"{number} {record['scenario']} {record['strategy']} seed {record['seed']}"
+    name = f"ledgers/{re.sub(r'[^A-Za-z0-9.]+', '-', words).strip('-')}.sqlite"
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    # Of an earlier start of the same run; SQLite may have left files beside it.
+    for old in path.parent.glob(f"{path.name}*"):
+        old.unlink()
+    with Ledger(path) as ledger:
+        ledger.receive(lines)
+    return name
