@@ -133,7 +133,8 @@ def test_data_shows_and_plots_who_holds_what(
 
 
 @pytest.mark.parametrize(
-    "command", ["compare", "run", "reproduce", "plan", "strategies", "data", "report"]
+    "command",
+    ["compare", "run", "reproduce", "plan", "infer", "strategies", "data", "report", "ledger"],
 )
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
