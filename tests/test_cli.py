@@ -134,7 +134,7 @@ def test_data_shows_and_plots_who_holds_what(
 
 @pytest.mark.parametrize(
     "command",
-    ["compare", "run", "reproduce", "plan", "infer", "strategies", "data", "report", "ledger"],
+    ["compare", "run", "reproduce", "plan", "infer", "strategies", "data", "report"],
 )
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]

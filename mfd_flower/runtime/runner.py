@@ -106,10 +106,11 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         )
         if on_point:
             on_point(points[-1])
+        # Flower's strategies sample nodes from Python's own generator, right after this. Flower's
+        # retries draw from it too: seeded once a run, a slow network would change the order.
+        random.seed(f"{run.seed}/{step}")
         return MetricRecord({**quality})
 
-    # Flower's strategies sample nodes from Python's own generator.
-    random.seed(run.seed)
     strategy.start(
         grid=meter,
         initial_arrays=ArrayRecord(initial),
