@@ -73,17 +73,3 @@ def test_same_on_flowers_simulation_where_enough_run_at_once(
     for ours, theirs in zip(expected["points"], found["points"], strict=True):
         assert ours["bytes"] == theirs["bytes"]
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(" " in sys.prefix, reason="as test_flower_simulation says")
-def test_too_few_at_once_is_said_on_flowers_simulation(
-    make_run: Callable[..., RunConfig],
-    flower: Flower,
-    tmp_path: Path,
-) -> None:
-    options = {"cluster_size": 3, "link": "gloo", "meet_s": 5}
-    out = tmp_path / "few.json"
-    _, said = simulated(flower, make_run("hfsl", options=options), out, 1)
-    assert not out.exists()
-    assert "3 nodes must run at once" in said
