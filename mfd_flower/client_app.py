@@ -6,9 +6,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from mfd_flower.node import CostReport, Node, current_report
-from mfd_flower.records import integer, number
+from mfd_flower.records import integer, number, tensors_of
 from mfd_flower.runtime.metered_grid import REPORT
-from mfd_flower.runtime.roll_call import ROLL_CALL
+from mfd_flower.runtime.roll_call import ROLL_CALL, address
 from mfd_flower.strategy import Handler, client_actions, find_strategy
 from mfd_flower.threat import LINK, malicious_nodes, tamper
 
@@ -19,7 +19,7 @@ def train(message: Message, context: Context) -> Message:
     arrays = next(iter(message.content.array_records.values()))
     settings = next(iter(message.content.config_records.values()), ConfigRecord())
     tensors, result = node.fit(
-        arrays.to_torch_state_dict(),
+        tensors_of(arrays),
         step=integer(settings, "server-round") if "server-round" in settings else 0,
         proximal_mu=number(settings, "proximal-mu") if "proximal-mu" in settings else None,
     )
@@ -32,7 +32,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Measure the arrays in the message on the node's own shard."""
     node = Node.of(context)
     arrays = next(iter(message.content.array_records.values()))
-    found = node.evaluate(arrays.to_torch_state_dict())
+    found = node.evaluate(tensors_of(arrays))
     metrics = MetricRecord(
         {
             "num-examples": len(node.samples),
@@ -42,12 +42,6 @@ def evaluate(message: Message, context: Context) -> Message:
         }
     )
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
-
-
-def address(message: Message, context: Context) -> Message:
-    """Answer the roll call."""
-    node = ConfigRecord({"index": int(context.node_config["partition-id"])})
-    return Message(RecordDict({"node": node}), reply_to=message)
 
 
 def has_bad_link(context: Context) -> bool:

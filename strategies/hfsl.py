@@ -111,6 +111,8 @@ class HFSL(OwnLoop, Strategy):
     ----------
     concurrent_nodes : int
         Nodes that must run at the same time.
+    one_process : bool
+        Whether they must be threads of the server's process.
     """
 
     client_actions: ClassVar = {"train.stage": stage, "query.place": place, **SERVING_ACTIONS}
@@ -157,6 +159,7 @@ class HFSL(OwnLoop, Strategy):
         self.cuts, self.edge_stages = cuts, tuple(edge_stages)
         self.clusters, self.cluster_size = clusters, cluster_size
         self.u_shape, self.rotate, self.link = u_shape, rotate, link
+        self.one_process = link == "queue" and cluster_size > 1
         self.micro_batches, self.codec = micro_batches, codec
         self.meet_s, self.timeout_s = float(meet_s), float(timeout_s)
         # Two runs of one process must not meet each other.
@@ -319,6 +322,8 @@ def _check_settings(run: RunConfig) -> None:
         raise ConfigError("model.tune", "head", "accepted by hfsl: prompts, lora, full")
     if run.network.topology != "full":
         raise ConfigError("network.topology", run.network.topology, "accepted by hfsl: full")
+    if run.threat.kind:
+        raise ConfigError("threat.kind", run.threat.kind, "accepted by hfsl: no attack")
     if run.train.distillation:
         raise ConfigError("train.distillation", run.train.distillation, "accepted by hfsl: 0")
     if run.train.keep_absent_rows:

@@ -67,6 +67,8 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     ------
     ConfigError
         If a setting does not fit the data or the strategy.
+    NodesMissingError
+        If the engine does not run the nodes, or not as many at once as the strategy needs.
     RunFailedError
         If no node returned a trained model.
     """
@@ -74,12 +76,13 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     strategy = build_strategy(run)
     attack_of(run)
     initial = dict(initial_tunables(run))
-    meter = MeteredGrid(
+    addresses = call_roll(
         grid,
-        links_of(type(strategy)),
-        run.network,
-        addresses=call_roll(grid, run.data.nodes),
+        run.data.nodes,
+        at_once=getattr(strategy, "concurrent_nodes", 1),
+        one_process=getattr(strategy, "one_process", False),
     )
+    meter = MeteredGrid(grid, links_of(type(strategy)), run.network, addresses=addresses)
     points: list[Point] = []
 
     measured: list[tuple[ArrayRecord, dict[str, float]]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +74,30 @@ def test_same_on_flowers_simulation_where_enough_run_at_once(
     for ours, theirs in zip(expected["points"], found["points"], strict=True):
         assert ours["bytes"] == theirs["bytes"]
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(" " in sys.prefix, reason="as test_flower_simulation says")
+@pytest.mark.parametrize(
+    ("link", "at_once", "words"),
+    [
+        ("gloo", 1, "3 nodes must run at once, this simulation runs 1"),
+        ("queue", 3, 'options.link = "queue": nodes are not threads here; accepted: "gloo"'),
+    ],
+)
+def test_what_flowers_simulation_lacks_is_said_before_anybody_waits(
+    make_run: Callable[..., RunConfig],
+    flower: Flower,
+    tmp_path: Path,
+    link: str,
+    at_once: int,
+    words: str,
+) -> None:
+    wait_s = 600.0
+    options = {"cluster_size": 3, "link": link, "meet_s": wait_s}
+    out = tmp_path / "few.json"
+    began_s = time.monotonic()
+    _, said = simulated(flower, make_run("hfsl", options=options), out, at_once)
+    assert words in said, said[-4000:]
+    assert not out.exists()
+    assert time.monotonic() - began_s < wait_s

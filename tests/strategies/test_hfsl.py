@@ -153,6 +153,7 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
         ({"stages": 3}, {}, "strategies.options.stages = 3: hfsl accepts: clusters"),
         ({}, {"model": {"tune": "head"}}, "model.tune = 'head': accepted by hfsl: prompts"),
         ({}, {"network": {"topology": "ring"}}, "network.topology = 'ring': accepted by hfsl"),
+        ({}, {"threat": {"kind": "noise"}}, "threat.kind = 'noise': accepted by hfsl: no attack"),
         ({}, {"train": {"distillation": 0.5}}, "train.distillation = 0.5: accepted by hfsl: 0"),
     ],
 )

@@ -1,0 +1,95 @@
+"""The roll call says what an engine lacks before anybody waits for anybody."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mfd_flower.client_app import app
+from mfd_flower.config import RunConfig
+from mfd_flower.runtime import LocalGrid, roll_call
+from mfd_flower.runtime.roll_call import NodesMissingError, call_roll, engine_workers
+from mfd_flower.runtime.runner import run_on
+
+MakeRun = Callable[..., RunConfig]
+
+
+def ray_of(machines: list[dict[str, Any]], share: dict[str, float]) -> SimpleNamespace:
+    """Return what a Ray actor sees: the machines, and its own share of one."""
+    context = SimpleNamespace(get_assigned_resources=lambda: share)
+    return SimpleNamespace(
+        is_initialized=lambda: True,
+        nodes=lambda: machines,
+        get_runtime_context=lambda: context,
+    )
+
+
+def machine(alive: bool = True, **resources: float) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("machines", "share", "workers"),
+    [
+        ([machine(CPU=4.0)], {"CPU": 1.0}, 4),
+        ([machine(CPU=4.0)], {"CPU": 3.0}, 1),
+        # An actor does not stretch over two machines.
+        ([machine(CPU=2.0), machine(CPU=4.0)], {"CPU": 3.0}, 1),
+        ([machine(CPU=4.0), machine(alive=False, CPU=4.0)], {"CPU": 2.0}, 2),
+        ([machine(CPU=8.0, GPU=1.0)], {"CPU": 1.0, "GPU": 0.5}, 2),
+        ([machine(CPU=8.0)], {"CPU": 1.0, "GPU": 0.5}, 0),
+        ([machine(CPU=8.0)], {"CPU": 0.0}, 0),
+    ],
+)
+def test_workers_of_a_simulation_are_what_fits_on_its_machines(
+    monkeypatch: pytest.MonkeyPatch,
+    machines: list[dict[str, Any]],
+    share: dict[str, float],
+    workers: int,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray_of(machines, share))
+    assert engine_workers() == workers
+
+
+def test_outside_of_a_simulation_no_number_is_known() -> None:
+    assert engine_workers() == 0
+
+
+def test_too_few_workers_are_said_before_a_round_begins(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll_call, "engine_workers", lambda: 2)
+    run = make_run("hfsl", options={"cluster_size": 3, "link": "gloo", "meet_s": 1e5})
+    with (
+        LocalGrid(app, 3, run.flat(), workers=3) as grid,
+        pytest.raises(
+            NodesMissingError, match=r"^3 nodes must run at once, this simulation runs 2"
+        ),
+    ):
+        run_on(grid, run)
+
+
+def test_queues_between_processes_are_refused_before_a_round_begins(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["host:1", "host:2", "host:3", "host:4"])
+    monkeypatch.setattr(roll_call, "this_process", lambda: next(names))
+    run = make_run("hfsl", options={"cluster_size": 3, "meet_s": 1e5})
+    with (
+        LocalGrid(app, 3, run.flat(), workers=3) as grid,
+        pytest.raises(NodesMissingError, match=r'^options\.link = "queue"'),
+    ):
+        run_on(grid, run)
+
+
+def test_a_strategy_that_needs_nothing_runs_on_one_worker(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roll_call, "engine_workers", lambda: 1)
+    run = make_run("mfd-walk")
+    with LocalGrid(app, 3, run.flat(), workers=1) as grid:
+        assert call_roll(grid, 3) == dict(zip(grid.get_node_ids(), ("n0", "n1", "n2"), strict=True))
