@@ -271,7 +271,7 @@ def strategies(as_json: JsonOption = False) -> None:
     """List what can be run, with parameters and defaults read from the classes."""
     from mfd_flower.strategy import find_strategy, parameters_of, short_names
 
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in short_names():
         strategy = find_strategy(name)
         parameters = {k: v if _plain(v) else str(v) for k, v in parameters_of(strategy).items()}
@@ -282,7 +282,7 @@ def strategies(as_json: JsonOption = False) -> None:
         return
     table = Table("strategy", "what it is", "parameters (default)")
     for name, entry in found.items():
-        words = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())  # type: ignore[attr-defined]
+        words = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
         table.add_row(name, str(entry["summary"]), words)
     out_console.print(table)
     out_console.print("Any flwr strategy runs too: mfd run flwr.serverapp.strategy:FedAdam ...")

@@ -44,3 +44,11 @@ def text(record: Mapping[str, Any], key: str) -> str:
     if type(value) is not str:
         raise TypeError(f"{key} = {value!r}: must be a string")
     return value
+
+
+def texts(record: Mapping[str, Any], key: str) -> list[str]:
+    """Return a list of strings; KeyError or TypeError if it is not there or not one."""
+    value = record[key]
+    if type(value) is not list or any(type(item) is not str for item in value):
+        raise TypeError(f"{key} = {value!r}: must be a list of strings")
+    return value

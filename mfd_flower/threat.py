@@ -25,6 +25,7 @@ from mfd_flower.attacks import (
 from mfd_flower.config import ConfigError, RunConfig
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import input_spec
+from mfd_flower.records import tensors_of
 from mfd_flower.shards import at_frozen_stage, images_of, model_for, shard
 
 UPDATE, TRIGGER, LINK = 3, 4, 5
@@ -101,4 +102,4 @@ def white_pixel(run: RunConfig) -> Tensor:
 def tamper(content: RecordDict, rng: np.random.Generator) -> None:
     """Change one bit of the first arrays in a message that its sender has finished."""
     name, arrays = next(iter(content.array_records.items()))
-    content[name] = ArrayRecord(tampered(arrays.to_torch_state_dict(), rng))
+    content[name] = ArrayRecord(tampered(tensors_of(arrays), rng))

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import input_spec
 from mfd_flower.node import Node, model_for
-from mfd_flower.records import integer
+from mfd_flower.records import integer, tensors_of
 from mfd_flower.strategy import OwnLoop
 
 UPLOADED = "uploaded"
@@ -47,7 +47,7 @@ def centre(message: Message, context: Context) -> Message:
         context.state[MODEL if name == "arrays" else f"{UPLOADED}.{name}"] = record
     step = integer(message.content.config_records["config"], "round")
     samples = prepared(node, context)
-    own = context.state.array_records[MODEL].to_torch_state_dict()
+    own = tensors_of(context.state.array_records[MODEL])
     trained, _ = node.fit(own, step=step, samples=samples)
     context.state[MODEL] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)

@@ -7,14 +7,14 @@ common test set; what the server sees of them is measurement (``relay``), not tr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from mfd_flower.node import Node
-from mfd_flower.records import integer
+from mfd_flower.records import integer, tensors_of
 from mfd_flower.strategy import OwnLoop
 
 OWN = "own-tunables"
@@ -25,7 +25,7 @@ def alone(message: Message, context: Context) -> Message:
     node = Node.of(context)
     own = context.state.array_records.get(OWN) or message.content.array_records["arrays"]
     step = integer(message.content.config_records["config"], "round")
-    trained, _ = node.fit(own.to_torch_state_dict(), step=step)
+    trained, _ = node.fit(tensors_of(own), step=step)
     context.state[OWN] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
@@ -44,7 +44,7 @@ class LocalOnly(OwnLoop, Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
     ) -> Result:
         """Let all nodes train `num_rounds` times; `evaluate_fn` gets one record a node."""
         result = Result(arrays=initial_arrays)
@@ -58,7 +58,7 @@ class LocalOnly(OwnLoop, Strategy):
             replies = grid.send_and_receive(requests, timeout=timeout)
             models = [r.content.array_records["arrays"] for r in replies if r.has_content()]
             if models and evaluate_fn:
-                metrics = evaluate_fn(number, models)  # type: ignore[arg-type]
+                metrics = evaluate_fn(number, models)
                 if metrics is not None:
                     result.evaluate_metrics_serverapp[number] = metrics
         return result

@@ -54,6 +54,7 @@ from mfd_flower.models.partial import SELECTIONS
 from mfd_flower.network import neighbours_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import CODECS, Packet, changed_since, delta, pack, repack, restored
+from mfd_flower.records import tensors_of
 from mfd_flower.routing import kl_divergence
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
@@ -90,7 +91,7 @@ def hop(message: Message, context: Context) -> Message:
     header = next_header(node, context, start, walk.route.noise_epsilon, avoid)
     only = chosen(node, tensors, start, walk.select, walk.budget, walk.visit_s)
     trained, samples, optimizer_state = local_update(
-        node, tensors, start, optimizer.to_torch_state_dict() if optimizer else None, only
+        node, tensors, start, tensors_of(optimizer) if optimizer else None, only
     )
     share = walk.damping_at(1 + (start.hop - 1) * walk.walkers, node.run.data.nodes)
     share *= walk.skew_share(node, start)
@@ -375,7 +376,7 @@ class MFDWalk(OwnLoop, Strategy):
         models: dict[str, ArrayRecord] = {}
         for walker in range(self.walkers):
             ttl = (hops + self.walkers - 1 - walker) // self.walkers
-            first = self.packed(initial_arrays.to_torch_state_dict(), classes, walker, ttl)
+            first = self.packed(tensors_of(initial_arrays), classes, walker, ttl)
             models[first.walker] = initial_arrays
             carrier.launch(first)
         made: dict[str, int] = {}

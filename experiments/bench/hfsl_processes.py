@@ -34,6 +34,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
+from mfd_flower.records import integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.metered_grid import REPORT
 from mfd_flower.runtime.roll_call import call_roll
@@ -122,11 +123,9 @@ class SocketCount(MeteredGrid):
 
     def _bill_reply(self, reply: Message) -> Message:
         if reply.has_content() and "sockets" in reply.content:
-            self.socket_received += int(reply.content.config_records["sockets"]["socket"])  # type: ignore[arg-type]
-            self.processes = {
-                *getattr(self, "processes", ()),
-                reply.content.config_records["sockets"]["process"],
-            }
+            told = reply.content.config_records["sockets"]
+            self.socket_received += integer(told, "socket")
+            self.processes = {*getattr(self, "processes", ()), integer(told, "process")}
             del reply.content["sockets"]
         return super()._bill_reply(reply)
 

@@ -145,10 +145,8 @@ def parent_of(arrived: Packet, made: Entry, content: RecordDict, held: Iterable[
     if record is None:
         said = f"parent = {version[:12]}...: its tunables did not come along"
         raise LedgerError("missing", said)
-    header = write_record(arrived, {})["header"]
-    told = ConfigRecord(
-        {**header, "kind": "delta", "base": arrived.version, "version": version}  # type: ignore[dict-item]
-    )
+    told = write_record(arrived, {}).config_records["header"]
+    told.update({"kind": "delta", "base": arrived.version, "version": version})
     parent = restored(Packet.from_record(RecordDict({"header": told, "arrays": record})), arrived)
     parent.decoded()
     return parent

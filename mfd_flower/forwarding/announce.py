@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from numpy.typing import NDArray
 
 from mfd_flower.node import Node
-from mfd_flower.records import integer, text
+from mfd_flower.records import integer, number, text, texts
 from mfd_flower.routing import Advert, AdvertError, RoutingTable, interest, with_laplace_noise
 
 TABLE = "routing-table"
@@ -27,7 +27,8 @@ def advert(message: Message, context: Context) -> Message:
     """Announce what this node's data and compute offer."""
     node = Node.of(context)
     asked = message.content.config_records["ask"]
-    own = own_advert(node, float(asked.get("noise_epsilon", 0.0)))  # type: ignore[arg-type]
+    epsilon = number(asked, "noise_epsilon") if "noise_epsilon" in asked else 0.0
+    own = own_advert(node, epsilon)
     record = dataclasses.replace(
         own,
         degree=integer(asked, "degree"),
@@ -67,9 +68,10 @@ def receive_adverts(message: Message, context: Context) -> Message:
     node = Node.of(context)
     table = routing_table(node, context)
     onward: dict[str, list[str]] = {}
-    for via, texts in message.content.config_records["adverts"].items():
-        for content in texts:  # type: ignore[union-attr]
-            heard = Advert.from_text(str(content))
+    told = message.content.config_records["adverts"]
+    for via in told:
+        for content in texts(told, via):
+            heard = Advert.from_text(content)
             if len(heard.label_counts) not in (0, node.num_classes):
                 raise AdvertError(
                     "label_counts", len(heard.label_counts), f"{node.num_classes} classes"
@@ -154,7 +156,7 @@ def spread_adverts(
             )
             for address, reply in heard.items():
                 onward = reply.config_records.get("onward", ConfigRecord())
-                outbox[address] = {via: list(news) for via, news in onward.items()}  # type: ignore[arg-type]
+                outbox[address] = {via: texts(onward, via) for via in onward}
             waiting = {address: box for address, box in waiting.items() if address not in heard}
     return len(adverts)
 

@@ -1,8 +1,7 @@
 """Arrival: what a node checks before it trains on a packet, in this order.
 
 Is it whole and for me (`received`), have I answered it before (`answer`), does the ledger bear it
-out and did it help (`taken`). A strategy with admission has a method ``author_share(packet)``: the
-share of its update that the author of an arriving packet was to pass on.
+out and did it help (`taken`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from mfd_flower.forwarding.admission import NOT_TAKEN, VERDICT, Admitted, admit, not_taken
 from mfd_flower.forwarding.custody import Custody
-from mfd_flower.forwarding.holder import held_packet
+from mfd_flower.forwarding.holder import forwarding_of, held_packet
 from mfd_flower.forwarding.notary import RECEIPT, Notary
 from mfd_flower.ledger.history import History
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.strategy import build_strategy
 
 
 def received(node: Node, context: Context, content: RecordDict, least_ttl: int = 1) -> Packet:
@@ -79,11 +77,11 @@ def taken(
     made = notary.take(packet, content)
     if packet.hop > 1:
         receipt[RECEIPT] = notary.receipt(made.hash)
-    strategy = build_strategy(node.run)
-    if not strategy.admission:  # type: ignore[attr-defined]
+    strategy = forwarding_of(node)
+    if not strategy.admission:
         return Admitted(packet, tensors, History()), receipt
     held = held_versions(node, context, packet.walker)
-    share: float = strategy.author_share(packet)  # type: ignore[attr-defined]
+    share = strategy.author_share(packet)
     return admit(node, context, notary, packet, tensors, content, held, share), receipt
 
 
@@ -91,7 +89,7 @@ def held_versions(node: Node, context: Context, walker: str) -> Iterator[Packet]
     """Yield the versions of a walker that a node has, the one all begin with at last."""
     if (kept := Custody(context.state).held(walker)) is not None:
         yield kept
-    yield build_strategy(node.run).first_packet(node)  # type: ignore[attr-defined]
+    yield forwarding_of(node).first_packet(node)
 
 
 def judge_last(message: Message, context: Context) -> Message:

@@ -1,9 +1,7 @@
 """A node's part in forwarding: the next hop from its own table, and packets in its custody.
 
 The whitepaper (section 2.6) lets the packet choose its next hop from live information. A strategy
-that forwards packets adds `FORWARDING_ACTIONS` to its client half and has attributes `route`,
-`ledger` and `admission` (whether versions are signed, and judged), and a method
-``first_packet(node)`` that makes the packet which every node can make for itself.
+that forwards packets adds `FORWARDING_ACTIONS` to its client half and is a `Forwarding`.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
@@ -22,7 +21,7 @@ from mfd_flower.forwarding.notary import LEDGER, RECEIPT, Notary, arrived_chain
 from mfd_flower.ledger import suffix
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, changed_since, delta
-from mfd_flower.records import integer, text
+from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import POLICIES, Candidate, choose, policy_options
 from mfd_flower.strategy import build_strategy
 
@@ -67,6 +66,27 @@ class Route:
             raise ConfigError("options.noise_epsilon", self.noise_epsilon, "at least 0 and finite")
 
 
+class Forwarding(Protocol):
+    """What a strategy must have for its packets to be forwarded."""
+
+    route: Route
+    ledger: bool
+    """Whether versions are signed."""
+    admission: bool
+    """Whether versions are judged on arrival."""
+
+    def first_packet(self, node: Node) -> Packet:
+        """Return the packet that all walkers begin as, which every node can make for itself."""
+
+    def author_share(self, arrived: Packet) -> float:
+        """Return the share of its update that the sender of a packet was to pass on."""
+
+
+def forwarding_of(node: Node) -> Forwarding:
+    """Return the strategy of the node's run."""
+    return cast(Forwarding, build_strategy(node.run))
+
+
 def acknowledge(message: Message, context: Context) -> Message:
     """Note that the next holder has the packet: its custody has passed on, signed if it can be.
 
@@ -104,7 +124,7 @@ def send_again(message: Message, context: Context) -> Message:
     custody, kept = Custody(context.state), kept_packet(context, walker)
     if custody.acknowledged(kept) and not told.get("lost", False):
         raise PacketError(f"hop {kept.hop}: acknowledged, the next holder has it")
-    busy = [str(address) for address in told.get("busy", [])]  # type: ignore[union-attr]
+    busy = texts(told, "busy") if "busy" in told else []
     notary = notary_of(node, context)
     if "failed" in told:
         table = routing_table(node, context)
@@ -180,7 +200,7 @@ def kept_packet(context: Context, walker: str) -> Packet:
 
 def notary_of(node: Node, context: Context) -> Notary | None:
     """Return the node's notary if the strategy has a ledger."""
-    return Notary(node, context) if build_strategy(node.run).ledger else None  # type: ignore[attr-defined]
+    return Notary(node, context) if forwarding_of(node).ledger else None
 
 
 def outgoing(
@@ -205,7 +225,7 @@ def outgoing(
 def held_packet(node: Node, context: Context, walker: str) -> Packet:
     """Return the newest version of a walker that this node has: at first the one all begin with."""
     held = Custody(context.state).held(walker)
-    return held or build_strategy(node.run).first_packet(node)  # type: ignore[attr-defined]
+    return held or forwarding_of(node).first_packet(node)
 
 
 def next_hop(
@@ -232,8 +252,7 @@ def next_hop(
     avoid : collection of str
         Neighbours that do not take the packet now, or whose versions nobody takes.
     """
-    strategy = build_strategy(node.run)
-    route: Route = strategy.route  # type: ignore[attr-defined]
+    route = forwarding_of(node).route
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
     routes = routing_table(node, context)
     table = [c for c in routes.candidates(0.0, last) if routes.via(c.address) not in avoid]

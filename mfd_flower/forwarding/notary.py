@@ -37,7 +37,6 @@ from mfd_flower.records import text
 LEDGER, RECEIPT = "ledger", "receipt"
 MAX_LINES_BYTES = 1 << 26
 """Of a suffix once it is unpacked; more is refused before it takes memory."""
-MADE = ("genesis", "version")
 KEPT_CHAINS = 64
 _kept: dict[tuple[int, int], tuple[str, Chains]] = {}
 """Chains of this process's nodes, beside the lines that they were made from."""
@@ -136,17 +135,14 @@ class Notary:
 
     def maker(self, version: str, chain: str) -> Entry:
         """Return the entry that made a version of a chain."""
-        for entry in reversed(self.chains.entries):
-            if entry.chain == chain and entry.version == version and entry.kind in MADE:
-                return entry
-        raise LedgerError("unknown-version", f"version = {version[:12]}...: not in {chain}")
+        made = self.chains.maker(chain, version)
+        if made is None:
+            raise LedgerError("unknown-version", f"version = {version[:12]}...: not in {chain}")
+        return made
 
     def refused(self, version: str, by: str = "") -> bool:
         """Tell whether a version was refused, by anybody or by one node."""
-        return any(
-            entry.kind == "refusal" and entry.version == version and by in ("", entry.author)
-            for entry in reversed(self.chains.entries)
-        )
+        return any(by in ("", entry.author) for entry in self.chains.refusals(version))
 
     def is_unconfirmed(self, packet: Packet) -> bool:
         """Tell whether nobody but its maker has built on the version in force."""
@@ -175,10 +171,9 @@ class Notary:
             ``accuracy_before`` and ``accuracy_after`` on local data.
         """
         tip = self._tip(arrived)
-        known = {entry.version for entry in self.chains.entries if entry.kind in MADE}
-        if onward.version in known:
+        if self._knows(onward.version):
             return
-        others = [version for version in merged if version in known and version != tip.version]
+        others = [version for version in merged if self._knows(version) and version != tip.version]
         self._write(
             tip,
             version=onward.version,
@@ -290,6 +285,9 @@ class Notary:
                 left.add(entries.pop().hash)
         return left
 
+    def _knows(self, version: str) -> bool:
+        return any(self.chains.maker(chain, version) for chain in self.chains.tips)
+
     def _tip(self, packet: Packet) -> Tip:
         return self.chains.tips[arrived_chain(packet)]
 
@@ -316,10 +314,12 @@ def unpacked(data: object) -> str:
     """
     if not data:
         return ""
+    if not isinstance(data, bytes):
+        raise LedgerError("malformed", "lines: must be ASCII packed by zlib")
     try:
         stream = zlib.decompressobj()
-        lines = stream.decompress(data, MAX_LINES_BYTES).decode("ascii")  # type: ignore[arg-type]
-    except (zlib.error, TypeError, UnicodeDecodeError):
+        lines = stream.decompress(data, MAX_LINES_BYTES).decode("ascii")
+    except (zlib.error, UnicodeDecodeError):
         raise LedgerError("malformed", "lines: must be ASCII packed by zlib") from None
     if not stream.eof or stream.unused_data:
         raise LedgerError("malformed", f"lines: must be whole, and at most {MAX_LINES_BYTES} bytes")

@@ -19,6 +19,7 @@ from mfd_flower.forwarding.holder import next_hop
 from mfd_flower.models.partial import idle_hops, selected, update_share
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet
+from mfd_flower.records import tensors_of
 
 RESIDUAL = "residual"
 MERGED = "merged"
@@ -118,7 +119,7 @@ def chosen(
 def residual_of(context: Context) -> dict[str, Tensor] | None:
     """Return what this node's earlier encodings dropped."""
     record = context.state.array_records.get(RESIDUAL)
-    return record.to_torch_state_dict() if record else None
+    return tensors_of(record) if record else None
 
 
 def merged(

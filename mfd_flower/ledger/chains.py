@@ -45,6 +45,7 @@ class Chains:
         self._by_hash: dict[str, Entry] = {}
         self._by_place: dict[tuple[str, int], Entry] = {}
         self._made: dict[tuple[str, str], Entry] = {}
+        self._refusals: dict[str, list[Entry]] = {}
         self._keep(list(texts), check_signatures=False)
 
     def extend(self, texts: Sequence[str]) -> list[Entry]:
@@ -64,6 +65,14 @@ class Chains:
     def find(self, entry_hash: str) -> Entry | None:
         """Return the entry of this hash, None if it is not here."""
         return self._by_hash.get(entry_hash)
+
+    def maker(self, chain: str, version: str) -> Entry | None:
+        """Return the entry that made a version of a chain, None if it is not here."""
+        return self._made.get((chain, version))
+
+    def refusals(self, version: str) -> Sequence[Entry]:
+        """Return the entries that refuse a version."""
+        return self._refusals.get(version, ())
 
     def trace(self, version: str) -> list[Entry]:
         """Return the entries that made `version`, newest first, down to W0.
@@ -89,6 +98,8 @@ class Chains:
             del self._by_hash[entry.hash], self._by_place[entry.chain, entry.place]
             if entry.kind in ("genesis", "version"):
                 del self._made[entry.chain, entry.version]
+            elif entry.kind == "refusal":
+                self._refusals[entry.version].remove(entry)
         del self.entries[count:]
         self.tips = dict(tips)
 
@@ -109,6 +120,8 @@ class Chains:
             self._by_hash[entry.hash] = self._by_place[entry.chain, entry.place] = entry
             if entry.kind in ("genesis", "version"):
                 self._made[entry.chain, entry.version] = entry
+            elif entry.kind == "refusal":
+                self._refusals.setdefault(entry.version, []).append(entry)
         return self.entries[count:]
 
     def _next_tip(self, entry: Entry, check_signatures: bool) -> Tip:

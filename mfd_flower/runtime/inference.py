@@ -16,6 +16,7 @@ from torch import Tensor
 from mfd_flower.config import ConfigError, RunConfig
 from mfd_flower.models import build_model, set_tunables
 from mfd_flower.node import initial_tunables
+from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
@@ -152,7 +153,7 @@ def train_then_serve(
             meter = MeteredGrid(inner, network=run.network, addresses=addresses)
             service = strategy.service(meter, arrays, whole=whole)
             served.append(_serve(service, meter, samples, whole))
-    return served, dict(arrays.to_torch_state_dict())
+    return served, tensors_of(arrays)
 
 
 def _serve(service: Any, meter: MeteredGrid, samples: int, whole: bool) -> Served:

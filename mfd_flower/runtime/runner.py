@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from mfd_flower.client_app import app as client_app
 from mfd_flower.config import RunConfig
 from mfd_flower.node import evaluate_tunables, initial_tunables
+from mfd_flower.records import tensors_of
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -146,7 +147,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
 
 def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
     """Measure a model on the held-out test set, and a backdoor's success where there is one."""
-    tensors = model.to_torch_state_dict()
+    tensors = tensors_of(model)
     found = evaluate_tunables(run, tensors)
     quality = {"accuracy": found.accuracy, "loss": found.loss, "macro_f1": found.macro_f1}
     if (triggered := trigger_samples(run)) is not None:

@@ -16,7 +16,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.models import set_tunables
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.node import Node, model_for, shard
-from mfd_flower.records import integer, tensors_of
+from mfd_flower.records import integer, number, tensors_of
 from mfd_flower.runtime.metered_grid import REPORT, MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.roster import EDGE, Roster
@@ -132,7 +132,7 @@ class Service:
         if outcome.content is None:
             raise LinkError(f"no answer: {outcome.reason}")
         metrics = outcome.content.metric_records["metrics"]
-        return {"accuracy": float(metrics["accuracy"]), "samples": float(metrics["samples"])}  # type: ignore[arg-type]
+        return {name: number(metrics, name) for name in ("accuracy", "samples")}
 
     def _stage_of(self, address: str) -> dict[str, Tensor]:
         set_tunables(
