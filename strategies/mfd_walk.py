@@ -34,11 +34,13 @@ from mfd_flower.forwarding.admission import (
     NOT_TAKEN,
     PARENT,
     VERDICT,
+    accepted,
     accuracies,
     not_taken,
     travelling,
 )
 from mfd_flower.forwarding.arrival import answer, received, taken
+from mfd_flower.forwarding.damping import Damping
 from mfd_flower.forwarding.holder import notary_of, outgoing
 from mfd_flower.forwarding.notary import Notary
 from mfd_flower.forwarding.visit import (
@@ -55,7 +57,6 @@ from mfd_flower.network import neighbours_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import CODECS, Packet, changed_since, delta, pack, repack, restored
 from mfd_flower.records import tensors_of
-from mfd_flower.routing import kl_divergence
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.strategy import OwnLoop, build_strategy
 
@@ -93,8 +94,7 @@ def hop(message: Message, context: Context) -> Message:
     trained, samples, optimizer_state = local_update(
         node, tensors, start, tensors_of(optimizer) if optimizer else None, only
     )
-    share = walk.damping_at(1 + (start.hop - 1) * walk.walkers, node.run.data.nodes)
-    share *= walk.skew_share(node, start)
+    share = walk.share_at(start.hop) * walk.damping.of_labels(node.label_counts, start.seen)
     changes = {
         name: torch.lerp(tensors[name], trained[name], share) if share < 1 else trained[name]
         for name in (trained if tensors is not admitted.tensors else only)
@@ -226,22 +226,16 @@ class MFDWalk(OwnLoop, Strategy):
         admission: bool = False,
     ) -> None:
         nodes = run.data.nodes
-        for name, value, accepted in (
+        for name, value, words in (
             ("codec", codec, tuple(CODECS)),
             ("select", select, SELECTIONS),
         ):
-            if value not in accepted:
-                raise ConfigError(f"options.{name}", value, f"accepted: {', '.join(accepted)}")
-        for name, share in (
-            ("damping_start", damping_start),
-            ("damping_end", damping_end),
-            ("budget", budget),
-        ):
-            if not 0 < share <= 1:
-                raise ConfigError(f"options.{name}", share, "must be above 0 and at most 1")
-        for name, number in (("damping_skew", damping_skew), ("visit_s", visit_s)):
-            if not 0 <= number < math.inf:
-                raise ConfigError(f"options.{name}", number, "must be at least 0 and finite")
+            if value not in words:
+                raise ConfigError(f"options.{name}", value, f"accepted: {', '.join(words)}")
+        if not 0 < budget <= 1:
+            raise ConfigError("options.budget", budget, "must be above 0 and at most 1")
+        if not 0 <= visit_s < math.inf:
+            raise ConfigError("options.visit_s", visit_s, "must be at least 0 and finite")
         for name, share in (("gate", gate), ("average", average)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"options.{name}", share, "must be from 0 to 1")
@@ -261,10 +255,7 @@ class MFDWalk(OwnLoop, Strategy):
         self.run = run
         self.route = Route(policy, policy_options or {}, memory, advert_hops, noise_epsilon)
         self.advert_every = advert_every
-        self.damping_start = damping_start
-        self.damping_end = damping_end
-        self.damping_tours = damping_tours
-        self.damping_skew = damping_skew
+        self.damping = Damping(damping_start, damping_end, damping_tours, damping_skew)
         self.average = average
         self.walkers = walkers
         self.merge = merge
@@ -281,21 +272,16 @@ class MFDWalk(OwnLoop, Strategy):
         self.replica = ""
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
 
-    def damping_at(self, number: int, nodes: int) -> float:
-        """Return the share of its update that hop `number` (from 1) of all walkers passes on."""
-        span = self.damping_tours * nodes
-        done = min(1.0, (number - 1) / span) if span > 0 else 1.0
-        return self.damping_start + (self.damping_end - self.damping_start) * done
+    def share_at(self, hop: int) -> float:
+        """Return the share of its update that is passed on at a walker's hop, from 1.
 
-    def skew_share(self, node: Node, arrived: Packet) -> float:
-        """Return the share that is left by how far the node's labels are from the seen mix."""
-        if not self.damping_skew:
-            return 1.0
-        return math.exp(-self.damping_skew * kl_divergence(node.label_counts, arrived.seen))
+        Walkers move side by side: one's second hop is hop ``1 + walkers`` of them all.
+        """
+        return self.damping.at(1 + (hop - 1) * self.walkers, self.run.data.nodes)
 
     def author_share(self, arrived: Packet) -> float:
         """Return the share of its update that the sender of a packet was to pass on."""
-        return self.damping_at(1 + (arrived.hop - 2) * self.walkers, self.run.data.nodes)
+        return self.share_at(arrived.hop - 1)
 
     def mixed(
         self, arrived: dict[str, Tensor], packet: Packet, custody: Custody, context: Context
@@ -401,13 +387,3 @@ class MFDWalk(OwnLoop, Strategy):
         if self.ledger:
             self.replica = carrier.ledger(flown.values(), judged=self.admission)
         return result
-
-
-def accepted(before: Packet | None, landed: Packet, content: RecordDict) -> Packet | None:
-    """Return the version that a landing shows to be admitted, None if one was refused.
-
-    A receiver accepts what it makes its own version from; the last one it only judges.
-    """
-    if VERDICT in content:
-        return landed if content.config_records[VERDICT]["accepted"] else None
-    return before if before is not None and landed.parent == before.version else None

@@ -121,6 +121,25 @@ def not_taken(error: Exception) -> RecordDict:
     return RecordDict({UNTAKEN: told})
 
 
+def accepted(before: Packet | None, landed: Packet, content: RecordDict) -> Packet | None:
+    """Return the version that a landing shows to be admitted, None if one was refused.
+
+    A receiver accepts what it makes its own version from; the last one it only judges.
+
+    Parameters
+    ----------
+    before : Packet or None
+        The walker's landing before, None at its first.
+    landed : Packet
+        What its receiver hands on.
+    content : RecordDict
+        The message it is in.
+    """
+    if VERDICT in content:
+        return landed if content.config_records[VERDICT]["accepted"] else None
+    return before if before is not None and landed.parent == before.version else None
+
+
 def travelling(arrived: Packet, onward: Packet, changed: Iterable[str]) -> ArrayRecord:
     """Return the parent of a version as it travels beside it: only what is another in it."""
     cut = delta(arrived, onward.version, set(changed))

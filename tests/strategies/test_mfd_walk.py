@@ -21,7 +21,7 @@ from mfd_flower.routing.adverts import SHORT
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import run_locally
-from mfd_flower.strategy import build_strategy, find_strategy
+from mfd_flower.strategy import build_strategy
 
 ASKED = {"degree", "sequence", "hops_left"}
 HEADER_KEYS = {field.name for field in dataclasses.fields(Header)} | {"walker", "hop"}
@@ -155,13 +155,6 @@ def test_damping_passes_on_a_share_of_the_update(make_run: Callable[..., RunConf
         return torch.cat([(after[n] - before[n]).flatten() for n in before])
 
     torch.testing.assert_close(update(part), 0.25 * update(whole), atol=1e-6, rtol=1e-4)
-
-
-def test_damping_goes_down_a_straight_line() -> None:
-    options = {"damping_start": 1.0, "damping_end": 0.2, "damping_tours": 2.0}
-    walk = find_strategy("mfd-walk")(run=RunConfig(), **options)
-    shares = [walk.damping_at(n, 10) for n in (1, 11, 21, 500)]  # type: ignore[attr-defined]
-    assert shares == pytest.approx([1.0, 0.6, 0.2, 0.2])
 
 
 def test_a_gate_sends_the_packet_on_before_its_epochs_are_spent(

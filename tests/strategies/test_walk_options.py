@@ -192,24 +192,6 @@ def test_average_mixes_in_what_the_node_sent_on_last(make_run: Callable[..., Run
         torch.testing.assert_close(tensor, torch.full_like(tensor, 7.0))
 
 
-def test_skew_damps_nodes_unlike_what_the_walk_has_seen(
-    make_run: Callable[..., RunConfig],
-) -> None:
-    data = {"partition": "classes", "classes": 2, "nodes": 5, "train_samples": 200}
-    run = make_run(data=data, options={"damping_skew": 0.5})
-    walk = build_strategy(run)
-    assert isinstance(walk, MFDWalk)
-    node = Node(run, 0)
-    alike, unlike = node.label_counts * 3.0, (node.label_counts == 0) * 60.0
-    start = walk.first_packet(node)
-    shares = [
-        walk.skew_share(node, repack(start, {}, seen=tuple(seen.tolist()))[0])
-        for seen in (alike, unlike)
-    ]
-    assert shares[0] > 0.9
-    assert shares[1] < 0.5
-
-
 def test_noised_adverts_keep_exact_counts_off_the_wire(
     make_run: Callable[..., RunConfig],
 ) -> None:
