@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from mfd_flower import cli
-from mfd_flower.config import comparison_from_tables, read_toml
+from mfd_flower.comparison import comparison_from_tables, read_toml
 from mfd_flower.report.progress import watch
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mfd_flower.config import ConfigError, RunConfig, comparison_from_tables, load_comparison
+from mfd_flower.comparison import comparison_from_tables, load_comparison
+from mfd_flower.config import ConfigError, RunConfig
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,6 +1,6 @@
 """AI packets: header, payload codecs, versions. What a node reads is refused or exactly right."""
 
-from mfd_flower.packets.codecs import CODECS, changed, decode, encode
+from mfd_flower.packets.codecs import CODECS, decode, encode
 from mfd_flower.packets.delta import changed_since, delta, restored
 from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
 from mfd_flower.packets.fields import PacketError
@@ -13,7 +13,6 @@ __all__ = [
     "Header",
     "Packet",
     "PacketError",
-    "changed",
     "changed_since",
     "decode",
     "delta",

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.digest import same_bits
 from mfd_flower.packets.fields import PacketError, show
 
 CODECS = {
@@ -179,15 +178,6 @@ def tunable_names(keys: Mapping[str, object], shapes: Mapping[str, object]) -> l
     if unknown := names - shapes.keys():
         raise PacketError(f"payload {show(min(unknown))}: not a tunable in shapes")
     return sorted(names)
-
-
-def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that differ from those of `base` in any bit, or are not in it."""
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name not in base or not same_bits(tensor, base[name])
-    }
 
 
 def _quantise(wanted: Tensor) -> tuple[Tensor, Tensor]:

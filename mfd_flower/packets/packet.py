@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import Tensor
 
 from mfd_flower.packets.codecs import check_encoded, check_finite, decode
-from mfd_flower.packets.digest import leaf_digests, merkle_root, same_bits
+from mfd_flower.packets.digest import same_bits, version_digest
 from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
@@ -145,44 +144,22 @@ class Packet(Header):
         header = read_header(content)
         return cls(**header.values(), payload=read_arrays(header, content, max_bytes))
 
-    def decoded(self, base: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def decoded(self) -> dict[str, Tensor]:
         """Return every tunable as float32, in memory of its own, after comparing the version.
-
-        Parameters
-        ----------
-        base : mapping of str to Tensor, optional
-            The tunables of version `base`, which a delta needs.
 
         Raises
         ------
         PacketError
-            If `base` is missing or not the version that the delta builds on, or the result is not
-            the version that the header names.
+            If this is a delta, which `delta.restored` makes full first, or the result is not the
+            version that the header names.
         """
-        tensors = decode(self.payload, self.codec, self.shapes)
-        leaves = leaf_digests(tensors)
         if self.kind == "delta":
-            if base is None:
-                raise PacketError(f"base = {self.base[:12]}...: a delta needs these tunables")
-            known = leaf_digests(base)
-            if merkle_root(known) != self.base:
-                raise PacketError(f"base = {self.base[:12]}...: other tunables are held here")
-            self._check_base(base)
-            leaves = known | leaves
-            kept = {name: t.detach().clone() for name, t in base.items() if name not in tensors}
-            tensors |= kept
-        if (found := merkle_root(leaves)) != self.version:
+            raise PacketError(
+                f"base = {self.base[:12]}...: a delta needs the packet of that version"
+            )
+        tensors = decode(self.payload, self.codec, self.shapes)
+        if (found := version_digest(tensors)) != self.version:
             raise PacketError(
                 f"version = {self.version[:12]}...: the payload decodes to {found[:12]}..."
             )
         return {name: tensors[name] for name in self.shapes}
-
-    def _check_base(self, base: Mapping[str, Tensor]) -> None:
-        for name in self.shapes.keys() | base.keys():
-            tensor = base.get(name)
-            if (
-                tensor is None
-                or tensor.dtype != torch.float32
-                or tuple(tensor.shape) != self.shapes.get(name)
-            ):
-                raise PacketError(f"base {name}: does not have the dtype and shape in shapes")

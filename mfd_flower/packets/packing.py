@@ -9,33 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.codecs import changed, decode, encode
-from mfd_flower.packets.digest import leaf_digests, merkle_root
+from mfd_flower.packets.codecs import decode, encode
+from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.packet import Packet
 
 
 def pack(
     tensors: Mapping[str, Tensor],
     *,
-    base: Mapping[str, Tensor] | None = None,
     codec: str = "fp32",
     residual: Mapping[str, Tensor] | None = None,
     **header: Any,
 ) -> tuple[Packet, dict[str, Tensor]]:
-    """Make the packet that brings `tensors` to a receiver.
+    """Make the full packet that brings `tensors` to a receiver.
 
     Parameters
     ----------
     tensors : mapping of str to Tensor
         Every tunable, float32.
-    base : mapping of str to Tensor, optional
-        Tunables that the receiver has; the packet is then a delta onto them.
     codec : str
         See `codecs.encode`.
     residual : mapping of str to Tensor, optional
         What earlier encodings dropped.
     **header
-        The other fields of `Header`; version, shapes, kind and base follow from the tensors.
+        The other fields of `Header`; version and shapes follow from the tensors.
 
     Returns
     -------
@@ -45,16 +42,9 @@ def pack(
         What this encoding dropped.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    encoded, left = encode(tensors if base is None else changed(tensors, base), codec, residual)
-    leaves = leaf_digests(decode(encoded, codec, shapes))
-    if base is not None:
-        known = leaf_digests(base)
-        header |= {"kind": "delta", "base": merkle_root(known)}
-        leaves = known | leaves
-    made = Packet(
-        **header, version=merkle_root(leaves), codec=codec, shapes=shapes, payload=encoded
-    )
-    return made, left
+    encoded, left = encode(tensors, codec, residual)
+    version = version_digest(decode(encoded, codec, shapes))
+    return Packet(**header, version=version, codec=codec, shapes=shapes, payload=encoded), left
 
 
 def repack(
@@ -86,7 +76,7 @@ def repack(
     """
     encoded, left = encode(changes, arrived.codec, residual)
     payload = {**arrived.payload, **encoded}
-    version = merkle_root(leaf_digests(decode(payload, arrived.codec, arrived.shapes)))
+    version = version_digest(decode(payload, arrived.codec, arrived.shapes))
     header |= {"version": version, "parent": arrived.version}
     return replace(arrived, **header, payload=payload), left
 

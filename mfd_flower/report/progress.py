@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from mfd_flower.config import Comparison, PlannedRun
+from mfd_flower.comparison import Comparison, PlannedRun
 
 
 class Watcher:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfd_flower.packets import CODECS, Packet, pack
+from mfd_flower.packets import CODECS, Packet, pack, repack, restored
+from mfd_flower.packets import delta as cut_down
 
 HEADER: dict[str, Any] = {
     "packet_id": "ab" * 16,
@@ -38,12 +39,18 @@ def full(codec: str) -> Packet:
 
 
 def delta(codec: str) -> Packet:
-    after = model() | {"head.bias": torch.tensor([1.0, 2.0, -3.0]), "prompts": torch.ones(1, 2, 4)}
-    return pack(after, base=model(), codec=codec, **HEADER)[0]
+    changes = {"head.bias": torch.tensor([1.0, 2.0, -3.0]), "prompts": torch.ones(1, 2, 4)}
+    base = full(codec)
+    return cut_down(repack(base, changes)[0], base.version, changes)
 
 
 def unchanged() -> Packet:
-    return pack(model(), base=model(), **HEADER)[0]
+    return cut_down(full("fp32"), full("fp32").version, ())
+
+
+def decoded(packet: Packet) -> dict[str, Tensor]:
+    """Return what a receiver that holds `full` makes of a packet of this module."""
+    return restored(packet, full(packet.codec)).decoded()
 
 
 def all_packets() -> list[Packet]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mfd_flower.packets import CODECS, PacketError, changed, decode, encode
+from mfd_flower.packets import CODECS, PacketError, decode, encode
 
 LOSSY = ("bf16", "fp16", "int8")
 SHAPES = [(), (1,), (7,), (1, 1), (5, 3), (1, 4, 6), (3, 2, 2, 2), (70, 100)]
@@ -224,16 +224,3 @@ def test_decoding_takes_only_what_codec_and_shapes_imply() -> None:
             decode(lie, "int8", shapes)
     with pytest.raises(PacketError, match="payload w:scale"):
         decode({"w": torch.ones(2, 3), "w:scale": torch.ones(2)}, "fp32", shapes)
-
-
-def test_changed_compares_bits() -> None:
-    nan = torch.tensor([math.nan])
-    base = {"same": torch.ones(2), "zero": torch.zeros(1), "nan": nan, "shape": torch.ones(2)}
-    now = {
-        "same": torch.ones(2),
-        "zero": -torch.zeros(1),
-        "nan": nan.clone(),
-        "shape": torch.ones(2, 1),
-        "new": torch.ones(1),
-    }
-    assert changed(now, base).keys() == {"zero", "shape", "new"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +22,7 @@ from mfd_flower.packets import (
     encode,
     example_packet,
     pack,
+    restored,
     version_digest,
 )
 from tests.packets import forge
@@ -48,7 +48,7 @@ def test_bytes_and_back(packet: Packet) -> None:
     assert back == packet
     assert back.to_bytes() == data
     assert Packet.from_bytes(memoryview(bytearray(data))) == packet
-    assert same(back.decoded(forge.model()), packet.decoded(forge.model()))
+    assert same(forge.decoded(back), forge.decoded(packet))
 
 
 @every_packet
@@ -56,7 +56,7 @@ def test_record_and_back(packet: Packet) -> None:
     content = over_flower(packet.to_record())
     back = Packet.from_record(content)
     assert back == packet
-    assert same(back.decoded(forge.model()), packet.decoded(forge.model()))
+    assert same(forge.decoded(back), forge.decoded(packet))
 
 
 def test_equality_sees_every_field_and_every_bit() -> None:
@@ -115,59 +115,25 @@ def test_a_full_packet_brings_what_its_codec_keeps(codec: str) -> None:
     assert same(brought, forge.model()) == (codec == "fp32")
 
 
-def test_a_delta_on_its_base_is_the_whole_bit_for_bit() -> None:
-    after = forge.model() | {"head.bias": torch.tensor([1e-40, -0.0, math.pi])}
-    packet, _ = pack(after, base=forge.model(), **forge.HEADER)
-    assert packet.payload.keys() == {"head.bias"}
-    assert packet.base == version_digest(forge.model())
-    brought = packet.decoded(forge.model())
-    assert version_digest(brought) == packet.version == version_digest(after)
-
-
 def test_a_delta_of_nothing_carries_nothing() -> None:
     packet = forge.unchanged()
     assert packet.payload == {}
     assert packet.version == packet.base
-    assert same(packet.decoded(forge.model()), forge.model())
-
-
-def test_a_chain_of_lossy_deltas_stays_in_step_with_its_sender() -> None:
-    held, wanted = forge.model(), forge.model()
-    residual: dict[str, Tensor] = {}
-    for step in range(5):
-        wanted = {n: t + 0.1 * step if n != "gain" else t for n, t in wanted.items()}
-        packet, residual = pack(wanted, base=held, codec="int8", residual=residual, **forge.HEADER)
-        held = Packet.from_bytes(packet.to_bytes()).decoded(held)
-        assert version_digest(held) == packet.version
-    assert torch.equal(held["gain"], forge.model()["gain"])
-    for name, tensor in wanted.items():
-        assert torch.allclose(held[name], tensor, atol=0.02)
+    assert same(forge.decoded(packet), forge.model())
 
 
 def test_what_is_decoded_is_the_receivers_own() -> None:
-    base = forge.model()
-    for packet in (forge.full("fp32"), forge.delta("fp32")):
-        for tensor in packet.decoded(base).values():
+    held = forge.full("fp32")
+    for packet in (held, restored(forge.delta("fp32"), held)):
+        for tensor in packet.decoded().values():
             tensor.fill_(7.0)
-        assert same(base, forge.model())
-        packet.decoded(base)
+        assert same(held.decoded(), forge.model())
+        packet.decoded()
 
 
-def test_a_delta_without_its_base_is_refused() -> None:
-    packet = forge.delta("bf16")
-    other = forge.model() | {"gain": torch.tensor(0.5)}
-    fewer = {name: tensor for name, tensor in forge.model().items() if name != "gain"}
-    for base in (None, other, fewer, {}):
-        with pytest.raises(PacketError, match=r"^base"):
-            packet.decoded(base)
-
-
-def test_a_base_that_does_not_fit_the_shapes_is_refused() -> None:
-    """Its digest may fit: the sender of the header chooses that."""
-    wider = forge.model() | {"gain": torch.ones(2)}
-    packet = dataclasses.replace(forge.delta("fp32"), base=version_digest(wider))
-    with pytest.raises(PacketError, match="base gain"):
-        packet.decoded(wider)
+def test_a_delta_alone_is_not_decoded() -> None:
+    with pytest.raises(PacketError, match=r"^base = .*a delta needs"):
+        forge.delta("bf16").decoded()
 
 
 @pytest.mark.parametrize("make", [forge.full, forge.delta])
@@ -178,11 +144,11 @@ def test_a_payload_that_is_not_the_version_is_refused(
     packet = make(codec)
     lie = dataclasses.replace(packet, version="0" * 64)
     with pytest.raises(PacketError, match=r"^version = 000000000000"):
-        Packet.from_bytes(lie.to_bytes()).decoded(forge.model())
+        forge.decoded(Packet.from_bytes(lie.to_bytes()))
     header, inner, body = forge.parts(packet.to_bytes())
     altered = Packet.from_bytes(forge.sealed(header, inner, bytes([body[0] ^ 1]) + body[1:]))
     with pytest.raises(PacketError, match=r"^version"):
-        altered.decoded(forge.model())
+        forge.decoded(altered)
 
 
 def test_the_header_is_readable_json() -> None:

@@ -113,6 +113,7 @@ def test_walkers_share_the_work_and_never_a_node(
         options={"policy": "random", "walkers": walkers},
     )
     grid, _ = watched(run)
+    assert not grid.failures
     assert grid.kinds["train.hop"] == 24
     assert max(len(places) for places in grid.together) == walkers
     for places in grid.together:
