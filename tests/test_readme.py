@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from mfd_flower.cli import app
 from mfd_flower.config import RunConfig
@@ -35,7 +36,7 @@ def test_the_strategy_in_the_readme_runs_as_written(
 
 
 def test_every_mfd_command_in_the_readme_exists() -> None:
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     shown = set(re.findall(r"^ {4}\.venv/bin/mfd (\w+)", README, flags=re.MULTILINE))
     assert shown
     assert shown <= known
