@@ -2,7 +2,8 @@
 
 `announce` fills the routing tables, `arrival` is what a node checks before it trains, `visit` what
 it does to a packet, `holder` what it does with one in custody, `carrier` what happens between
-nodes. With a ledger, `notary` verifies and signs versions, and `admission` judges them.
+nodes. With a ledger, `notary` verifies and signs versions, `heads` travel with adverts so that a
+chain that was cut off is found, and `admission` judges versions.
 """
 
 from mfd_flower.forwarding.announce import announced_counts

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mfd_flower.forwarding.announce import routing_table
+from mfd_flower.forwarding.heads import CutOffError
 from mfd_flower.forwarding.notary import Notary, arrived_chain
 from mfd_flower.ledger import Entry, LedgerError
 from mfd_flower.ledger.audit import Admission, Evidence, Measured, comparable, judge
@@ -117,8 +118,10 @@ def admit(
 def not_taken(error: Exception) -> RecordDict:
     """Return a receiver's word that it could not take a packet, and why."""
     reason = getattr(error, "reason", type(error).__name__)
-    told = ConfigRecord({"reason": str(reason), "text": str(error)})
-    return RecordDict({UNTAKEN: told})
+    told: dict[str, str | list[str]] = {"reason": str(reason), "text": str(error)}
+    if isinstance(error, CutOffError):
+        told["announcers"] = list(error.announcers)
+    return RecordDict({UNTAKEN: ConfigRecord({**told})})
 
 
 def accepted(before: Packet | None, landed: Packet, content: RecordDict) -> Packet | None:

@@ -14,6 +14,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from numpy.typing import NDArray
 
+from mfd_flower.forwarding.heads import own_heads
+from mfd_flower.forwarding.notary import LEDGER, Notary
 from mfd_flower.node import Node
 from mfd_flower.records import integer, number, text, texts
 from mfd_flower.routing import Advert, AdvertError, RoutingTable, interest, with_laplace_noise
@@ -31,6 +33,7 @@ def advert(message: Message, context: Context) -> Message:
     own = own_advert(node, epsilon)
     record = dataclasses.replace(
         own,
+        heads=seen_heads(node, context),
         degree=integer(asked, "degree"),
         sequence=integer(asked, "sequence"),
         hops_left=integer(asked, "hops_left"),
@@ -38,6 +41,16 @@ def advert(message: Message, context: Context) -> Message:
     return Message(
         RecordDict({"advert": ConfigRecord({"text": record.to_text()})}), reply_to=message
     )
+
+
+def seen_heads(node: Node, context: Context) -> tuple[str, ...]:
+    """Return how far this node has seen the ledger's chains; nothing without a replica."""
+    if LEDGER not in context.state:
+        return ()
+    notary = Notary(node, context)
+    heads = own_heads(notary)
+    notary.save()
+    return heads
 
 
 def own_advert(node: Node, noise_epsilon: float) -> Advert:

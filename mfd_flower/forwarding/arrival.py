@@ -12,7 +12,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
 from mfd_flower.forwarding.admission import NOT_TAKEN, VERDICT, Admitted, admit, not_taken
+from mfd_flower.forwarding.announce import keep_table, routing_table
 from mfd_flower.forwarding.custody import Custody
+from mfd_flower.forwarding.heads import check_heads
 from mfd_flower.forwarding.holder import forwarding_of, held_packet
 from mfd_flower.forwarding.notary import RECEIPT, Notary
 from mfd_flower.ledger.history import History
@@ -75,6 +77,11 @@ def taken(
     if notary is None:
         return Admitted(packet, tensors, History()), receipt
     made = notary.take(packet, content)
+    table = routing_table(node, context)
+    if idle := check_heads(notary, packet, content, table):
+        for address in idle:
+            table.drop(address)
+        keep_table(table, context)
     if packet.hop > 1:
         receipt[RECEIPT] = notary.receipt(made.hash)
     strategy = forwarding_of(node)

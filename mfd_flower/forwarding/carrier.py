@@ -18,10 +18,11 @@ from flwr.common.constant import ErrorCode
 
 from mfd_flower.forwarding.admission import UNTAKEN, VERDICT
 from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, Requests, spread_adverts
+from mfd_flower.forwarding.heads import SHOWN
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT, unpacked
 from mfd_flower.ledger import Chains, receive, suffix
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.records import text
+from mfd_flower.records import text, texts
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
@@ -35,6 +36,7 @@ FORWARDING_LINKS = {
     "query.judge": "d2d",
     "query.ledger": "relay",
     "query.send": "d2d",
+    "query.shown": "d2d",
     "train.hop": "d2d",
 }
 TRIES = 3
@@ -204,7 +206,7 @@ class Carrier:
                     return None
                 continue
             if UNTAKEN in reply.content:
-                whole = None if asked_whole else self._with_whole_chain(packet)
+                whole = None if asked_whole else self._with_whole_chain(packet, reply)
                 if whole is None:
                     self._note_not_taken(packet, reply)
                     return None
@@ -278,16 +280,30 @@ class Carrier:
                 return unpacked(reply.content.config_records[LEDGER]["lines"])
         return ""
 
-    def _with_whole_chain(self, packet: Packet) -> RecordDict | None:
+    def _with_whole_chain(self, packet: Packet, doubt: Message) -> RecordDict | None:
         """Let the holder send the whole chain to a receiver that could not attach what it lacked.
 
-        None if there is no holder yet, or it does not answer.
+        Who announced a head that the chain does not reach is asked to show the entry, and its
+        answer travels along, empty if there is none. None if there is no holder yet, or it does
+        not answer.
         """
         if packet.hop == 1:
             return None
         ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
         reply = self._send(packet.source, "query.chain", ask)
-        return reply.content if reply is not None and reply.has_content() else None
+        if reply is None or not reply.has_content():
+            return None
+        told = doubt.content.config_records[UNTAKEN]
+        for announcer in texts(told, "announcers") if "announcers" in told else ():
+            reply.content[f"{SHOWN}/{announcer}"] = self._shown(announcer)
+        return reply.content
+
+    def _shown(self, announcer: str) -> ConfigRecord:
+        for _ in range(TRIES):
+            reply = self._send(announcer, "query.shown", RecordDict())
+            if reply is not None and reply.has_content():
+                return reply.content.config_records[SHOWN]
+        return ConfigRecord()
 
     def _note_not_taken(self, packet: Packet, reply: Message) -> None:
         reason = text(reply.content.config_records[UNTAKEN], "reason")

@@ -6,7 +6,6 @@ that forwards packets adds `FORWARDING_ACTIONS` to its client half and is a `For
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
@@ -17,8 +16,8 @@ from mfd_flower.config import ConfigError
 from mfd_flower.forwarding.admission import PARENT
 from mfd_flower.forwarding.announce import ANNOUNCE_ACTIONS, keep_table, routing_table
 from mfd_flower.forwarding.custody import Custody
+from mfd_flower.forwarding.heads import SHOWN, shown
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT, Notary, arrived_chain
-from mfd_flower.ledger import suffix
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, changed_since, delta
 from mfd_flower.records import integer, text, texts
@@ -160,8 +159,14 @@ def show_ledger(message: Message, context: Context) -> Message:
     """Hand out this node's replica as lines."""
     notary = Notary(Node.of(context), context)
     notary.save()
-    lines = ConfigRecord({"lines": zlib.compress(suffix(notary.chains).encode())})
-    return Message(RecordDict({LEDGER: lines}), reply_to=message)
+    return Message(RecordDict({LEDGER: shown(notary)}), reply_to=message)
+
+
+def show_entries(message: Message, context: Context) -> Message:
+    """Show the replica to a node that doubts a head which this one announced."""
+    notary = Notary(Node.of(context), context)
+    notary.save()
+    return Message(RecordDict({SHOWN: shown(notary)}), reply_to=message)
 
 
 def name_held(message: Message, context: Context) -> Message:
@@ -290,4 +295,5 @@ FORWARDING_ACTIONS = {
     "query.held": name_held,
     "query.ledger": show_ledger,
     "query.send": send_delta,
+    "query.shown": show_entries,
 }

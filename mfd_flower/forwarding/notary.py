@@ -57,19 +57,21 @@ class Notary:
     ----------
     chains : Chains
         One a walker.
+    members : mapping of str to str
+        The collaboration set, address to public key.
     """
 
     def __init__(self, node: Node, context: Context) -> None:
         self.address = node.address
         self._key = key_of_node(node.run.seed, node.address)
-        self._members = members(node.run.seed, node.run.data.nodes)
+        self.members = members(node.run.seed, node.run.data.nodes)
         self._state = context.state
         self._place = (context.run_id, context.node_id)
         record = context.state.config_records.get(LEDGER)
         self._lines = text(record, "lines") if record else ""
         lines, chains = _kept.pop(self._place, ("", None))
         if chains is None or lines != self._lines:
-            chains = Chains(self._lines.split("\n")[:-1], members=self._members)
+            chains = Chains(self._lines.split("\n")[:-1], members=self.members)
         self.chains = chains
         self._saved = len(chains.entries)
         self._owed: dict[str, str] = {}
@@ -117,7 +119,7 @@ class Notary:
                 model_id=packet.model_id,
                 walker=packet.walker,
                 version=packet.version,
-                members=self._members,
+                members=self.members,
                 size_bytes=payload_bytes(packet),
             )
             self.chains.extend([genesis.text])
@@ -143,6 +145,15 @@ class Notary:
     def refused(self, version: str, by: str = "") -> bool:
         """Tell whether a version was refused, by anybody or by one node."""
         return any(by in ("", entry.author) for entry in self.chains.refusals(version))
+
+    def settled(self, chain: str) -> Entry | None:
+        """Return the newest entry of a chain that recovery does not undo, None if there is none.
+
+        The author of the last one and the one before may both be gone; see `_receive`.
+        """
+        left = self._unconfirmed(chain)
+        kept = (e for e in reversed(self.chains.entries) if e.chain == chain)
+        return next((entry for entry in kept if entry.hash not in left), None)
 
     def is_unconfirmed(self, packet: Packet) -> bool:
         """Tell whether nobody but its maker has built on the version in force."""
@@ -269,7 +280,7 @@ class Notary:
                 raise
         # This node, or the one it had its last entry from, was cut off, and the walk went on.
         texts = [entry.text for entry in self.chains.entries if entry.hash not in left]
-        rest = Chains(texts, members=self._members)
+        rest = Chains(texts, members=self.members)
         receive(rest, lines, head=head)
         if rest.tips[chain].place < reached.place:
             raise LedgerError("fork", f"{chain}: another branch, and a shorter one")

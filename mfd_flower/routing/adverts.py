@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ MAX_TEXT_CHARS = 1 << 22
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
 
+HEAD = re.compile(r"[^=]{1,64}=[0-9a-f]{64}", re.ASCII)
+"""Walker and hash of an entry."""
+
 SHORT = {
     "address": "a",
     "label_counts": "c",
@@ -35,6 +39,7 @@ SHORT = {
     "flops_per_s": "f",
     "degree": "d",
     "versions": "v",
+    "heads": "l",
     "sequence": "q",
     "lifetime_s": "t",
     "hops_left": "h",
@@ -73,6 +78,8 @@ class Advert:
         Neighbours it has.
     versions : tuple of str
         Digests of the model versions it has cached, 8 at most.
+    heads : tuple of str
+        How far it has seen each walker's chain in the ledger: ``walker=hash``, 8 at most.
     sequence : int
         Grows with each announcement of this node; the newest holds.
     lifetime_s : float
@@ -90,6 +97,7 @@ class Advert:
     flops_per_s: float = 1.0
     degree: int = 1
     versions: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     sequence: int = 0
     lifetime_s: float = 3600.0
     hops_left: int = 0
@@ -236,6 +244,14 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     return tuple(checked_text(name, item) for item in _items(name, value, MAX_VERSIONS))
 
 
+def _heads(name: str, value: object) -> tuple[str, ...]:
+    heads = _items(name, value, MAX_VERSIONS)
+    for head in heads:
+        if not isinstance(head, str) or not HEAD.fullmatch(head):
+            raise AdvertError(name, head, "walker=hash, of SHA-256 in hexadecimal")
+    return tuple(str(head) for head in heads)
+
+
 CHECKS: dict[str, Callable[[str, object], object]] = {
     "address": checked_text,
     "label_counts": _numbers,
@@ -244,6 +260,7 @@ CHECKS: dict[str, Callable[[str, object], object]] = {
     "flops_per_s": checked_number,
     "degree": checked_whole,
     "versions": _texts,
+    "heads": _heads,
     "sequence": checked_whole,
     "lifetime_s": checked_number,
     "hops_left": _hops,

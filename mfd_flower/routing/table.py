@@ -155,6 +155,15 @@ class RoutingTable:
         """Return the neighbour through which an address of this table is reached."""
         return self._entries[address].via
 
+    def heads(self, walker: str) -> dict[str, str]:
+        """Return the head of a walker's chain that each address has announced, if it has."""
+        told = {
+            address: dict(head.split("=") for head in entry.advert.heads)
+            for address, entry in self._entries.items()
+            if entry.advert.heads
+        }
+        return {address: heads[walker] for address, heads in told.items() if walker in heads}
+
     def candidates(
         self,
         now_s: float,

@@ -35,6 +35,7 @@ class Tap(MeteredGrid):
         self.requests: list[Message] = []
         self.replies: list[Message] = []
         self.change: Callable[[Message], None] = lambda request: None
+        self.change_asked: Callable[[Message], None] = lambda request: None
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         requests = list(messages)
@@ -47,6 +48,8 @@ class Tap(MeteredGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         self.requests += (requests := list(messages))
+        for request in requests:
+            self.change_asked(request)
         self.replies += (replies := list(super().send_and_receive(requests, timeout=timeout)))
         return replies
 
@@ -58,7 +61,12 @@ class Tap(MeteredGrid):
 class Walked:
     """A walk that has ended: its messages, nodes, ledger and model."""
 
-    def __init__(self, run: RunConfig, change: Callable[[Message], None] | None = None) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        change: Callable[[Message], None] | None = None,
+        change_asked: Callable[[Message], None] | None = None,
+    ) -> None:
         strategy = build_strategy(run)
         assert isinstance(strategy, MFDWalk)
         self.steps: list[int] = []
@@ -66,6 +74,7 @@ class Walked:
             addresses = call_roll(inner, run.data.nodes)
             self.grid = Tap(inner, links_of(type(strategy)), run.network, addresses=addresses)
             self.grid.change = change or self.grid.change
+            self.grid.change_asked = change_asked or self.grid.change_asked
             result = strategy.start(
                 self.grid,
                 ArrayRecord(dict(initial_tunables(run))),

@@ -1,0 +1,111 @@
+"""Heads of the ledger that travel with adverts: how a receiver learns that a chain was cut off.
+
+A holder that sends on an old version with an old chain deceives only who has not seen the newer
+one. So nodes announce how far they have seen each chain, and a packet whose chain does not reach an
+announced head is not taken. Anybody can announce anything: the announcer has to show the entry, and
+one that cannot, or does not answer, is not believed and leaves the table.
+
+The last entries of a chain are announced by nobody: when holders die, the walk resumes before them.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from flwr.app import ConfigRecord, RecordDict
+
+from mfd_flower.forwarding.notary import Notary, arrived_chain, unpacked
+from mfd_flower.ledger import Chains, LedgerError, suffix
+from mfd_flower.packets import Packet
+from mfd_flower.routing import RoutingTable
+from mfd_flower.routing.adverts import MAX_VERSIONS
+
+SHOWN = "shown"
+
+
+class CutOffError(LedgerError):
+    """A chain does not reach heads that others announced.
+
+    Attributes
+    ----------
+    announcers : tuple of str
+        Who announced them, to be asked for the entries.
+    """
+
+    def __init__(self, chain: str, announcers: tuple[str, ...]) -> None:
+        names = ", ".join(announcers)
+        super().__init__("cut-off", f"{chain}: does not reach the head that {names} announced")
+        self.announcers = announcers
+
+
+def own_heads(notary: Notary) -> tuple[str, ...]:
+    """Return how far this node has seen each chain, as its advert carries it: ``walker=hash``."""
+    seen = ((tip.walker, notary.settled(name)) for name, tip in notary.chains.tips.items())
+    return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_VERSIONS])
+
+
+def shown(notary: Notary) -> ConfigRecord:
+    """Return this node's replica, packed: the proof of what it announced."""
+    return ConfigRecord({"lines": zlib.compress(suffix(notary.chains).encode("ascii"), 9)})
+
+
+def check_heads(
+    notary: Notary, packet: Packet, content: RecordDict, table: RoutingTable
+) -> list[str]:
+    """Hold the chain that came with a packet against the heads that were announced.
+
+    Parameters
+    ----------
+    notary : Notary
+        Has taken what came beside the packet.
+    packet : Packet
+        Full.
+    content : RecordDict
+        The message; a record ``shown/<address>`` has what the announcer answered, if it was asked.
+    table : RoutingTable
+        Of this node.
+
+    Returns
+    -------
+    list of str
+        Announcers that were asked and could not show what they had announced.
+
+    Raises
+    ------
+    CutOffError
+        If heads are not reached and their announcers have not been asked.
+    LedgerError
+        ``cut-off`` or ``fork``, if an announcer has shown the entry.
+    """
+    chain = arrived_chain(packet)
+    unasked, idle = [], []
+    for address, head in table.heads(packet.walker).items():
+        if notary.chains.has(head):
+            continue
+        answer = content.config_records.get(f"{SHOWN}/{address}")
+        if answer is None:
+            unasked.append(address)
+            continue
+        _check_answer(notary, chain, address, head, answer)
+        idle.append(address)
+    if unasked:
+        raise CutOffError(chain, tuple(unasked))
+    return idle
+
+
+def _check_answer(
+    notary: Notary, chain: str, address: str, head: str, answer: ConfigRecord
+) -> None:
+    """Raise what the shown entry proves; nothing if the answer does not show it."""
+    theirs = Chains(members=notary.members)
+    try:
+        theirs.extend(unpacked(answer.get("lines", b"")).splitlines())
+    except LedgerError:
+        return
+    entry = theirs.find(head)
+    if entry is None or entry.chain != chain:
+        return
+    stands_at = notary.chains.tips[chain].place
+    reason = "cut-off" if entry.place > stands_at else "fork"
+    said = f"{address} shows place {entry.place}, what came ends at place {stands_at} without it"
+    raise LedgerError(reason, f"{chain}: {said}")
