@@ -5,7 +5,8 @@ one. So nodes announce how far they have seen each chain, and a packet whose cha
 announced head is not taken. Anybody can announce anything: the announcer has to show the entry, and
 one that cannot, or does not answer, is not believed and leaves the table.
 
-The last entries of a chain are announced by nobody: when holders die, the walk resumes before them.
+The last entries of a chain are announced by nobody (`Notary.settled`): when holders die, the walk
+resumes before them.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ from mfd_flower.packets import Packet
 from mfd_flower.records import text
 
 LEDGER, RECEIPT = "ledger", "receipt"
+SETTLED_BEHIND = 3
+"""Other authors after an entry from which on it counts as one that no recovery undoes."""
 MAX_LINES_BYTES = 1 << 26
 """Of a suffix once it is unpacked; more is refused before it takes memory."""
 KEPT_CHAINS = 64
@@ -147,13 +149,15 @@ class Notary:
         return any(by in ("", entry.author) for entry in self.chains.refusals(version))
 
     def settled(self, chain: str) -> Entry | None:
-        """Return the newest entry of a chain that recovery does not undo, None if there is none.
+        """Return the newest entry that three nodes have built on, None if there is none.
 
-        The author of the last one and the one before may both be gone; see `_receive`.
+        When holders vanish a walk resumes before them, so what few have seen may be undone.
         """
-        left = self._unconfirmed(chain)
-        kept = (e for e in reversed(self.chains.entries) if e.chain == chain)
-        return next((entry for entry in kept if entry.hash not in left), None)
+        entry, behind = self.chains.find(self.chains.tips[chain].hash), set[str]()
+        while entry is not None and len(behind | {entry.author}) <= SETTLED_BEHIND:
+            behind.add(entry.author)
+            entry = self.chains.find(entry.prev)
+        return entry
 
     def is_unconfirmed(self, packet: Packet) -> bool:
         """Tell whether nobody but its maker has built on the version in force."""

@@ -44,7 +44,7 @@ def test_adverts_bring_heads_that_all_can_check(settings: Settings) -> None:
         entry = signed.chains.find(entry_hash)
         assert entry is not None
         places.add(entry.place)
-    assert len(places) > NODES
+    assert len(places) >= 3
     assert not [advert for advert in adverts_of(signed) if advert.sequence == 0 and advert.heads]
     plain = Walked(settings(rounds=4, advert_every=1, ledger=False))
     assert not any(advert.heads for advert in adverts_of(plain))
@@ -53,7 +53,7 @@ def test_adverts_bring_heads_that_all_can_check(settings: Settings) -> None:
         assert torch.equal(signed.tensors[name], tensor), name
 
 
-def test_what_two_deaths_may_undo_is_not_announced(settings: Settings) -> None:
+def test_what_few_have_built_on_is_not_announced(settings: Settings) -> None:
     walked = Walked(settings(rounds=2))
     chain = walked.path()
     last = chain[-1].author
@@ -62,7 +62,7 @@ def test_what_two_deaths_may_undo_is_not_announced(settings: Settings) -> None:
     announced = walked.chains.find(head.partition("=")[2])
     assert announced is not None
     later = [entry.author for entry in walked.chains.entries[announced.place + 1 :]]
-    assert len(set(later)) == 2
+    assert len(set(later)) == 3
     assert announced.author not in later
 
 

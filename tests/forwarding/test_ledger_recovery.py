@@ -15,6 +15,7 @@ from strategies.mfd_walk import MFDWalk
 from tests.forwarding.test_recovery import FAULTS, NODES, walk
 
 JUDGED = {"admission": True, "delta": True}
+HEADS = {"advert_every": 1}
 
 
 @pytest.fixture
@@ -67,6 +68,10 @@ def replica_after(
         ("request duplicated", JUDGED),
         ("network parted", JUDGED),
         ("acknowledgement lost", JUDGED),
+        ("dies and comes back", HEADS),
+        ("holder and next hop die", HEADS),
+        ("reply lost for good", HEADS),
+        ("network parted", HEADS),
     ],
     ids=str,
 )
@@ -83,11 +88,16 @@ def test_the_chain_has_every_hop_once(
     assert path[-1].samples == 400 / NODES * run.strategy.rounds * NODES
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "options"), [(1, {}), (2, {}), (1, HEADS), (2, HEADS)], ids=str)
 def test_branches_that_were_cut_off_are_given_up(
-    settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, seed: int
+    settings: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    options: dict[str, Any],
 ) -> None:
     """Nodes die after signing and come back: what they signed is no part of the walk."""
     rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=seed, message_type="train.hop")
-    path = surviving(replica_after(settings(rounds=8, policy="random"), [rates], monkeypatch))
+    path = surviving(
+        replica_after(settings(rounds=8, policy="random", **options), [rates], monkeypatch)
+    )
     assert [entry.hop for entry in path] == list(range(8 * NODES + 1))
