@@ -19,7 +19,7 @@ from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import texts
 from mfd_flower.routing import Advert, RoutingTable
-from tests.forwarding.test_notary import NODES, Walked, settings
+from tests.forwarding.test_notary import Walked, settings
 
 __all__ = ["settings"]
 Settings = Callable[..., RunConfig]
