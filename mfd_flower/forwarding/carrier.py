@@ -9,7 +9,6 @@ committed one. Several walkers are under way at once, and no node is asked to ho
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,9 +16,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.common.constant import ErrorCode
 
 from mfd_flower.forwarding.admission import UNTAKEN, VERDICT
-from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, Requests, spread_adverts
+from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, spread_adverts
 from mfd_flower.forwarding.heads import SHOWN
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT, unpacked
+from mfd_flower.forwarding.lines import unpacked
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT
+from mfd_flower.forwarding.post import TRIES, Post
 from mfd_flower.ledger import Chains, receive, suffix
 from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.records import text, texts
@@ -39,13 +40,10 @@ FORWARDING_LINKS = {
     "query.shown": "d2d",
     "train.hop": "d2d",
 }
-TRIES = 3
-"""How often a message that got no answer is repeated before its receiver counts as gone."""
 SUSPECT = 2
 """Receivers that cannot take a packet from which on the one who sends it is passed over."""
 ROUNDS = 20
 """How often all holders are asked in turn before the walk counts as lost."""
-POLL_S = 0.002
 
 
 class WalkFailedError(RuntimeError):
@@ -90,7 +88,7 @@ class Carrier:
     ) -> None:
         self._grid = grid
         self._topology = topology
-        self._timeout_s = timeout_s
+        self._post = Post(grid, timeout_s)
         self._deltas = deltas
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
@@ -106,10 +104,10 @@ class Carrier:
     def exchange_adverts(self, hops: int = 1, sequence: int = 0, noise_epsilon: float = 0) -> None:
         """Fill the nodes' routing tables, see `announce.spread_adverts`."""
         heard = spread_adverts(
-            self._topology, self._ask_all, hops, sequence, noise_epsilon, tries=TRIES
+            self._topology, self._post.ask_all, hops, sequence, noise_epsilon, tries=TRIES
         )
         if not heard:
-            raise WalkFailedError(f"no node announced itself; {self._last_reason()}")
+            raise WalkFailedError(f"no node announced itself; {self._post.last_reason()}")
 
     def launch(self, packet: Packet, content: RecordDict | None = None) -> None:
         """Send a packet to where its header says; nobody waits for the answer.
@@ -126,11 +124,11 @@ class Carrier:
         if packet.destination in busy and packet.hop > 1:
             timer: dict[str, str | list[str]] = {"walker": packet.walker, "busy": busy}
             asked = RecordDict({"timer": ConfigRecord({**timer})})
-            reply = self._send(packet.source, "query.busy", asked)
-            if reply is not None and (moved := _whole(reply, packet)) is not None:
-                packet, content = moved, reply.content
+            told = self._post.content(packet.source, "query.busy", asked)
+            if told is not None and (moved := _whole(told, packet)) is not None:
+                packet, content = moved, told
         sent = self._cut_down(packet, content) if self._deltas and packet.hop > 1 else content
-        request = self._request(packet.destination, _kind(packet), sent)
+        request = self._post.request(packet.destination, _kind(packet), sent)
         (message_id,) = self._grid.push_messages([request])
         arrives_s = self._grid.arrival_s(message_id)
         due_s = arrives_s + self._visit_s.get(packet.destination, 0.0)
@@ -156,7 +154,7 @@ class Carrier:
         """
         walker = min(self._flights, key=lambda name: (self._flights[name].due_s, name))
         flight = self._flights[walker]
-        reply = self._wait(flight.message_id)
+        reply = self._post.wait(flight.message_id)
         found = self._landed(flight.packet, flight.content, reply)
         if VERDICT not in found[1]:
             holder = found[0].source
@@ -184,7 +182,7 @@ class Carrier:
                 return packet, content
             arrived = self._handed_over(packet, content)
         raise WalkFailedError(
-            f"hop {packet.hop}: not delivered in {ROUNDS} rounds; {self._last_reason()}"
+            f"hop {packet.hop}: not delivered in {ROUNDS} rounds; {self._post.last_reason()}"
         )
 
     def _handed_over(
@@ -198,7 +196,7 @@ class Carrier:
         asked_whole = False
         for attempt in range(TRIES):
             if attempt or reply is None:
-                reply = self._send(packet.destination, _kind(packet), content)
+                reply = self._post.ask(packet.destination, _kind(packet), content)
             if reply is None:
                 continue
             if reply.has_error():
@@ -214,7 +212,7 @@ class Carrier:
                 continue
             if VERDICT in reply.content:
                 return packet, reply.content
-            if (arrived := _whole(reply, packet)) is not None:
+            if (arrived := _whole(reply.content, packet)) is not None:
                 return arrived, reply.content
             # Damaged on its way back: the receiver has it in custody and sends it again.
         return None
@@ -238,14 +236,13 @@ class Carrier:
                 timer |= {"lost": True, "failed": packet.source}
                 timer |= {"spent": True} if len(refusers) >= SUSPECT else {}
             for _ in range(TRIES):
-                reply = self._send(
-                    holder, "query.again", RecordDict({"timer": ConfigRecord({**timer})})
-                )
+                asked = RecordDict({"timer": ConfigRecord({**timer})})
+                reply = self._post.ask(holder, "query.again", asked)
                 if reply is None:
                     continue
                 if reply.has_error():
                     break
-                if (kept := _whole(reply, packet)) is not None:
+                if (kept := _whole(reply.content, packet)) is not None:
                     return kept, reply.content
         # Nobody answered in this round; the packet is still where it was.
         return packet, content
@@ -268,17 +265,11 @@ class Carrier:
         chains = Chains()
         for packet in packets:
             for holder in ([packet.destination] if judged else []) + _holders(packet):
-                if lines := self._replica(holder):
-                    receive(chains, lines)
+                told = self._post.insist(holder, "query.ledger", RecordDict())
+                if told is not None:
+                    receive(chains, unpacked(told.config_records[LEDGER]["lines"]))
                     break
         return suffix(chains)
-
-    def _replica(self, holder: str) -> str:
-        for _ in range(TRIES):
-            reply = self._send(holder, "query.ledger", RecordDict())
-            if reply is not None and reply.has_content():
-                return unpacked(reply.content.config_records[LEDGER]["lines"])
-        return ""
 
     def _with_whole_chain(self, packet: Packet, doubt: Message) -> RecordDict | None:
         """Let the holder send the whole chain to a receiver that could not attach what it lacked.
@@ -290,20 +281,14 @@ class Carrier:
         if packet.hop == 1:
             return None
         ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
-        reply = self._send(packet.source, "query.chain", ask)
-        if reply is None or not reply.has_content():
+        whole = self._post.content(packet.source, "query.chain", ask)
+        if whole is None:
             return None
         told = doubt.content.config_records[UNTAKEN]
         for announcer in texts(told, "announcers") if "announcers" in told else ():
-            reply.content[f"{SHOWN}/{announcer}"] = self._shown(announcer)
-        return reply.content
-
-    def _shown(self, announcer: str) -> ConfigRecord:
-        for _ in range(TRIES):
-            reply = self._send(announcer, "query.shown", RecordDict())
-            if reply is not None and reply.has_content():
-                return reply.content.config_records[SHOWN]
-        return ConfigRecord()
+            answer = self._post.insist(announcer, "query.shown", RecordDict())
+            whole[f"{SHOWN}/{announcer}"] = answer[SHOWN] if answer else ConfigRecord()
+        return whole
 
     def _note_not_taken(self, packet: Packet, reply: Message) -> None:
         reason = text(reply.content.config_records[UNTAKEN], "reason")
@@ -312,50 +297,17 @@ class Carrier:
     def _cut_down(self, packet: Packet, content: RecordDict) -> RecordDict:
         """Let holder and receiver agree on a delta; the whole packet if they do not."""
         offer = RecordDict({"offer": ConfigRecord({"walker": packet.walker})})
-        reply = self._send(packet.destination, "query.held", offer)
-        if reply is None or not reply.has_content():
+        held = self._post.content(packet.destination, "query.held", offer)
+        if held is None:
             return content
-        reply = self._send(packet.source, "query.send", reply.content)
-        return reply.content if reply is not None and reply.has_content() else content
-
-    def _last_reason(self) -> str:
-        reasons = self._grid.failures
-        return f"last reason: {reasons[-1] if reasons else 'no answer in time'}"
+        return self._post.content(packet.source, "query.send", held) or content
 
     def _acknowledge(self, packet: Packet, receipt: Record | None) -> None:
         told = ConfigRecord({"walker": packet.walker, "hop": packet.hop})
         records: dict[str, Record] = {"ack": told}
         if receipt is not None:
             records[RECEIPT] = receipt
-        self._send(packet.source, "query.ack", RecordDict(records))
-
-    def _request(self, address: str, kind: str, content: RecordDict) -> Message:
-        return Message(content, self._grid.node_id(address), kind)
-
-    def _send(self, address: str, kind: str, content: RecordDict) -> Message | None:
-        request = self._request(address, kind, content)
-        replies = list(self._grid.send_and_receive([request], timeout=self._timeout_s))
-        return replies[0] if replies else None
-
-    def _wait(self, message_id: str) -> Message | None:
-        end_s = time.monotonic() + self._timeout_s
-        while time.monotonic() < end_s:
-            if replies := list(self._grid.pull_messages([message_id])):
-                return replies[0]
-            time.sleep(POLL_S)
-        return None
-
-    def _ask_all(self, requests: Requests) -> dict[str, RecordDict]:
-        messages = [
-            self._request(address, kind, RecordDict({**records}))
-            for address, (kind, records) in requests.items()
-        ]
-        replies = self._grid.send_and_receive(messages, timeout=self._timeout_s)
-        return {
-            self._grid.address(reply.metadata.src_node_id): reply.content
-            for reply in replies
-            if reply.has_content()
-        }
+        self._post.ask(packet.source, "query.ack", RecordDict(records))
 
 
 def _kind(packet: Packet) -> str:
@@ -372,12 +324,10 @@ def _flight_name(packet: Packet) -> tuple[str, int, str]:
     return packet.walker, packet.hop, packet.source
 
 
-def _whole(reply: Message, before: Packet) -> Packet | None:
+def _whole(content: RecordDict, before: Packet) -> Packet | None:
     """Return the packet in a reply if every bit of it is as its sender made it."""
-    if not reply.has_content():
-        return None
     try:
-        packet = restored(Packet.from_record(reply.content), before)
+        packet = restored(Packet.from_record(content), before)
         packet.decoded()
     except PacketError:
         return None

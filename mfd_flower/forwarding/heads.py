@@ -11,11 +11,10 @@ resumes before them.
 
 from __future__ import annotations
 
-import zlib
-
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.forwarding.notary import Notary, arrived_chain, unpacked
+from mfd_flower.forwarding.lines import packed, unpacked
+from mfd_flower.forwarding.notary import Notary, arrived_chain
 from mfd_flower.ledger import Chains, LedgerError, suffix
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
@@ -47,7 +46,7 @@ def own_heads(notary: Notary) -> tuple[str, ...]:
 
 def shown(notary: Notary) -> ConfigRecord:
     """Return this node's replica, packed: the proof of what it announced."""
-    return ConfigRecord({"lines": zlib.compress(suffix(notary.chains).encode("ascii"), 9)})
+    return ConfigRecord({"lines": packed(suffix(notary.chains))})
 
 
 def check_heads(

@@ -8,12 +8,12 @@ the lines that its receiver lacks. Nothing is kept before `save`, which comes af
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 
+from mfd_flower.forwarding.lines import packed, unpacked
 from mfd_flower.ledger import (
     Chains,
     Entry,
@@ -37,8 +37,6 @@ from mfd_flower.records import text
 LEDGER, RECEIPT = "ledger", "receipt"
 SETTLED_BEHIND = 3
 """Other authors after an entry from which on it counts as one that no recovery undoes."""
-MAX_LINES_BYTES = 1 << 26
-"""Of a suffix once it is unpacked; more is refused before it takes memory."""
 KEPT_CHAINS = 64
 _kept: dict[tuple[int, int], tuple[str, Chains]] = {}
 """Chains of this process's nodes, beside the lines that they were made from."""
@@ -244,7 +242,7 @@ class Notary:
             since |= others
         record: dict[str, Any] = {"head": tip.hash}
         if lines := suffix(self.chains, since):
-            record["lines"] = zlib.compress(lines.encode("ascii"), 9)
+            record["lines"] = packed(lines)
         kept = self._state.config_records.get(f"{RECEIPT}/{packet.walker}", ConfigRecord())
         if kept.get("entry") == tip.hash and kept["receiver"] != packet.destination:
             record |= {"receiver": kept["receiver"], "receipt": kept["receipt"]}
@@ -317,28 +315,6 @@ def members(seed: int, nodes: int) -> Mapping[str, str]:
     """Return the collaboration set of a simulated federation: all nodes, with their keys."""
     addresses = [f"n{index}" for index in range(nodes)]
     return {address: public_key(key_of_node(seed, address)) for address in addresses}
-
-
-def unpacked(data: object) -> str:
-    """Return the lines of a suffix as they were before they were packed.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if they are no zlib stream or longer than is accepted.
-    """
-    if not data:
-        return ""
-    if not isinstance(data, bytes):
-        raise LedgerError("malformed", "lines: must be ASCII packed by zlib")
-    try:
-        stream = zlib.decompressobj()
-        lines = stream.decompress(data, MAX_LINES_BYTES).decode("ascii")
-    except (zlib.error, UnicodeDecodeError):
-        raise LedgerError("malformed", "lines: must be ASCII packed by zlib") from None
-    if not stream.eof or stream.unused_data:
-        raise LedgerError("malformed", f"lines: must be whole, and at most {MAX_LINES_BYTES} bytes")
-    return lines
 
 
 def payload_bytes(packet: Packet) -> int:

@@ -14,8 +14,9 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from mfd_flower.client_app import app
 from mfd_flower.config import ConfigError, RunConfig
-from mfd_flower.forwarding import Custody, Notary, notary
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT, unpacked
+from mfd_flower.forwarding import Custody, Notary, lines
+from mfd_flower.forwarding.lines import unpacked
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 from mfd_flower.ledger import Chains, Entry, LedgerError, key_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import Packet, version_digest
@@ -248,7 +249,7 @@ def test_a_vanished_receiver_stays_on_record(settings: Callable[..., RunConfig])
 
 
 def test_a_packed_bomb_is_refused_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notary, "MAX_LINES_BYTES", 1000)
+    monkeypatch.setattr(lines, "MAX_LINES_BYTES", 1000)
     assert unpacked(zlib.compress(b"a" * 1000)) == "a" * 1000
     for data in (zlib.compress(b"a" * 1001), zlib.compress(b"a")[:-1], b"lines", "lines", b"\xff"):
         with pytest.raises(LedgerError, match="lines: must be"):

@@ -1,0 +1,77 @@
+"""Messages to addresses, over Flower's grid: asked once, insisted on, or waited for."""
+
+from __future__ import annotations
+
+import time
+
+from flwr.app import Message, RecordDict
+
+from mfd_flower.forwarding.announce import Requests
+from mfd_flower.runtime.metered_grid import MeteredGrid
+
+TRIES = 3
+"""How often a message that got no answer is repeated before its receiver counts as gone."""
+POLL_S = 0.002
+
+
+class Post:
+    """Carries single messages.
+
+    Parameters
+    ----------
+    grid : MeteredGrid
+        Engine and bill.
+    timeout_s : float
+        Wall seconds after which a message counts as unanswered.
+    """
+
+    def __init__(self, grid: MeteredGrid, timeout_s: float) -> None:
+        self._grid = grid
+        self._timeout_s = timeout_s
+
+    def request(self, address: str, kind: str, content: RecordDict) -> Message:
+        """Return a message to an address."""
+        return Message(content, self._grid.node_id(address), kind)
+
+    def ask(self, address: str, kind: str, content: RecordDict) -> Message | None:
+        """Ask once; None if nothing comes back, an error where the node or the network says so."""
+        request = self.request(address, kind, content)
+        replies = list(self._grid.send_and_receive([request], timeout=self._timeout_s))
+        return replies[0] if replies else None
+
+    def content(self, address: str, kind: str, content: RecordDict) -> RecordDict | None:
+        """Ask once; None if no content comes back."""
+        reply = self.ask(address, kind, content)
+        return reply.content if reply is not None and reply.has_content() else None
+
+    def insist(self, address: str, kind: str, content: RecordDict) -> RecordDict | None:
+        """Ask up to `TRIES` times; None if no content comes back."""
+        tries = (self.content(address, kind, content) for _ in range(TRIES))
+        return next((found for found in tries if found is not None), None)
+
+    def ask_all(self, requests: Requests) -> dict[str, RecordDict]:
+        """Ask many at once; returns the contents that came, by address."""
+        messages = [
+            self.request(address, kind, RecordDict({**records}))
+            for address, (kind, records) in requests.items()
+        ]
+        replies = self._grid.send_and_receive(messages, timeout=self._timeout_s)
+        return {
+            self._grid.address(reply.metadata.src_node_id): reply.content
+            for reply in replies
+            if reply.has_content()
+        }
+
+    def wait(self, message_id: str) -> Message | None:
+        """Wait for the reply to a message that was pushed."""
+        end_s = time.monotonic() + self._timeout_s
+        while time.monotonic() < end_s:
+            if replies := list(self._grid.pull_messages([message_id])):
+                return replies[0]
+            time.sleep(POLL_S)
+        return None
+
+    def last_reason(self) -> str:
+        """Return why the last message failed."""
+        reasons = self._grid.failures
+        return f"last reason: {reasons[-1] if reasons else 'no answer in time'}"
