@@ -17,17 +17,17 @@ N4 = public(key_of(0, "n4"))
 
 
 def test_every_single_bit_is_covered() -> None:
-    """In each byte of each entry: the altered entry itself is found, whatever follows it."""
-    rng, cases = random.Random(0), 0
+    """Any bit of any entry: the altered entry itself is found, whatever follows it."""
+    cases = 0
     for number, text in enumerate(WALK):
         raw, known = text.encode(), Chains(WALK[:number])
-        for byte, bit in itertools.product(range(len(raw)), rng.sample(range(8), 2)):
+        for byte, bit in itertools.product(range(len(raw)), range(8)):
             altered = bytearray(raw)
             altered[byte] ^= 1 << bit
             error = refused(known, altered.decode("latin-1"), *WALK[number + 1 : number + 2])
             assert error.entry == 0
             cases += 1
-    assert cases > 9800
+    assert cases > 39_000
 
 
 def test_removals_swaps_and_replays_are_named() -> None:
