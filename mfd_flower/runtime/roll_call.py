@@ -14,6 +14,9 @@ from mfd_flower.records import integer, text
 
 ROLL_CALL = "query.address"
 POLL_S = 0.5
+STARTING = 5
+"""How much longer than for each other nodes may take until the first one answers: on a loaded
+machine the workers of Flower's simulation need minutes to start."""
 
 
 class NodesMissingError(RuntimeError):
@@ -70,7 +73,8 @@ def call_roll(
     num_nodes : int
         Nodes of the federation.
     deadline_s : float
-        Longest time to wait for them.
+        Longest time to wait for the others once one has answered; for the first one, `STARTING`
+        times as long.
     at_once : int
         Nodes that must run at the same time.
     one_process : bool
@@ -84,17 +88,18 @@ def call_roll(
     Raises
     ------
     NodesMissingError
-        If not exactly `num_nodes` different nodes answer within `deadline_s`, or the engine does
-        not run them as they must be run.
+        If not exactly `num_nodes` different nodes answer in time, or the engine does not run them
+        as they must be run.
     """
     found: dict[int, int] = {}
-    end = time.monotonic() + deadline_s
+    end = time.monotonic() + STARTING * deadline_s
     while True:
         waiting = [node_id for node_id in grid.get_node_ids() if node_id not in found]
         ask = RecordDict({"config": ConfigRecord({"ask": "address"})})
         left_s = max(end - time.monotonic(), POLL_S)
         if waiting:
             messages = [Message(ask, node_id, ROLL_CALL) for node_id in waiting]
+            nobody = not found
             for reply in grid.send_and_receive(messages, timeout=min(left_s, 30.0)):
                 if reply.has_content():
                     told = reply.content.config_records["node"]
@@ -104,6 +109,8 @@ def call_roll(
                         raise NodesMissingError(
                             'options.link = "queue": nodes are not threads here; accepted: "gloo"'
                         )
+            if nobody and found:
+                end = time.monotonic() + deadline_s
         if sorted(found.values()) == list(range(num_nodes)):
             ordered = sorted(found.items(), key=lambda item: item[1])
             return {node_id: f"n{index}" for node_id, index in ordered}

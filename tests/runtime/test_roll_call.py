@@ -93,3 +93,45 @@ def test_a_strategy_that_needs_nothing_runs_on_one_worker(
     run = make_run("mfd-walk")
     with LocalGrid(app, 3, run.flat(), workers=1) as grid:
         assert call_roll(grid, 3) == dict(zip(grid.get_node_ids(), ("n0", "n1", "n2"), strict=True))
+
+
+class LateGrid(LocalGrid):
+    """Has no nodes until its clock says so."""
+
+    starts_at_s = 0.0
+    now_s = 0.0
+
+    def get_node_ids(self) -> list[int]:
+        ids = list(super().get_node_ids())
+        return ids if self.now_s >= self.starts_at_s else []
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.mark.parametrize(("starts_at_s", "waited"), [(0.0, True), (450.0, True), (700.0, False)])
+def test_an_engine_may_start_slowly(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, starts_at_s: float, waited: bool
+) -> None:
+    run = make_run("mfd-walk")
+    with LateGrid(app, 3, run.flat(), workers=1) as grid:
+        grid.starts_at_s = starts_at_s
+        clock = SimpleNamespace(monotonic=lambda: grid.now_s, sleep=grid.sleep)
+        monkeypatch.setattr(roll_call, "time", clock)
+        if waited:
+            assert len(call_roll(grid, 3)) == 3
+        else:
+            with pytest.raises(NodesMissingError, match=r"^data\.nodes = 3: 0 nodes answered"):
+                call_roll(grid, 3)
+
+
+def test_who_is_missing_is_not_waited_for_as_long(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("mfd-walk")
+    with LateGrid(app, 3, run.flat(), workers=1) as grid:
+        clock = SimpleNamespace(monotonic=lambda: grid.now_s, sleep=grid.sleep)
+        monkeypatch.setattr(roll_call, "time", clock)
+        with pytest.raises(NodesMissingError, match=r"^data\.nodes = 4: 3 nodes answered"):
+            call_roll(grid, 4)
+        assert grid.now_s < 130
