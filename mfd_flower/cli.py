@@ -242,7 +242,12 @@ def infer(
     chosen = comparison_from_tables({**tables, "strategies": [entry]}, config.stem).runs[0].config
     num_classes = load_federation(chosen.data, chosen.seed).num_classes
     tensors = read_tunables(tunables, chosen, num_classes) if tunables else None
-    served, tensors = train_then_serve(chosen, samples, tensors)
+    rounds = chosen.strategy.rounds
+
+    def on_round(number: int) -> None:
+        err_console.print(f"training: round {number} of {rounds}", highlight=False)
+
+    served, tensors = train_then_serve(chosen, samples, tensors, on_round)
     if save:
         save_tunables(save, tensors)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,10 @@ def save_tunables(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def train_then_serve(
-    run: RunConfig, samples: int, tensors: Mapping[str, Tensor] | None = None
+    run: RunConfig,
+    samples: int,
+    tensors: Mapping[str, Tensor] | None = None,
+    on_round: Callable[[int], None] = lambda number: None,
 ) -> tuple[list[Served], dict[str, Tensor]]:
     """Let the first cluster of a strategy serve the same request twice, differently delivered.
 
@@ -119,6 +122,8 @@ def train_then_serve(
         Held-out samples in the request.
     tensors : mapping of str to Tensor, optional
         Tunables; without them the strategy trains first.
+    on_round : callable, optional
+        Called with the number of every round that is trained, 0 before the first.
 
     Returns
     -------
@@ -145,6 +150,7 @@ def train_then_serve(
                 MeteredGrid(inner, network=run.network, addresses=addresses),
                 ArrayRecord(dict(initial_tunables(run))),
                 num_rounds=run.strategy.rounds,
+                evaluate_fn=lambda number, arrays: on_round(number),
             )
             arrays = result.arrays
         else:

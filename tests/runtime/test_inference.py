@@ -32,16 +32,18 @@ def config(tmp_path: Path) -> Path:
 def test_trained_tunables_answer_again(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = config.with_name("trained.safetensors")
     words = ["infer", config, "--samples", 20, "--json"]
-    code, stdout, _ = call(capsys, *words, "--save", file)
+    code, stdout, stderr = call(capsys, *words, "--save", file)
     assert code == 0
+    assert "training: round 1 of" in stderr
     light, whole = json.loads(stdout)
     assert light["accuracy"] == whole["accuracy"]
     assert light["request_bytes"] == whole["request_bytes"]
     assert light["shipped_bytes"] < 0.01 * whole["shipped_bytes"]
     assert light["delivery_s"] < whole["delivery_s"]
     assert light["samples_per_s"] * light["latency_s"] == pytest.approx(20)
-    code, stdout, _ = call(capsys, *words, "--tunables", file)
+    code, stdout, stderr = call(capsys, *words, "--tunables", file)
     again = json.loads(stdout)[0]
+    assert "training" not in stderr
     assert code == 0
     assert {**again, "wall_s": 0} == {**light, "wall_s": 0}
 
