@@ -70,25 +70,39 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
             os.kill(process_id, signal.SIGTERM)
 
 
+def flwr_run(flower: tuple[Path, dict[str, str]], words: list[str], timeout_s: float) -> str:
+    """Run ``flwr run`` and return what it said.
+
+    Flower gives its local SuperLink 15 s to start, which a loaded machine may not keep to; nothing
+    has been run then, and it is tried again.
+    """
+    app, environment = flower
+    for _ in range(4):
+        done = subprocess.run(
+            [str(FLWR), "run", ".", "--stream", *words],
+            cwd=app,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if "Failed to start local SuperLink" not in done.stdout + done.stderr:
+            break
+    return done.stdout + done.stderr
+
+
 def run_on_flower(
     flower: tuple[Path, dict[str, str]], run: RunConfig, out: Path, nodes: int
 ) -> tuple[dict[str, Any], str]:
-    app, environment = flower
     pairs = [f"{key}={json.dumps(value)}" for key, value in {"out": str(out), **run.flat()}.items()]
-    command = [
-        str(FLWR),
-        "run",
-        ".",
-        "--stream",
+    words = [
         "--federation-config",
         f"num-supernodes={nodes} client-resources-num-cpus=1",
         "--run-config",
         " ".join(pairs),
     ]
-    done = subprocess.run(
-        command, cwd=app, env=environment, capture_output=True, text=True, timeout=400, check=False
-    )
-    said = done.stdout + done.stderr
+    said = flwr_run(flower, words, timeout_s=400)
     assert out.exists(), said[-4000:]
     return json.loads(out.read_text()), said
 

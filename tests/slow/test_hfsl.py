@@ -14,7 +14,7 @@ import pytest
 from mfd_flower.config import RunConfig
 from mfd_flower.runtime.runner import run_locally
 from tests.slow import test_flower_simulation
-from tests.slow.test_flower_simulation import FLWR, ROOT
+from tests.slow.test_flower_simulation import ROOT, flwr_run
 
 flower = test_flower_simulation.flower
 Flower = tuple[Path, dict[str, str]]
@@ -35,25 +35,16 @@ def test_four_processes_do_what_one_does(tmp_path: Path) -> None:
     assert numbers["largest_difference"] <= 1e-6
 
 
-def simulated(flower: Flower, run: RunConfig, out: Path, at_once: int) -> tuple[int, str]:
-    app, environment = flower
+def simulated(flower: Flower, run: RunConfig, out: Path, at_once: int) -> str:
     settings = {"out": str(out), **run.flat()}
     # Flower takes no escaped quotes: options, which are JSON, go between single ones.
     words = {k: f"'{v}'" if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
-    pairs = [f"{key}={word}" for key, word in words.items()]
+    pairs = " ".join(f"{key}={word}" for key, word in words.items())
     resources = (
         f"num-supernodes={run.data.nodes} init-args-num-cpus={at_once} client-resources-num-cpus=1"
     )
-    command = [str(FLWR), "run", ".", "--stream", "--federation-config", resources]
-    done = subprocess.run(
-        [*command, "--run-config", " ".join(pairs)],
-        cwd=app,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=580,
-    )
-    return done.returncode, done.stdout + done.stderr
+    command = ["--federation-config", resources, "--run-config", pairs]
+    return flwr_run(flower, command, timeout_s=580)
 
 
 @pytest.mark.slow
@@ -66,7 +57,7 @@ def test_same_on_flowers_simulation_where_enough_run_at_once(
     options = {"cluster_size": 3, "link": "gloo", "meet_s": 120}
     run = make_run("hfsl", rounds=2, options=options)
     out = tmp_path / "run.json"
-    _, said = simulated(flower, run, out, 3)
+    said = simulated(flower, run, out, 3)
     assert out.exists(), said[-4000:]
     found = json.loads(out.read_text())
     expected = run_locally(run)
@@ -97,7 +88,7 @@ def test_what_flowers_simulation_lacks_is_said_before_anybody_waits(
     options = {"cluster_size": 3, "link": link, "meet_s": wait_s}
     out = tmp_path / "few.json"
     began_s = time.monotonic()
-    _, said = simulated(flower, make_run("hfsl", options=options), out, at_once)
+    said = simulated(flower, make_run("hfsl", options=options), out, at_once)
     assert words in said, said[-4000:]
     assert not out.exists()
     assert time.monotonic() - began_s < wait_s
