@@ -11,11 +11,15 @@ from typing import Any
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
+import hypothesis
 import pytest
 
 from mfd_flower.config import RunConfig
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
+# How long a case takes depends on what else the machine does; speed is for benchmarks.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture
