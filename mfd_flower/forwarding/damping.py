@@ -1,8 +1,8 @@
 """How much of its update a node passes on: less as the walk goes on, less where labels are skewed.
 
 A walk without damping ends where its last nodes pull it; a share that falls with the hops is the
-step size that stochastic approximation lets fall (Robbins and Monro 1951), taken per visit instead
-of per batch, so that what a node learns does not depend on when it is visited.
+step size that stochastic approximation lets fall (Robbins and Monro 1951), taken on the update of a
+whole visit and not on those of its batches.
 """
 
 from __future__ import annotations
