@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 KINDS = ("label-flip", "sign-flip", "scale", "noise", "backdoor", "replay", "tamper")
 STAMPED_SHARE = 0.5

@@ -18,13 +18,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import (
     Comparison,
     comparison_from_tables,
     load_comparison,
     read_toml,
 )
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 from mfd_flower.ledger.commands import ledger_app
 
 app = typer.Typer(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 
 COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")

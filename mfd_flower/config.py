@@ -8,22 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
-
-class ConfigError(ValueError):
-    """Bad input, said in one line: what was given where, and what is accepted."""
-
-    def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(f"{name} = {value!r}: {accepted}")
-
-
-def bounded(default: float, low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
-    """Declare a number field that must lie in [low, high], or (low, high] when `open_low`."""
-    return field(default=default, metadata={"low": low, "high": high, "open_low": open_low})
+from mfd_flower.checks import ConfigError, bounded, build
 
 
 @dataclass(frozen=True)
@@ -163,7 +152,7 @@ class RunConfig:
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Self:
         """Build from nested tables as TOML gives them; unknown keys and bad values are refused."""
-        return _build(cls, tables, "")
+        return build(cls, tables)
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Return `{"data.name": "mnist5k", ...}`, the form that Flower's run config carries."""
@@ -179,43 +168,6 @@ class RunConfig:
                 table, _, name = key.rpartition(".")
                 (tables.setdefault(table, {}) if table else tables)[name] = value
         return cls.from_tables(tables)
-
-
-def _build(cls: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """Build dataclass `cls`, checking names, types, choices and bounds."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(where.rstrip("."), values, "a table")
-    hints = get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    kwargs: dict[str, Any] = {}
-    for key, value in values.items():
-        name = where + key
-        if key not in fields:
-            raise ConfigError(name, value, f"unknown key; accepted: {', '.join(fields)}")
-        if dataclasses.is_dataclass(hints[key]):
-            kwargs[key] = _build(hints[key], value, name + ".")
-        else:
-            kwargs[key] = _checked(name, value, hints[key], fields[key].metadata)
-    return cls(**kwargs)
-
-
-def _checked(name: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
-    if choices := get_args(kind):
-        if value not in choices:
-            raise ConfigError(name, value, f"accepted: {', '.join(choices)}")
-        return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise ConfigError(name, value, f"must be {words[kind]}")
-    if limits:
-        low, high, open_low = limits["low"], limits["high"], limits["open_low"]
-        if not (low < value if open_low else low <= value) or not value <= high:
-            over = f"{'above' if open_low else 'at least'} {low:g}"
-            under = f" and at most {high:g}" if math.isfinite(high) else ""
-            raise ConfigError(name, value, f"must be {over}{under}")
-    return value
 
 
 def _flatten(tables: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 
 Handler = Callable[[Message, Context], Message]
 

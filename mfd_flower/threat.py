@@ -22,7 +22,8 @@ from mfd_flower.attacks import (
     trigger_test,
     with_backdoor,
 )
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import input_spec
 from mfd_flower.records import tensors_of

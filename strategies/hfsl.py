@@ -19,7 +19,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
 from mfd_flower.models import load_backbone
 from mfd_flower.models.tunables import named_tunables

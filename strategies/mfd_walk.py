@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
 from mfd_flower.forwarding import (
     FORWARDING_ACTIONS,

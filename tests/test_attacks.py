@@ -22,7 +22,7 @@ from mfd_flower.attacks import (
     trigger_test,
     with_backdoor,
 )
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.packets.digest import version_digest
 
 SHAPES = {"head.bias": (), "prompts": (2, 3), "proj": (40, 5)}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import comparison_from_tables, load_comparison
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 

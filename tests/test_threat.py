@@ -8,8 +8,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.client_app import app
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.files import write_json
 from mfd_flower.split.clusters import Solver, plan_clusters
 from mfd_flower.split.cuts import plan_cuts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.config import ConfigError, DataConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import DataConfig
 
 
 def label_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:

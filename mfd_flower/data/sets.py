@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 FASHION_MNIST_FOLDER = "/usr/share/datasets/fashion-mnist"
 OPENCLIPART_FOLDER = "/usr/share/openclipart/png"

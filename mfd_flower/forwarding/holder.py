@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.forwarding.admission import PARENT
 from mfd_flower.forwarding.announce import ANNOUNCE_ACTIONS, keep_table, routing_table
 from mfd_flower.forwarding.custody import Custody

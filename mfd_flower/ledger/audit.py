@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.ledger.history import History, Update
 
 CLASS_SHARE = 0.05

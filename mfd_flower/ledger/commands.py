@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.files import write_text
 from mfd_flower.ledger.entries import Entry
 from mfd_flower.ledger.fields import LedgerError

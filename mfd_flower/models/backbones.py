@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from mfd_flower.config import ConfigError, ModelConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import ModelConfig
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
 

@@ -21,7 +21,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from mfd_flower.config import ConfigError, TrainConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import TrainConfig
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.training import configured_optimizer
 from mfd_flower.models.tunables import get_tunables, named_tunables

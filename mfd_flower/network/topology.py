@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import networkx as nx
 
-from mfd_flower.config import ConfigError, NetworkConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import NetworkConfig
 
 
 def neighbours_of(config: NetworkConfig, nodes: int, seed: int) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 HALF_SAMPLES = 100.0
 """Samples at which the amount term is one half: a local update of a few batches."""

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.routing.candidate import Candidate, address_order, kl_divergence
 from mfd_flower.routing.costs import (
     VISIT_BITS,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mfd_flower.accounting.summary import summarise
+from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, PlannedRun
-from mfd_flower.config import ConfigError
 from mfd_flower.data import load_federation
 from mfd_flower.files import write_json
 from mfd_flower.models import build_model

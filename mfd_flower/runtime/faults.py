@@ -38,7 +38,7 @@ from typing import Literal, get_args
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 Kind = Literal[
     "dies-before-training",

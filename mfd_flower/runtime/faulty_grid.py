@@ -31,7 +31,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.runtime.faults import DEATHS, Fault, FaultRates, cut_off, flip_bit, generator
 from mfd_flower.runtime.metered_grid import SOURCE
 from mfd_flower.runtime.roll_call import ROLL_CALL

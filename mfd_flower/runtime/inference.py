@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.models import build_model, set_tunables
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of

@@ -49,7 +49,7 @@ class LocalGrid(Grid):
     ) -> None:
         self._client_app = client_app
         self._run = Run.create_empty(run_id=1)
-        self._contexts = {
+        self.contexts = {
             index + 1: Context(
                 run_id=self._run.run_id,
                 node_id=index + 1,
@@ -105,7 +105,7 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes, in order of their partition ids."""
-        return list(self._contexts)
+        return list(self.contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start the calls; returns the ids by which `pull_messages` finds the replies."""
@@ -137,7 +137,7 @@ class LocalGrid(Grid):
         if before is not None:
             # The call in front was submitted earlier, so it has a thread already.
             wait([before])
-        context = self._contexts.get(message.metadata.dst_node_id)
+        context = self.contexts.get(message.metadata.dst_node_id)
         if context is None:
             error = Error(ErrorCode.NODE_UNAVAILABLE, "no such node")
             return Message(error, reply_to=message)

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.split.chains import Chains, Rows
 from mfd_flower.split.cuts import Numbers, block_numbers, numbers, plan_cuts, step_seconds
 from mfd_flower.split.members import Member, data_value

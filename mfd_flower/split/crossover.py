@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 
 Numbers = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mfd_flower.accounting.costs import StepCost
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.models.stages import Stage
 from mfd_flower.split.costs import counted_forward
 from mfd_flower.split.links import Neighbours

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.packets.codecs import CODECS
 from mfd_flower.split.frames import HEAD, Frame, LinkError, pack_tensor, read_head, read_tensor
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.models.learner import FitResult
 from mfd_flower.models.stages import SplitStage
 from mfd_flower.models.training import optimizer_state, quiet_trainer

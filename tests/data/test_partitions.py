@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from mfd_flower.config import ConfigError, DataConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import DataConfig
 from mfd_flower.data import label_counts, load_federation, partition_indices
 
 LABELS = np.random.default_rng(0).integers(10, size=400)

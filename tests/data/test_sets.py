@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.data import load_set
 from mfd_flower.data.sets import OPENCLIPART_CLASSES
 

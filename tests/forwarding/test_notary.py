@@ -12,8 +12,9 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.client_app import app
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 from mfd_flower.forwarding import Custody, Notary, lines
 from mfd_flower.forwarding.lines import unpacked
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT
@@ -83,7 +84,7 @@ class Walked:
                 evaluate_fn=lambda step, arrays: self.steps.append(step),  # type: ignore[func-returns-value]
             )
             self.contexts: dict[str, Context] = {
-                addresses[node_id]: context for node_id, context in inner._contexts.items()
+                addresses[node_id]: context for node_id, context in inner.contexts.items()
             }
         self.tensors = result.arrays.to_torch_state_dict()
         self.strategy = strategy

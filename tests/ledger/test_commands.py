@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.ledger import Ledger, example_ledger, public_key, read_key
 from mfd_flower.ledger.commands import ledger_app
 from tests.ledger.walks import example, lines

@@ -9,7 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from mfd_flower.config import ConfigError, DataConfig, ModelConfig, TrainConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import DataConfig, ModelConfig, TrainConfig
 from mfd_flower.data import load_federation
 from mfd_flower.models import build_model, evaluate, fit, input_spec, load_backbone
 from mfd_flower.models.backbones import FM_TINY_FILE, new_fm_tiny

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mfd_flower.accounting.costs import measure_step
-from mfd_flower.config import ConfigError, ModelConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import ModelConfig
 from mfd_flower.models import PromptedViT, build_model, load_backbone
 from mfd_flower.models.stages import split_model
 from mfd_flower.models.tunables import get_tunables, named_tunables, set_tunables

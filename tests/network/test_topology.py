@@ -5,7 +5,8 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from mfd_flower.config import ConfigError, NetworkConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import NetworkConfig
 from mfd_flower.network import neighbours_of
 
 

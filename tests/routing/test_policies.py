@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.routing import POLICIES, Candidate, choose, kl_divergence
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from flwr.serverapp.strategy import FedAvg
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, comparison_from_tables
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 from mfd_flower.report.report import write_report
 from mfd_flower.runtime.compare import check, open_results, run_comparison
 

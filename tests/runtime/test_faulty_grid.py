@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from mfd_flower.accounting.wire import measure
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.records import integer
 from mfd_flower.runtime.faults import DEATHS, Fault, FaultRates, cut_off, flip_bit, generator
 from mfd_flower.runtime.faulty_grid import FaultyGrid, Injected

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.split.clusters import Cluster, plan_clusters
 from mfd_flower.split.cuts import plan_cuts, step_seconds
 from mfd_flower.split.members import Member, data_value

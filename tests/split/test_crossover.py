@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.models.backbones import new_fm_tiny
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.stages import split_model

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from mfd_flower.config import ConfigError
+from mfd_flower.checks import ConfigError
 from mfd_flower.split import rendezvous
 from mfd_flower.split.frames import HEAD, LinkError, pack_tensor
 from mfd_flower.split.links import Neighbours, queue_pair

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mfd_flower.config import ConfigError, ModelConfig, TrainConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit, get_tunables
 from mfd_flower.models.stages import SplitStage, split_model

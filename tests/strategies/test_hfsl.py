@@ -10,7 +10,8 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor
 
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll

@@ -11,8 +11,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Message
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.client_app import app
-from mfd_flower.config import ConfigError, RunConfig, TrainConfig
+from mfd_flower.config import RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit, get_tunables
 from mfd_flower.node import Node

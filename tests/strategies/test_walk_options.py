@@ -12,8 +12,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.client_app import app
-from mfd_flower.config import ConfigError, RunConfig
+from mfd_flower.config import RunConfig
 from mfd_flower.forwarding import Custody, announced_counts
 from mfd_flower.models import build_model, get_tunables
 from mfd_flower.node import Node, initial_tunables
