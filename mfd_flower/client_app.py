@@ -68,8 +68,8 @@ class StrategyClientApp(ClientApp):
         kind = message.metadata.message_type
         handler: Handler | None = DEFAULT_ACTIONS.get(kind)
         if kind != ROLL_CALL:
-            strategy = find_strategy(Node.of(context).run.strategy.name)
-            handler = client_actions(strategy).get(kind, handler)
+            run = Node.of(context).run
+            handler = client_actions(find_strategy(run.strategy.name), run).get(kind, handler)
         if handler is None:
             raise ValueError(f"message type {kind!r}: no handler in the strategy or the defaults")
         report = CostReport()

@@ -127,6 +127,8 @@ def build_strategy(run: RunConfig) -> Strategy:
     strategy = find_strategy(name)
     accepted = parameters_of(strategy)
     for key, value in keywords.items():
+        if moved := getattr(strategy, "moved", {}).get(key):
+            raise ConfigError(f"strategies.options.{key}", value, f"is now {moved}")
         if key not in accepted:
             names = ", ".join(accepted) or "none"
             raise ConfigError(f"strategies.options.{key}", value, f"{name} accepts: {names}")
@@ -146,11 +148,13 @@ def build_strategy(run: RunConfig) -> Strategy:
         raise ConfigError("strategies.options", keywords, f"{name}: {error}") from error
 
 
-def client_actions(strategy: type[Strategy]) -> Mapping[str, Handler]:
+def client_actions(strategy: type[Strategy], run: RunConfig) -> Mapping[str, Handler]:
     """Return the client half of a strategy, empty for one that uses the default handlers."""
-    return getattr(strategy, "client_actions", {})
+    actions = getattr(strategy, "client_actions", {})
+    return actions(run) if callable(actions) else actions
 
 
-def links_of(strategy: type[Strategy]) -> Mapping[str, str]:
+def links_of(strategy: type[Strategy], run: RunConfig) -> Mapping[str, str]:
     """Return which of a strategy's message types stand for which link."""
-    return getattr(strategy, "links", {})
+    links = getattr(strategy, "links", {})
+    return links(run) if callable(links) else links

@@ -154,7 +154,7 @@ def trial(
     with local_grid(run, workers) as inner:
         addresses = call_roll(inner, run.data.nodes)
         faulty = FaultyGrid(inner, faults, addresses) if faults else None
-        grid = Tap(faulty or inner, links_of(type(strategy)), run.network, addresses=addresses)
+        grid = Tap(faulty or inner, links_of(type(strategy), run), run.network, addresses=addresses)
         grid.change = change or grid.change
         result = strategy.start(
             grid,

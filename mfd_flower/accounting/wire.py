@@ -19,6 +19,15 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 
+def payload_size(data: bytes) -> int:
+    """TEMPORARY."""
+    if not data.startswith(b"MFD-PKT\n"):
+        return 0
+    start = 20 + int.from_bytes(data[16:20], "little")
+    head = int.from_bytes(data[start : start + 8], "little")
+    return max(0, len(data) - start - 8 - head - 32)
+
+
 @dataclass(frozen=True)
 class Size:
     """Bytes of one message: array data, and everything as serialised."""
@@ -34,6 +43,12 @@ def measure(content: RecordDict) -> Size:
         min(math.prod(array.shape) * np.dtype(array.dtype).itemsize, len(array.data))
         for record in content.array_records.values()
         for array in record.values()
+    )
+    payload += sum(
+        payload_size(value)
+        for record in content.config_records.values()
+        for value in record.values()
+        if isinstance(value, bytes)
     )
     # Flower stores an object once however often a message refers to it; so does this dict.
     with no_object_id_recompute():

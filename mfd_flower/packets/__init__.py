@@ -5,7 +5,7 @@ from mfd_flower.packets.delta import changed_since, delta, restored
 from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
 from mfd_flower.packets.fields import PacketError
 from mfd_flower.packets.header import Header
-from mfd_flower.packets.packet import Packet
+from mfd_flower.packets.packet import Packet, header_of
 from mfd_flower.packets.packing import example_packet, pack, repack
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "delta",
     "encode",
     "example_packet",
+    "header_of",
     "leaf_digests",
     "merkle_root",
     "pack",

@@ -1,4 +1,4 @@
-"""How tunables become smaller tensors for the wire, and come back.
+"""How tunables become smaller tensors for the wire, and come back: one table, one entry a codec.
 
 `fp32` is exact; `bf16` and `fp16` halve the bytes; `int8` quarters them with one fp32 scale for
 each output channel (row of the first axis), or one for a whole vector. What a lossy codec drops can
@@ -11,24 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.fields import PacketError, show
+from mfd_flower.checks import show
+from mfd_flower.packets.fields import PacketError
 
-CODECS = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "int8": torch.int8,
-}
-SCALE = ":scale"
-STEPS = 127
-SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-"""Scale of a row of zeros; smaller ones are subnormal, and dividing by them overflows."""
-LARGEST_SCALE = torch.finfo(torch.float32).max / 128
-"""Above it, a full step count times the scale may round to infinity."""
 BLOCK = 1 << 16
 """Values worked on at a time, so that what one step writes is still in the cache for the next."""
 
@@ -46,12 +36,127 @@ class Spec:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+class Codec(Protocol):
+    """Turns one float32 tensor into parts for the wire; a part's key follows the tensor's name."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is decoded is what was encoded, bit for bit."""
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
+        """Return dtype and shape of each part."""
+
+    def encode(self, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the parts; `wanted` becomes what they leave out, unless the codec is exact."""
+
+    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Return the float32 tensor that the parts stand for."""
+
+    def check(self, parts: Mapping[str, Tensor]) -> str:
+        """Return what is wrong with the parts' values though they are finite; empty if nothing."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """The nearest value in another floating point format."""
+
+    dtype: torch.dtype
+
+    @property
+    def exact(self) -> bool:
+        """Whether the format is float32 itself."""
+        return self.dtype == torch.float32
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
+        """Return one part of the same shape."""
+        return {"": Spec(self.dtype, shape)}
+
+    def encode(self, wanted: Tensor) -> dict[str, Tensor]:
+        """Round; float32 goes as it is."""
+        if self.exact:
+            return {"": wanted}
+        coded = torch.empty(wanted.shape, dtype=self.dtype)
+        for part, rounded in zip(
+            wanted.view(-1).split(BLOCK), coded.view(-1).split(BLOCK), strict=True
+        ):
+            rounded.copy_(part)
+            part.sub_(rounded.float())
+        return {"": coded}
+
+    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Widen; float32 is returned as it is, in the same memory."""
+        return parts[""].float()
+
+    def check(self, parts: Mapping[str, Tensor]) -> str:
+        """Find nothing."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Steps8:
+    """Eight-bit steps of one scale a row, the largest value of a row being 127 of them."""
+
+    exact = False
+    largest = 127
+    smallest_scale = torch.finfo(torch.float32).tiny
+    """Of a row of zeros; smaller ones are subnormal, and dividing by them overflows."""
+    largest_scale = torch.finfo(torch.float32).max / 128
+    """Above it, a full step count times the scale may round to infinity."""
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
+        """Return the steps, and the scales ``(rows,)``."""
+        return {"": Spec(torch.int8, shape), ":scale": Spec(torch.float32, (_rows(shape),))}
+
+    def encode(self, wanted: Tensor) -> dict[str, Tensor]:
+        """Quantise row by row."""
+        rows = wanted.view(_rows(wanted.shape), -1)
+        coded = torch.empty(rows.shape, dtype=torch.int8)
+        scales = torch.empty(len(rows))
+        count = max(1, BLOCK // rows.shape[1])
+        for part, whole, scale in zip(
+            rows.split(count), coded.split(count), scales.split(count), strict=True
+        ):
+            torch.amax(part.abs(), dim=1, out=scale)
+            scale.div_(self.largest).clamp_(min=self.smallest_scale)
+            steps = part.div(scale[:, None]).round_()
+            whole.copy_(steps)
+            part.sub_(steps.mul_(scale[:, None]))
+        return {"": coded.view(wanted.shape), ":scale": scales}
+
+    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Multiply the steps by their rows' scales."""
+        along = (-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else ()
+        return parts[""].float().mul_(parts[":scale"].reshape(along))
+
+    def check(self, parts: Mapping[str, Tensor]) -> str:
+        """Find scales that would overflow."""
+        low, high = (float(bound) for bound in torch.aminmax(parts[":scale"]))
+        if self.smallest_scale <= low and high <= self.largest_scale:
+            return ""
+        return (
+            f"scales from {low:g} to {high:g}, "
+            f"must lie between {self.smallest_scale:g} and {self.largest_scale:g}"
+        )
+
+
+CODECS: dict[str, Codec] = {
+    "fp32": Rounded(torch.float32),
+    "bf16": Rounded(torch.bfloat16),
+    "fp16": Rounded(torch.float16),
+    "int8": Steps8(),
+}
+SAFETENSORS = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int8: "I8",
+}
+"""What the safetensors format calls the dtypes of the codecs' parts."""
+
+
 def layout(name: str, shape: Sequence[int], codec: str) -> dict[str, Spec]:
     """Return the encoded tensors that stand for one tunable of this shape."""
-    specs = {name: Spec(CODECS[codec], tuple(shape))}
-    if codec == "int8":
-        specs[name + SCALE] = Spec(torch.float32, (_rows(shape),))
-    return specs
+    return {f"{name}{key}": spec for key, spec in CODECS[codec].layout(tuple(shape)).items()}
 
 
 def encode(
@@ -64,24 +169,24 @@ def encode(
     tensors : mapping of str to Tensor
         Float32, at least one element each.
     codec : str
-        ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        A key of `CODECS`.
     residual : mapping of str to Tensor, optional
         What earlier encodings dropped; added to the tensors first.
 
     Returns
     -------
     encoded : dict of str to Tensor
-        In memory of its own. ``int8`` adds the scales, shape ``(rows,)``, as ``<name>:scale``.
+        In memory of its own, parts under ``<name><key>``.
     residual : dict of str to Tensor
         What was wanted less what a receiver decodes; what was left over for tensors that are not in
-        this call is kept. Nothing for ``fp32``.
+        this call is kept. Nothing for an exact codec.
 
     Raises
     ------
     PacketError
         If a value is not finite or beyond the codec's range.
     """
-    _check_codec(codec)
+    coder = _codec(codec)
     left = dict(residual or {})
     encoded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -96,16 +201,11 @@ def encode(
             )
         tensor = tensor.detach().cpu().contiguous()
         wanted = tensor.clone() if before is None else tensor + before
-        if codec == "fp32":
-            encoded[name] = wanted
-        elif codec == "int8":
-            encoded[name], encoded[name + SCALE] = _quantise(wanted)
-            left[name] = wanted
-        else:
-            encoded[name] = _round(wanted, CODECS[codec])
+        encoded |= {f"{name}{key}": part for key, part in coder.encode(wanted).items()}
+        if not coder.exact:
             left[name] = wanted
     try:
-        check_finite(encoded)
+        check_values(encoded, codec)
     except PacketError as error:
         raise PacketError(f"{error}; the values do not fit {codec}") from None
     return encoded, left
@@ -114,14 +214,16 @@ def encode(
 def decode(
     encoded: Mapping[str, Tensor], codec: str, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
-    """Return the tunables that `encoded` stands for as float32, in memory of their own.
+    """Return the tunables that `encoded` stands for as float32.
+
+    They share memory with it where the codec is exact: neither is written to afterwards.
 
     Parameters
     ----------
     encoded : mapping of str to Tensor
         As `encode` returns it; of some or all of the names in `shapes`.
     codec : str
-        ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        A key of `CODECS`.
     shapes : mapping of str to sequence of int
         Shape of each tunable.
 
@@ -130,14 +232,11 @@ def decode(
     PacketError
         If a tensor is missing, unknown, or not of the dtype and shape that codec and shape imply.
     """
-    _check_codec(codec)
-    names = check_encoded(encoded, codec, shapes)
-    if codec == "int8":
-        return {
-            name: encoded[name].float().mul_(_along_rows(encoded[name + SCALE], shapes[name]))
-            for name in names
-        }
-    return {name: encoded[name].to(torch.float32, copy=True) for name in names}
+    coder = _codec(codec)
+    return {
+        name: coder.decode(_parts(encoded, name, coder, shapes[name]), tuple(shapes[name]))
+        for name in check_encoded(encoded, codec, shapes)
+    }
 
 
 def check_encoded(
@@ -157,68 +256,39 @@ def check_encoded(
     return names
 
 
-def check_finite(encoded: Mapping[str, Tensor]) -> None:
-    """Refuse encoded tensors that decode to NaN or infinity."""
-    for name, tensor in encoded.items():
-        if not tensor.is_floating_point():
-            continue
-        low, high = (float(bound) for bound in torch.aminmax(tensor))
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise PacketError(f"payload {name}: has values that are not finite")
-        if name.endswith(SCALE) and not (low >= SMALLEST_SCALE and high <= LARGEST_SCALE):
-            raise PacketError(
-                f"payload {name}: scales from {low:g} to {high:g}, "
-                f"must lie between {SMALLEST_SCALE:g} and {LARGEST_SCALE:g}"
-            )
+def check_values(encoded: Mapping[str, Tensor], codec: str) -> None:
+    """Refuse encoded tensors that decode to NaN or infinity; dtypes and shapes are right."""
+    for key, tensor in encoded.items():
+        if tensor.is_floating_point() and not all(map(math.isfinite, torch.aminmax(tensor))):
+            raise PacketError(f"payload {key}: has values that are not finite")
+    coder = CODECS[codec]
+    for key, tensor in encoded.items():
+        if ":" not in key and (wrong := coder.check(_parts(encoded, key, coder, tensor.shape))):
+            raise PacketError(f"payload {key}: {wrong}")
 
 
 def tunable_names(keys: Mapping[str, object], shapes: Mapping[str, object]) -> list[str]:
     """Return the tunables that encoded tensors of these names belong to, sorted."""
-    names = {key.removesuffix(SCALE) for key in keys}
+    names = {key.partition(":")[0] for key in keys}
     if unknown := names - shapes.keys():
         raise PacketError(f"payload {show(min(unknown))}: not a tunable in shapes")
     return sorted(names)
 
 
-def _quantise(wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return steps and scales; `wanted` becomes what they leave out."""
-    rows = wanted.view(_rows(wanted.shape), -1)
-    coded = torch.empty(rows.shape, dtype=torch.int8)
-    scales = torch.empty(len(rows))
-    count = max(1, BLOCK // rows.shape[1])
-    for part, whole, scale in zip(
-        rows.split(count), coded.split(count), scales.split(count), strict=True
-    ):
-        torch.amax(part.abs(), dim=1, out=scale)
-        scale.div_(STEPS).clamp_(min=SMALLEST_SCALE)
-        steps = part.div(scale[:, None]).round_()
-        whole.copy_(steps)
-        part.sub_(steps.mul_(scale[:, None]))
-    return coded.view(wanted.shape), scales
-
-
-def _round(wanted: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the nearest values in `dtype`; `wanted` becomes what they leave out."""
-    coded = torch.empty(wanted.shape, dtype=dtype)
-    for part, rounded in zip(
-        wanted.view(-1).split(BLOCK), coded.view(-1).split(BLOCK), strict=True
-    ):
-        rounded.copy_(part)
-        part.sub_(rounded.float())
-    return coded
-
-
-def _check_codec(codec: str) -> None:
+def _codec(codec: str) -> Codec:
     if codec not in CODECS:
         raise PacketError(f"codec = {show(codec)}: accepted: {', '.join(CODECS)}")
+    return CODECS[codec]
+
+
+def _parts(
+    encoded: Mapping[str, Tensor], name: str, codec: Codec, shape: Sequence[int]
+) -> dict[str, Tensor]:
+    return {key: encoded[f"{name}{key}"] for key in codec.layout(tuple(shape))}
 
 
 def _rows(shape: Sequence[int]) -> int:
     return shape[0] if len(shape) > 1 else 1
-
-
-def _along_rows(scale: Tensor, shape: Sequence[int]) -> Tensor:
-    return scale.reshape(-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else scale.reshape(())
 
 
 def _text(spec: Spec) -> str:

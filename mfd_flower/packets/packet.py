@@ -1,9 +1,8 @@
 """The AI packet: a model on its way to data, with the header that routes it.
 
 Whitepaper, section 2.3. As bytes: magic, total length, header length, header (sorted compact JSON),
-payload (safetensors), SHA-256 of all that. One packet has one such text. Reading compares every
-declared size with what is there before it allocates, and copies the payload once. Flower is
-imported only when a record is made or read.
+payload (safetensors), SHA-256 of all that. One packet has one such text, and travels as it. Reading
+compares every declared size with what is there before it allocates, and copies the payload once.
 """
 
 from __future__ import annotations
@@ -12,18 +11,15 @@ import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from torch import Tensor
 
-from mfd_flower.packets.codecs import check_encoded, check_finite, decode
+from mfd_flower.packets.codecs import check_encoded, check_values, decode
 from mfd_flower.packets.digest import same_bits, version_digest
 from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
 
 MAGIC = b"MFD-PKT\n"
 PREFIX = struct.Struct("<8sQI")
@@ -56,7 +52,7 @@ class Packet(Header):
                 raise PacketError(f"payload {name}: must be a tensor")
         implied_specs(self, self.payload)
         check_encoded(self.payload, self.codec, self.shapes)
-        check_finite(self.payload)
+        check_values(self.payload, self.codec)
         tidy = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in sorted(self.payload.items())
@@ -104,48 +100,14 @@ class Packet(Header):
         view = memoryview(data).cast("B")
         if len(view) > max_bytes:
             raise PacketError(f"packet: {len(view)} bytes, at most {max_bytes} are accepted")
-        end = len(view) - SEAL_BYTES
-        if end < PREFIX.size:
-            raise PacketError(f"packet: {len(view)} bytes are too few")
-        magic, size, length = PREFIX.unpack_from(view)
-        if magic != MAGIC:
-            raise PacketError("packet: does not begin as an AI packet does")
-        if size != len(view):
-            raise PacketError(f"packet: claims {size} bytes, {len(view)} are there")
-        start = PREFIX.size + length
-        if start > end or length > MAX_JSON_CHARS:
-            raise PacketError(f"packet: claims a header of {length} bytes, which is too long")
+        start, end = _header_end(view), len(view) - SEAL_BYTES
         if hashlib.sha256(view[:end]).digest() != view[end:]:
             raise PacketError("packet: altered on its way, the seal does not match")
-        try:
-            content = str(view[PREFIX.size : start], "ascii")
-        except UnicodeDecodeError:
-            raise PacketError("header: not ASCII") from None
-        header = parse_header(content)
+        header = _parsed(view, start)
         return cls(**header.values(), payload=read_payload(header, view[start:end]))
 
-    def to_record(self) -> RecordDict:
-        """Return the packet as Flower carries it, see `packets.record`."""
-        from mfd_flower.packets.record import write_record
-
-        return write_record(self, dict(self.payload))
-
-    @classmethod
-    def from_record(cls, content: RecordDict, max_bytes: int = MAX_BYTES) -> Self:
-        """Read a packet out of a message's content; other records in it are left alone.
-
-        Raises
-        ------
-        PacketError
-            As `from_bytes` does; in transit Flower compares the content with its own digests.
-        """
-        from mfd_flower.packets.record import read_arrays, read_header
-
-        header = read_header(content)
-        return cls(**header.values(), payload=read_arrays(header, content, max_bytes))
-
     def decoded(self) -> dict[str, Tensor]:
-        """Return every tunable as float32, in memory of its own, after comparing the version.
+        """Return every tunable as float32, after comparing the version; worked out once.
 
         Raises
         ------
@@ -157,9 +119,45 @@ class Packet(Header):
             raise PacketError(
                 f"base = {self.base[:12]}...: a delta needs the packet of that version"
             )
-        tensors = decode(self.payload, self.codec, self.shapes)
-        if (found := version_digest(tensors)) != self.version:
-            raise PacketError(
-                f"version = {self.version[:12]}...: the payload decodes to {found[:12]}..."
-            )
-        return {name: tensors[name] for name in self.shapes}
+        if (known := self.__dict__.get("_decoded")) is None:
+            tensors = decode(self.payload, self.codec, self.shapes)
+            if (found := version_digest(tensors)) != self.version:
+                said = f"the payload decodes to {found[:12]}..."
+                raise PacketError(f"version = {self.version[:12]}...: {said}")
+            known = {name: tensors[name] for name in self.shapes}
+            self._set("_decoded", known)
+        return dict(known)
+
+    def knowing(self, decoded: Mapping[str, Tensor]) -> Self:
+        """Keep what the payload is known to decode to, as `decoded` returns it."""
+        self._set("_decoded", {name: decoded[name] for name in self.shapes})
+        return self
+
+
+def header_of(data: bytes) -> Header:
+    """Read the header of a packet whose bytes were verified before; the seal is not compared."""
+    view = memoryview(data)
+    return _parsed(view, _header_end(view))
+
+
+def _header_end(view: memoryview) -> int:
+    """Return where the payload begins; what the prefix claims is compared with what is there."""
+    end = len(view) - SEAL_BYTES
+    if end < PREFIX.size:
+        raise PacketError(f"packet: {len(view)} bytes are too few")
+    magic, size, length = PREFIX.unpack_from(view)
+    if magic != MAGIC:
+        raise PacketError("packet: does not begin as an AI packet does")
+    if size != len(view):
+        raise PacketError(f"packet: claims {size} bytes, {len(view)} are there")
+    if PREFIX.size + length > end or length > MAX_JSON_CHARS:
+        raise PacketError(f"packet: claims a header of {length} bytes, which is too long")
+    return PREFIX.size + int(length)
+
+
+def _parsed(view: memoryview, end: int) -> Header:
+    try:
+        content = str(view[PREFIX.size : end], "ascii")
+    except UnicodeDecodeError:
+        raise PacketError("header: not ASCII") from None
+    return parse_header(content)

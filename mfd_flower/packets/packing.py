@@ -43,8 +43,10 @@ def pack(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoded, left = encode(tensors, codec, residual)
-    version = version_digest(decode(encoded, codec, shapes))
-    return Packet(**header, version=version, codec=codec, shapes=shapes, payload=encoded), left
+    decoded = decode(encoded, codec, shapes)
+    version = version_digest(decoded)
+    packet = Packet(**header, version=version, codec=codec, shapes=shapes, payload=encoded)
+    return packet.knowing(decoded), left
 
 
 def repack(
@@ -76,9 +78,11 @@ def repack(
     """
     encoded, left = encode(changes, arrived.codec, residual)
     payload = {**arrived.payload, **encoded}
-    version = version_digest(decode(payload, arrived.codec, arrived.shapes))
-    header |= {"version": version, "parent": arrived.version}
-    return replace(arrived, **header, payload=payload), left
+    # What did not change was decoded when it came.
+    shapes = {name: arrived.shapes[name] for name in changes}
+    decoded = {**arrived.decoded(), **decode(encoded, arrived.codec, shapes)}
+    header |= {"version": version_digest(decoded), "parent": arrived.version}
+    return replace(arrived, **header, payload=payload).knowing(decoded), left
 
 
 def example_packet() -> Packet:

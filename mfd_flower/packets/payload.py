@@ -13,12 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.codecs import Spec, layout, tunable_names
+from mfd_flower.packets.codecs import SAFETENSORS, Spec, layout, tunable_names
 from mfd_flower.packets.digest import raw_bytes
 from mfd_flower.packets.fields import PacketError, load_json, show
 from mfd_flower.packets.header import Header
-
-NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8"}
 
 
 def payload_pieces(payload: Mapping[str, Tensor]) -> list[bytes | memoryview]:
@@ -48,16 +46,12 @@ def read_payload(header: Header, data: memoryview) -> dict[str, Tensor]:
     buffer = bytearray(body)
     tensors, start = {}, 0
     for name in _file_order(specs):
-        tensors[name] = view(buffer, specs[name], start)
-        start += specs[name].size_bytes
+        spec = specs[name]
+        count = spec.size_bytes // spec.dtype.itemsize
+        flat = torch.frombuffer(buffer, dtype=spec.dtype, count=count, offset=start)
+        tensors[name] = flat.reshape(spec.shape)
+        start += spec.size_bytes
     return tensors
-
-
-def view(buffer: bytearray, spec: Spec, start: int = 0) -> Tensor:
-    """Return the tensor of this dtype and shape that lies at `start`; no copy."""
-    count = spec.size_bytes // spec.dtype.itemsize
-    flat = torch.frombuffer(buffer, dtype=spec.dtype, count=count, offset=start)
-    return flat.reshape(spec.shape)
 
 
 def implied_specs(header: Header, keys: Mapping[str, object]) -> dict[str, Spec]:
@@ -105,7 +99,7 @@ def _entries(specs: Mapping[str, Spec]) -> dict[str, dict[str, object]]:
         spec = specs[name]
         end = start + spec.size_bytes
         entries[name] = {
-            "dtype": NAMES[spec.dtype],
+            "dtype": SAFETENSORS[spec.dtype],
             "shape": list(spec.shape),
             "data_offsets": [start, end],
         }

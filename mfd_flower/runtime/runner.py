@@ -83,7 +83,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         at_once=getattr(strategy, "concurrent_nodes", 1),
         one_process=getattr(strategy, "one_process", False),
     )
-    meter = MeteredGrid(grid, links_of(type(strategy)), run.network, addresses=addresses)
+    meter = MeteredGrid(grid, links_of(type(strategy), run), run.network, addresses=addresses)
     points: list[Point] = []
 
     measured: list[tuple[ArrayRecord, dict[str, float]]] = []

@@ -34,7 +34,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             inner, run.data.nodes, at_once=getattr(strategy, "concurrent_nodes", 1)
         )
         grid = FaultyGrid(inner, cell.faults, addresses) if cell.faults else inner
-        meter = MeteredGrid(grid, links_of(type(strategy)), run.network, addresses=addresses)
+        meter = MeteredGrid(grid, links_of(type(strategy), run), run.network, addresses=addresses)
 
         def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
             models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)

@@ -9,37 +9,20 @@ committed one. Several walkers are under way at once, and no node is asked to ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from mfd_flower.forwarding.admission import UNTAKEN, VERDICT
-from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, spread_adverts
-from mfd_flower.forwarding.heads import SHOWN
-from mfd_flower.forwarding.lines import unpacked
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT
-from mfd_flower.forwarding.post import TRIES, Post
-from mfd_flower.ledger import Chains, receive, suffix
+from mfd_flower.network.world import World
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.records import text, texts
+from mfd_flower.records import text
 from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.walk.announce import exchange
+from mfd_flower.walk.envelope import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
+from mfd_flower.walk.plan import Plan
+from mfd_flower.walk.requests import TRIES, Requests
 
-Record = ArrayRecord | ConfigRecord | MetricRecord
-FORWARDING_LINKS = {
-    **ANNOUNCE_LINKS,
-    "query.ack": "d2d",
-    "query.again": "relay",
-    "query.busy": "d2d",
-    "query.chain": "d2d",
-    "query.held": "d2d",
-    "query.judge": "d2d",
-    "query.ledger": "relay",
-    "query.send": "d2d",
-    "query.shown": "d2d",
-    "train.hop": "d2d",
-}
 SUSPECT = 2
 """Receivers that cannot take a packet from which on the one who sends it is passed over."""
 ROUNDS = 20
@@ -64,50 +47,53 @@ class _Flight:
     """Virtual time at which the receiver should be done with it."""
 
 
-class Carrier:
+class Relay:
     """Carries packets and control messages between nodes.
 
     Parameters
     ----------
     grid : MeteredGrid
         Engine and bill.
-    topology : mapping of str to tuple of str
-        Neighbours of each address.
+    plan : Plan
+        The walk's.
+    world : World
+        Says who is whose neighbour.
     timeout_s : float
         Wall seconds after which a message counts as unanswered.
-    deltas : bool
-        Whether a holder asks the next one what it has, and sends only what changed since.
+
+    Attributes
+    ----------
+    not_taken : dict
+        Reasons of receivers that could not take a packet, by its walker, hop and source.
     """
 
     def __init__(
         self,
         grid: MeteredGrid,
-        topology: Mapping[str, tuple[str, ...]],
+        plan: Plan,
+        world: World,
         timeout_s: float,
-        deltas: bool = False,
     ) -> None:
         self._grid = grid
-        self._topology = topology
-        self._post = Post(grid, timeout_s)
-        self._deltas = deltas
+        self._plan = plan
+        self._world = world
+        self._addresses = [f"n{index}" for index in range(plan.nodes)]
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
-        self.reroutes = 0
+        self.requests = Requests(grid, timeout_s)
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
-        """Reasons of receivers that could not take a packet, by its walker, hop and source."""
 
     @property
     def in_flight(self) -> int:
         """Packets on their way."""
         return len(self._flights)
 
-    def exchange_adverts(self, hops: int = 1, sequence: int = 0, noise_epsilon: float = 0) -> None:
-        """Fill the nodes' routing tables, see `announce.spread_adverts`."""
-        heard = spread_adverts(
-            self._topology, self._post.ask_all, hops, sequence, noise_epsilon, tries=TRIES
-        )
-        if not heard:
-            raise WalkFailedError(f"no node announced itself; {self._post.last_reason()}")
+    def announce(self, sequence: int) -> None:
+        """Fill the nodes' routing tables, see `announce.exchange`."""
+        now_s = self._grid.virtual_seconds
+        topology = {name: self._world.neighbours(name, now_s) for name in self._addresses}
+        if not exchange(self.requests, topology, self._plan.policy, sequence, TRIES):
+            raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 
     def launch(self, packet: Packet, content: RecordDict | None = None) -> None:
         """Send a packet to where its header says; nobody waits for the answer.
@@ -119,17 +105,19 @@ class Carrier:
         content : RecordDict, optional
             The message it travels in, with the records beside it.
         """
-        content = packet.to_record() if content is None else content
+        content = RecordDict({PACKET: sealed(packet)}) if content is None else content
         busy = [flight.packet.destination for flight in self._flights.values()]
         if packet.destination in busy and packet.hop > 1:
             timer: dict[str, str | list[str]] = {"walker": packet.walker, "busy": busy}
             asked = RecordDict({"timer": ConfigRecord({**timer})})
-            told = self._post.content(packet.source, "query.busy", asked)
+            told = self.requests.content(packet.source, "query.busy", asked)
             if told is not None and (moved := _whole(told, packet)) is not None:
                 packet, content = moved, told
-        sent = self._cut_down(packet, content) if self._deltas and packet.hop > 1 else content
-        request = self._post.request(packet.destination, _kind(packet), sent)
-        (message_id,) = self._grid.push_messages([request])
+        sent = content
+        if packet.hop > 1:
+            for trait in self._plan.traits:
+                sent = trait.carry(self, packet, sent)
+        message_id = self.requests.push(packet.destination, _kind(packet), sent)
         arrives_s = self._grid.arrival_s(message_id)
         due_s = arrives_s + self._visit_s.get(packet.destination, 0.0)
         self._flights[packet.walker] = _Flight(packet, content, message_id, arrives_s, due_s)
@@ -154,13 +142,18 @@ class Carrier:
         """
         walker = min(self._flights, key=lambda name: (self._flights[name].due_s, name))
         flight = self._flights[walker]
-        reply = self._post.wait(flight.message_id)
+        reply = self.requests.wait(flight.message_id)
         found = self._landed(flight.packet, flight.content, reply)
         if VERDICT not in found[1]:
             holder = found[0].source
             self._visit_s[holder] = self._grid.ready_s(holder) - flight.arrives_s
         del self._flights[walker]
         return found
+
+    def last_holders(self, packet: Packet) -> list[str]:
+        """Return who may have a walker's last packet, the one who had it last first."""
+        judged = [packet.destination] if self._plan.judges else []
+        return judged + _holders(packet)
 
     def _landed(
         self, packet: Packet, content: RecordDict, reply: Message | None
@@ -169,11 +162,10 @@ class Carrier:
         arrived = self._handed_over(packet, content, reply)
         for _ in range(ROUNDS):
             if arrived is not None:
-                receipt = arrived[1].pop(RECEIPT, None)
+                receipt = arrived[1].pop(FOR_SENDER, None)
                 if packet.hop > 1:
                     self._acknowledge(packet, receipt)
                 return arrived
-            self.reroutes += 1
             before = packet.hop
             packet, content = self._sent_again(packet, content)
             if packet.hop > before:
@@ -181,9 +173,8 @@ class Carrier:
                 # sends on the newest version it has.
                 return packet, content
             arrived = self._handed_over(packet, content)
-        raise WalkFailedError(
-            f"hop {packet.hop}: not delivered in {ROUNDS} rounds; {self._post.last_reason()}"
-        )
+        reason = self.requests.last_reason()
+        raise WalkFailedError(f"hop {packet.hop}: not delivered in {ROUNDS} rounds; {reason}")
 
     def _handed_over(
         self, packet: Packet, content: RecordDict, reply: Message | None = None
@@ -193,10 +184,10 @@ class Carrier:
         `reply` is the answer to the first try if that has been made. Later ones are sent whole:
         whatever the receiver holds, it can read them.
         """
-        asked_whole = False
+        doubted = False
         for attempt in range(TRIES):
             if attempt or reply is None:
-                reply = self._post.ask(packet.destination, _kind(packet), content)
+                reply = self.requests.ask(packet.destination, _kind(packet), content)
             if reply is None:
                 continue
             if reply.has_error():
@@ -204,11 +195,12 @@ class Carrier:
                     return None
                 continue
             if UNTAKEN in reply.content:
-                whole = None if asked_whole else self._with_whole_chain(packet, reply)
-                if whole is None:
-                    self._note_not_taken(packet, reply)
+                told = reply.content.config_records[UNTAKEN]
+                better = None if doubted else self._better(packet, told)
+                if better is None:
+                    self.not_taken.setdefault(_name(packet), []).append(text(told, "reason"))
                     return None
-                asked_whole, content = True, whole
+                doubted, content = True, better
                 continue
             if VERDICT in reply.content:
                 return packet, reply.content
@@ -217,15 +209,22 @@ class Carrier:
             # Damaged on its way back: the receiver has it in custody and sends it again.
         return None
 
+    def _better(self, packet: Packet, told: ConfigRecord) -> RecordDict | None:
+        """Return what to try once more with after a receiver's doubt; None if there is nothing."""
+        if packet.hop == 1:
+            return None
+        found = (trait.doubted(self, packet, told) for trait in self._plan.traits)
+        return next((content for content in found if content is not None), None)
+
     def _sent_again(self, packet: Packet, content: RecordDict) -> tuple[Packet, RecordDict]:
         """Let the timers of those who held the packet go off until one answers."""
         if packet.hop == 1:
             # Nobody has held it yet: the one who made it picks the next node to begin at.
-            order = list(self._topology)
+            order = self._addresses
             after = order[(order.index(packet.destination) + 1) % len(order)]
             moved = replace(packet, destination=after)
-            return moved, moved.to_record()
-        refusers = self.not_taken.get(_flight_name(packet), [])
+            return moved, RecordDict({PACKET: sealed(moved)})
+        refusers = self.not_taken.get(_name(packet), [])
         for place, holder in enumerate(_holders(packet)):
             if place == 0 and len(refusers) >= SUSPECT:
                 continue
@@ -237,7 +236,7 @@ class Carrier:
                 timer |= {"spent": True} if len(refusers) >= SUSPECT else {}
             for _ in range(TRIES):
                 asked = RecordDict({"timer": ConfigRecord({**timer})})
-                reply = self._post.ask(holder, "query.again", asked)
+                reply = self.requests.ask(holder, "query.again", asked)
                 if reply is None:
                     continue
                 if reply.has_error():
@@ -247,72 +246,12 @@ class Carrier:
         # Nobody answered in this round; the packet is still where it was.
         return packet, content
 
-    def ledger(self, packets: Iterable[Packet], judged: bool) -> str:
-        """Ask who held each walker last for its replica; for the experimenter, outside the bill.
-
-        Parameters
-        ----------
-        packets : iterable of Packet
-            The last of each walker.
-        judged : bool
-            Whether their receivers have taken them.
-
-        Returns
-        -------
-        str
-            All chains, one entry a line, as far as anybody answers.
-        """
-        chains = Chains()
-        for packet in packets:
-            for holder in ([packet.destination] if judged else []) + _holders(packet):
-                told = self._post.insist(holder, "query.ledger", RecordDict())
-                if told is not None:
-                    receive(chains, unpacked(told.config_records[LEDGER]["lines"]))
-                    break
-        return suffix(chains)
-
-    def _with_whole_chain(self, packet: Packet, doubt: Message) -> RecordDict | None:
-        """Let the holder send the whole chain to a receiver that could not attach what it lacked.
-
-        Who announced a head that the chain does not reach is asked to show the entry, and its
-        answer travels along, empty if there is none. None if there is no holder yet, or it does
-        not answer.
-        """
-        if packet.hop == 1:
-            return None
-        ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
-        whole = self._post.content(packet.source, "query.chain", ask)
-        if whole is None:
-            return None
-        told = doubt.content.config_records[UNTAKEN]
-        for announcer in texts(told, "announcers") if "announcers" in told else ():
-            answer = self._post.insist(announcer, "query.shown", RecordDict())
-            whole[f"{SHOWN}/{announcer}"] = answer[SHOWN] if answer else ConfigRecord()
-        return whole
-
-    def _note_not_taken(self, packet: Packet, reply: Message) -> None:
-        reason = text(reply.content.config_records[UNTAKEN], "reason")
-        self.not_taken.setdefault(_flight_name(packet), []).append(reason)
-
-    def _cut_down(self, packet: Packet, content: RecordDict) -> RecordDict:
-        """Let holder and receiver agree on a delta; the whole packet if they do not."""
-        offer = RecordDict({"offer": ConfigRecord({"walker": packet.walker})})
-        held = self._post.content(packet.destination, "query.held", offer)
-        if held is None:
-            return content
-        return self._post.content(packet.source, "query.send", held) or content
-
-    def _acknowledge(self, packet: Packet, receipt: Record | None) -> None:
+    def _acknowledge(self, packet: Packet, receipt: object) -> None:
         told = ConfigRecord({"walker": packet.walker, "hop": packet.hop})
-        records: dict[str, Record] = {"ack": told}
-        if receipt is not None:
-            records[RECEIPT] = receipt
-        self._post.ask(packet.source, "query.ack", RecordDict(records))
-
-
-def _kind(packet: Packet) -> str:
-    """Return the type of the message that a packet travels in: with no hop left it is judged."""
-    return "train.hop" if packet.ttl else "query.judge"
+        records = {"ack": told}
+        if isinstance(receipt, ConfigRecord):
+            records[FOR_SENDER] = receipt
+        self.requests.ask(packet.source, "query.ack", RecordDict({**records}))
 
 
 def _holders(packet: Packet) -> list[str]:
@@ -320,14 +259,19 @@ def _holders(packet: Packet) -> list[str]:
     return list(dict.fromkeys([packet.source, *reversed(packet.visited)]))
 
 
-def _flight_name(packet: Packet) -> tuple[str, int, str]:
+def _kind(packet: Packet) -> str:
+    """Return the type of the message that a packet travels in: with no hop left it is judged."""
+    return "train.hop" if packet.ttl else "query.judge"
+
+
+def _name(packet: Packet) -> tuple[str, int, str]:
     return packet.walker, packet.hop, packet.source
 
 
 def _whole(content: RecordDict, before: Packet) -> Packet | None:
     """Return the packet in a reply if every bit of it is as its sender made it."""
     try:
-        packet = restored(Packet.from_record(content), before)
+        packet = restored(packet_in(content), before)
         packet.decoded()
     except PacketError:
         return None

@@ -1,4 +1,4 @@
-"""The notary: what a node reads from the ledger and writes to it when a packet passes.
+"""A node's ledger: what it reads from its replica and writes to it when a packet passes.
 
 Whitepaper, section 2.6: every version can be verified and traced. A node's replica lies in its
 Flower state as the lines that it has verified, so no signature is checked twice; a packet brings
@@ -13,7 +13,6 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from mfd_flower.forwarding.lines import packed, unpacked
 from mfd_flower.ledger import (
     Chains,
     Entry,
@@ -33,6 +32,7 @@ from mfd_flower.ledger.standing import Standing
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import text
+from mfd_flower.walk.wire_lines import packed, unpacked
 
 LEDGER, RECEIPT = "ledger", "receipt"
 SETTLED_BEHIND = 3
@@ -43,7 +43,7 @@ _kept: dict[tuple[int, int], tuple[str, Chains]] = {}
 key_of_node = functools.lru_cache(maxsize=4096)(key_of)
 
 
-class Notary:
+class NodeLedger:
     """A node's replica while one message is handled.
 
     Parameters

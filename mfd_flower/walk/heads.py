@@ -5,20 +5,20 @@ one. So nodes announce how far they have seen each chain, and a packet whose cha
 announced head is not taken. Anybody can announce anything: the announcer has to show the entry, and
 one that cannot, or does not answer, is not believed and leaves the table.
 
-The last entries of a chain are announced by nobody (`Notary.settled`): when holders die, the walk
-resumes before them.
+The last entries of a chain are announced by nobody (`NodeLedger.settled`): when holders die, the
+walk resumes before them.
 """
 
 from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.forwarding.lines import packed, unpacked
-from mfd_flower.forwarding.notary import Notary, arrived_chain
 from mfd_flower.ledger import Chains, LedgerError, suffix
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
 from mfd_flower.routing.adverts import MAX_VERSIONS
+from mfd_flower.walk.node_ledger import NodeLedger, arrived_chain
+from mfd_flower.walk.wire_lines import packed, unpacked
 
 SHOWN = "shown"
 
@@ -38,25 +38,25 @@ class CutOffError(LedgerError):
         self.announcers = announcers
 
 
-def own_heads(notary: Notary) -> tuple[str, ...]:
+def own_heads(ledger: NodeLedger) -> tuple[str, ...]:
     """Return how far this node has seen each chain, as its advert carries it: ``walker=hash``."""
-    seen = ((tip.walker, notary.settled(name)) for name, tip in notary.chains.tips.items())
+    seen = ((tip.walker, ledger.settled(name)) for name, tip in ledger.chains.tips.items())
     return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_VERSIONS])
 
 
-def shown(notary: Notary) -> ConfigRecord:
+def shown(ledger: NodeLedger) -> ConfigRecord:
     """Return this node's replica, packed: the proof of what it announced."""
-    return ConfigRecord({"lines": packed(suffix(notary.chains))})
+    return ConfigRecord({"lines": packed(suffix(ledger.chains))})
 
 
 def check_heads(
-    notary: Notary, packet: Packet, content: RecordDict, table: RoutingTable
+    ledger: NodeLedger, packet: Packet, content: RecordDict, table: RoutingTable
 ) -> list[str]:
     """Hold the chain that came with a packet against the heads that were announced.
 
     Parameters
     ----------
-    notary : Notary
+    ledger : NodeLedger
         Has taken what came beside the packet.
     packet : Packet
         Full.
@@ -80,13 +80,13 @@ def check_heads(
     chain = arrived_chain(packet)
     unasked, idle = [], []
     for address, head in table.heads(packet.walker).items():
-        if notary.chains.has(head):
+        if ledger.chains.has(head):
             continue
         answer = content.config_records.get(f"{SHOWN}/{address}")
         if answer is None:
             unasked.append(address)
             continue
-        _check_answer(notary, chain, address, head, answer)
+        _check_answer(ledger, chain, address, head, answer)
         idle.append(address)
     if unasked:
         raise CutOffError(chain, tuple(unasked))
@@ -94,10 +94,10 @@ def check_heads(
 
 
 def _check_answer(
-    notary: Notary, chain: str, address: str, head: str, answer: ConfigRecord
+    ledger: NodeLedger, chain: str, address: str, head: str, answer: ConfigRecord
 ) -> None:
     """Raise what the shown entry proves; nothing if the answer does not show it."""
-    theirs = Chains(members=notary.members)
+    theirs = Chains(members=ledger.members)
     try:
         theirs.extend(unpacked(answer.get("lines", b"")).splitlines())
     except LedgerError:
@@ -105,7 +105,7 @@ def _check_answer(
     entry = theirs.find(head)
     if entry is None or entry.chain != chain:
         return
-    stands_at = notary.chains.tips[chain].place
+    stands_at = ledger.chains.tips[chain].place
     reason = "cut-off" if entry.place > stands_at else "fork"
     said = f"{address} shows place {entry.place}, what came ends at place {stands_at} without it"
     raise LedgerError(reason, f"{chain}: {said}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from flwr.app import Message, RecordDict
 
-from mfd_flower.forwarding.announce import Requests
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 TRIES = 3
@@ -14,7 +14,7 @@ TRIES = 3
 POLL_S = 0.002
 
 
-class Post:
+class Requests:
     """Carries single messages.
 
     Parameters
@@ -29,13 +29,23 @@ class Post:
         self._grid = grid
         self._timeout_s = timeout_s
 
-    def request(self, address: str, kind: str, content: RecordDict) -> Message:
-        """Return a message to an address."""
-        return Message(content, self._grid.node_id(address), kind)
+    def push(self, address: str, kind: str, content: RecordDict) -> str:
+        """Send a message and wait for nothing; returns its id."""
+        (message_id,) = self._grid.push_messages([self._request(address, kind, content)])
+        return message_id
+
+    def wait(self, message_id: str) -> Message | None:
+        """Wait for the reply to a message that was pushed."""
+        end_s = time.monotonic() + self._timeout_s
+        while time.monotonic() < end_s:
+            if replies := list(self._grid.pull_messages([message_id])):
+                return replies[0]
+            time.sleep(POLL_S)
+        return None
 
     def ask(self, address: str, kind: str, content: RecordDict) -> Message | None:
         """Ask once; None if nothing comes back, an error where the node or the network says so."""
-        request = self.request(address, kind, content)
+        request = self._request(address, kind, content)
         replies = list(self._grid.send_and_receive([request], timeout=self._timeout_s))
         return replies[0] if replies else None
 
@@ -49,12 +59,9 @@ class Post:
         tries = (self.content(address, kind, content) for _ in range(TRIES))
         return next((found for found in tries if found is not None), None)
 
-    def ask_all(self, requests: Requests) -> dict[str, RecordDict]:
+    def ask_all(self, kind: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
         """Ask many at once; returns the contents that came, by address."""
-        messages = [
-            self.request(address, kind, RecordDict({**records}))
-            for address, (kind, records) in requests.items()
-        ]
+        messages = [self._request(a, kind, content) for a, content in contents.items()]
         replies = self._grid.send_and_receive(messages, timeout=self._timeout_s)
         return {
             self._grid.address(reply.metadata.src_node_id): reply.content
@@ -62,16 +69,10 @@ class Post:
             if reply.has_content()
         }
 
-    def wait(self, message_id: str) -> Message | None:
-        """Wait for the reply to a message that was pushed."""
-        end_s = time.monotonic() + self._timeout_s
-        while time.monotonic() < end_s:
-            if replies := list(self._grid.pull_messages([message_id])):
-                return replies[0]
-            time.sleep(POLL_S)
-        return None
-
     def last_reason(self) -> str:
         """Return why the last message failed."""
         reasons = self._grid.failures
         return f"last reason: {reasons[-1] if reasons else 'no answer in time'}"
+
+    def _request(self, address: str, kind: str, content: RecordDict) -> Message:
+        return Message(content, self._grid.node_id(address), kind)

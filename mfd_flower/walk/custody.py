@@ -1,0 +1,88 @@
+"""Custody: a node keeps the packet it sent on until somebody else is known to have it.
+
+Store and forward as in delay-tolerant networks (RFC 5050, section 5.10): the copy lies in the
+node's own Flower state, which outlives a message. A node keeps one packet a walker, the last one it
+sent, and what travels beside it.
+"""
+
+from __future__ import annotations
+
+from flwr.app import ConfigRecord, RecordDict
+
+from mfd_flower.packets import Header, Packet, PacketError, header_of
+from mfd_flower.walk.envelope import DATA, PACKET, packet_in, sealed
+
+PREFIX, TAKEN = "custody", "acknowledged"
+
+
+class Custody:
+    """The packets that a node has sent on.
+
+    Parameters
+    ----------
+    state : RecordDict
+        The node's ``context.state``.
+    """
+
+    def __init__(self, state: RecordDict) -> None:
+        self._state = state
+
+    def keep(self, packet: Packet, beside: RecordDict) -> None:
+        """Store a full packet in place of the walker's last one, with what travels beside it."""
+        for name in list(self.records(packet.walker)):
+            del self._state[_key(packet.walker, name)]
+        for name, record in [(PACKET, sealed(packet)), *beside.items()]:
+            self._state[_key(packet.walker, name)] = record
+        self.acknowledge(packet.walker, -1)
+
+    def records(self, walker: str) -> RecordDict:
+        """Return the message that the walker's packet was sent on in."""
+        prefix = _key(walker, "")
+        found = {
+            name.removeprefix(prefix): record
+            for name, record in self._state.items()
+            if name.startswith(prefix)
+        }
+        found.pop(TAKEN, None)
+        return RecordDict(found)
+
+    def header(self, walker: str) -> Header | None:
+        """Return the header of the walker's packet, None if it never was here."""
+        record = self._state.config_records.get(_key(walker, PACKET))
+        return header_of(record[DATA]) if record else None  # type: ignore[arg-type]
+
+    def held(self, walker: str) -> Packet | None:
+        """Return the walker's packet that was sent last, None if it never was here.
+
+        Raises
+        ------
+        PacketError
+            If what is stored is no longer whole.
+        """
+        name = _key(walker, PACKET)
+        return packet_in(self._state, name) if name in self._state else None
+
+    def kept(self, walker: str) -> Packet:
+        """Return the walker's packet; raises `PacketError` if there is none."""
+        held = self.held(walker)
+        if held is None:
+            raise PacketError(f"walker {walker}: no packet of it is in custody here")
+        return held
+
+    def walkers(self) -> list[str]:
+        """Return the walkers of which a packet is here."""
+        names = (name.split("/") for name in self._state if name.startswith(f"{PREFIX}/"))
+        return sorted({walker for _, walker, *_ in names})
+
+    def acknowledge(self, walker: str, hop: int) -> None:
+        """Note that the receiver of hop `hop` has verified and stored the packet."""
+        self._state[_key(walker, TAKEN)] = ConfigRecord({"hop": hop})
+
+    def acknowledged(self, packet: Packet) -> bool:
+        """Tell whether the receiver of this packet has acknowledged it."""
+        record = self._state.config_records.get(_key(packet.walker, TAKEN))
+        return record is not None and record["hop"] == packet.hop
+
+
+def _key(walker: str, name: str) -> str:
+    return f"{PREFIX}/{walker}/{name}"

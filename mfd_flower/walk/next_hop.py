@@ -1,0 +1,89 @@
+"""Where a packet goes next: the holder chooses among the nodes that it knows of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from mfd_flower.routing import Candidate, choose
+from mfd_flower.walk.announce import announced_counts
+from mfd_flower.walk.visit import Visit
+
+VISITS_KEPT = 64
+CHOICE = 1
+"""Purpose of the generator that a policy draws from."""
+
+
+def route(visit: Visit) -> None:
+    """Add this visit to the header of the next version, and name the next hop."""
+    start, node = visit.start, visit.node
+    counts = np.asarray(start.seen) + announced_counts(node, visit.plan.policy.noise_epsilon)
+    visited = (*start.visited, node.address)[-VISITS_KEPT:]
+    seen = tuple(counts.tolist())
+    visit.header |= {
+        "source": node.address,
+        "destination": next_hop(visit, start.hop + 1, visited, seen),
+        "ttl": start.ttl - 1,
+        "hop": start.hop + 1,
+        "visited": visited,
+        "seen": seen,
+    }
+
+
+def next_hop(
+    visit: Visit,
+    number: int,
+    visited: tuple[str, ...],
+    seen: tuple[float, ...],
+    busy: Collection[str] = (),
+) -> str:
+    """Choose where hop `number` goes, from this node's own table; itself if it knows nobody.
+
+    The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
+    it is trained at every stop, and the next holder chooses anew.
+
+    Parameters
+    ----------
+    number : int
+        Hop to come.
+    visited : tuple of str
+        The packet's last visits, this one at the end.
+    seen : tuple of float
+        Samples of each label that the walk has trained on.
+    busy : collection of str
+        Neighbours that do not take the packet now.
+    """
+    node, table, policy = visit.node, visit.table, visit.plan.policy
+    world = node.world_view()
+    last = {address: number - len(visited) + place for place, address in enumerate(visited)}
+    known = [
+        candidate
+        for candidate in table.candidates(world.at_s, last)
+        if table.via(candidate.address) not in busy
+    ]
+    for trait in visit.plan.traits:
+        known = list(trait.route(visit, known))
+    if not known:
+        return node.address
+    recent = visited[-policy.memory :] if policy.memory else ()
+    fresh = [candidate for candidate in known if candidate.address not in recent]
+    # With every neighbour visited of late, the one left longest ago is the freshest.
+    oldest = min(candidate.last_visit for candidate in known)
+    here = Candidate(
+        node.address,
+        tuple(float(count) for count in node.label_counts),
+        len(node.samples),
+        flops_per_s=world.device.flops_per_s,
+        degree=len(table.neighbours),
+        last_visit=last.get(node.address, -1),
+    )
+    chosen = choose(
+        policy.name,
+        here,
+        fresh or [candidate for candidate in known if candidate.last_visit == oldest],
+        seen,
+        node.rng(number, CHOICE),
+        **policy.options,
+    )
+    return chosen if chosen == node.address else table.via(chosen)

@@ -1,0 +1,43 @@
+"""How tunables travel: as they are, or in fewer bits with what was lost sent later.
+
+Error feedback after Seide et al. 2014, *1-Bit Stochastic Gradient Descent*, section 2, kept apart
+for each walker: what one walker's packet lost must not go into another's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from flwr.app import ArrayRecord
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.packets import CODECS
+from mfd_flower.records import tensors_of
+from mfd_flower.walk.trait import Layer, Trait
+
+if TYPE_CHECKING:
+    from mfd_flower.walk.visit import Visit
+
+RESIDUAL = "codec"
+
+
+@dataclass(frozen=True)
+class Codec(Trait):
+    """Encode what a visit changed."""
+
+    name: str = "fp32"
+    """A key of `mfd_flower.packets.CODECS`."""
+
+    layer: ClassVar[Layer] = Layer.CODEC
+
+    def __post_init__(self) -> None:
+        if self.name not in CODECS:
+            said = f"accepted: {', '.join(CODECS)}"
+            raise ConfigError("options.traits.codec.name", self.name, said)
+
+    def depart(self, visit: Visit) -> None:
+        """Make the next version, and keep what encoding dropped for the walker's next visit."""
+        kept = visit.recall(RESIDUAL)
+        if left := visit.pack(tensors_of(kept) if isinstance(kept, ArrayRecord) else None):
+            visit.keep(RESIDUAL, ArrayRecord(left))

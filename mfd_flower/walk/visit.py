@@ -1,0 +1,241 @@
+"""One visit of a packet to a node: everything that the hop and its traits read and change.
+
+Nothing of it lasts but what `Visit.commit` writes into the node's state: custody of the packet that
+goes on, what traits keep for this walker, the ledger and the routing table, all of them together
+and at the end. Whoever fails before has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
+from torch import Tensor
+
+from mfd_flower.node import Node
+from mfd_flower.packets import Packet, PacketError, repack
+from mfd_flower.routing import RoutingTable
+from mfd_flower.walk.custody import Custody
+from mfd_flower.walk.envelope import PACKET, packet_in, sealed
+from mfd_flower.walk.node_ledger import NodeLedger
+from mfd_flower.walk.plan import Plan, plan_of, version_zero
+from mfd_flower.walk.table import read_table, write_table
+from mfd_flower.walk.trait import Fit
+
+
+@dataclass
+class Visit:
+    """A node with a packet in its hands.
+
+    Attributes
+    ----------
+    node : Node
+        Where this is.
+    plan : Plan
+        The walk's.
+    context : Context
+        The node's; its state is written by `commit` alone.
+    content : RecordDict
+        The message that brought the packet.
+    packet : Packet
+        As it arrived, made full.
+    start : Packet
+        What training begins from: the same, or its parent if the version was refused.
+    tensors : dict of str to Tensor
+        The tunables of `start`, resized and merged as traits do; read only.
+    only : set of str
+        Names of the tunables that are trained.
+    fit : Fit
+        What training made of them.
+    changes : dict of str to Tensor
+        What goes into the next version.
+    header : dict
+        Header fields of the next version, the next hop among them.
+    onward : Packet
+        The packet as it is sent on, full.
+    beside : RecordDict
+        What travels with it, kept in custody too.
+    answers : RecordDict
+        What the reply has besides: the receipt.
+    base : tuple of (str, int), optional
+        Version that the receiver is known to hold, and its last update.
+    table_changed : bool
+        Whether the routing table is to be written back.
+    merged : list of str
+        Versions of other walkers that were mixed in.
+    claims : dict
+        What the ledger's entry says of the next version.
+    """
+
+    node: Node
+    plan: Plan
+    context: Context
+    content: RecordDict = field(default_factory=RecordDict)
+    packet: Packet = field(init=False)
+    start: Packet = field(init=False)
+    only: set[str] = field(init=False)
+    fit: Fit = field(init=False)
+    changes: dict[str, Tensor] = field(init=False)
+    header: dict[str, Any] = field(default_factory=dict)
+    onward: Packet = field(init=False)
+    beside: RecordDict = field(default_factory=RecordDict)
+    answers: RecordDict = field(default_factory=RecordDict)
+    base: tuple[str, int] | None = None
+    table_changed: bool = False
+    merged: list[str] = field(default_factory=list)
+    claims: dict[str, float] = field(default_factory=dict)
+    _staged: dict[str, ArrayRecord | ConfigRecord] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, context: Context) -> Visit:
+        """Return a visit to the node that a handler is called on, without a packet yet."""
+        node = Node.of(context)
+        return cls(node, plan_of(node.run), context)
+
+    @classmethod
+    def open(cls, context: Context, content: RecordDict, least_ttl: int = 1) -> Visit:
+        """Read the packet in a message, which must be whole and for this node.
+
+        Raises
+        ------
+        PacketError
+            If it is not, or has less than `least_ttl` hops left.
+        """
+        visit = cls.of(context)
+        node, packet = visit.node, packet_in(content)
+        if packet.destination != node.address:
+            raise PacketError(f"destination = {packet.destination}: this node is {node.address}")
+        if packet.ttl < least_ttl:
+            raise PacketError("ttl = 0: this packet has no hop left")
+        if len(packet.seen) != node.num_classes:
+            said = f"{len(packet.seen)} classes, this node's data has another number"
+            raise PacketError(f"seen: {said}")
+        visit.content, visit.packet, visit.start = content, packet, packet
+        return visit
+
+    @classmethod
+    def again(cls, context: Context, walker: str) -> Visit:
+        """Return a visit that goes on with the packet in custody.
+
+        Raises
+        ------
+        PacketError
+            If nothing of the walker is in custody here.
+        """
+        visit = cls.of(context)
+        visit.onward = visit.custody.kept(walker)
+        return visit.taken_up()
+
+    def repeated(self) -> bool:
+        """Tell whether the packet came before, and take up what was made of it then.
+
+        No update is made twice, whatever is sent twice.
+        """
+        known = self.custody.header(self.packet.walker)
+        if known is None or known.packet_id != self.packet.packet_id:
+            return False
+        made = (known.hop, known.parent) == (self.packet.hop + 1, self.packet.version)
+        refused = (
+            self.plan.judges
+            and known.hop == self.packet.hop
+            and self.ledger.refused(self.packet.version, by=self.node.address)
+        )
+        if made or refused:
+            self.onward = self.custody.kept(self.packet.walker)
+            self.taken_up()
+        return made or refused
+
+    def taken_up(self) -> Visit:
+        """Go on with `onward` as it lies in custody, and with what lies beside it."""
+        records = self.custody.records(self.onward.walker)
+        self.beside = RecordDict({n: r for n, r in records.items() if n != PACKET})
+        return self
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Tunables of `start`; raises `PacketError` if they are not the version it names."""
+        return self.start.decoded()
+
+    @cached_property
+    def custody(self) -> Custody:
+        """Packets that this node has sent on."""
+        return Custody(self.context.state)
+
+    @cached_property
+    def ledger(self) -> NodeLedger:
+        """Replica of the node."""
+        return NodeLedger(self.node, self.context)
+
+    @cached_property
+    def table(self) -> RoutingTable:
+        """Routing table of the node."""
+        return read_table(self.node, self.context)
+
+    def held_version(self, walker: str) -> Packet:
+        """Return the newest version of a walker that this node has: at first what all begin as."""
+        return self.custody.held(walker) or version_zero(self.node.run)
+
+    def recall(self, trait: str) -> Any:
+        """Return what a trait kept for this packet's walker at an earlier visit, or None."""
+        return self.context.state.get(self._key(trait))
+
+    def keep(self, trait: str, record: ArrayRecord | ConfigRecord) -> None:
+        """Let a trait keep a record for this packet's walker, once the hop is committed."""
+        self._staged[self._key(trait)] = record
+
+    def pack(self, residual: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """Make the next version out of `start` and `changes`; returns what encoding dropped."""
+        dates = dict.fromkeys(self.changes, self.start.hop)
+        self.onward, left = repack(
+            self.start,
+            self.changes,
+            residual,
+            samples=self.start.samples + self.fit.samples,
+            updated={**self.start.updated, **dates},
+            **self.header,
+        )
+        return left
+
+    def pass_on_unchanged(self) -> None:
+        """Give this visit's update up: the packet goes on as it came."""
+        self.changes = {}
+        self._staged.clear()
+        self.onward, _ = repack(self.start, {}, **self.header)
+
+    def outgoing(self, whole: bool = False) -> RecordDict:
+        """Return the message in which `onward` goes to its destination.
+
+        Parameters
+        ----------
+        whole : bool
+            For a receiver that could not take less.
+        """
+        content = RecordDict({PACKET: sealed(self.onward), **self.beside})
+        for trait in reversed(self.plan.traits):
+            trait.send(self, content, whole)
+        return content
+
+    def reply(self) -> RecordDict:
+        """Return the holder's word to the network, which has the packet as it brought it here."""
+        self.base = (self.packet.version, self.onward.hop - 2)
+        return RecordDict({**self.outgoing(), **self.answers})
+
+    def commit(self) -> None:
+        """Write what this visit leaves behind into the node's state."""
+        self.custody.keep(self.onward, self.beside)
+        for name, record in self._staged.items():
+            self.context.state[name] = record
+        self.save()
+
+    def save(self) -> None:
+        """Write what was learnt, whatever becomes of the packet: ledger and routing table."""
+        if "ledger" in self.__dict__:
+            self.ledger.save()
+        if self.table_changed:
+            write_table(self.table, self.context)
+
+    def _key(self, trait: str) -> str:
+        return f"trait/{self.packet.walker}/{trait}"
