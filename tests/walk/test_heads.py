@@ -11,69 +11,70 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.config import RunConfig
-from mfd_flower.forwarding.admission import UNTAKEN
-from mfd_flower.forwarding.heads import SHOWN, CutOffError, check_heads, own_heads
-from mfd_flower.forwarding.notary import LEDGER, Notary
 from mfd_flower.ledger import LedgerError
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import texts
 from mfd_flower.routing import Advert, RoutingTable
-from tests.forwarding.test_notary import Walked, settings
+from mfd_flower.walk.envelope import PACKET, UNTAKEN, packet_in, sealed
+from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
+from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
+from tests.harness import Trial, trial
+from tests.walk.walks import chains_of, hops, path_of
 
-__all__ = ["settings"]
 Settings = Callable[..., RunConfig]
+EVERY_TOUR = {"name": "random", "advert_every": 1}
 
 
-def adverts_of(walked: Walked) -> list[Advert]:
+def adverts_of(walked: Trial) -> list[Advert]:
     return [
         Advert.from_text(str(reply.content.config_records["advert"]["text"]))
         for reply in walked.grid.replies
-        if reply.has_content() and "advert" in reply.content
+        if reply is not None and reply.has_content() and "advert" in reply.content
     ]
 
 
-def test_adverts_bring_heads_that_all_can_check(settings: Settings) -> None:
-    signed = Walked(settings(rounds=4, advert_every=1))
-    told = [advert for advert in adverts_of(signed) if advert.sequence > 0]
+def test_adverts_bring_heads_that_all_can_check(signed: Settings) -> None:
+    found = trial(signed(rounds=4, policy=EVERY_TOUR))
+    told = [advert for advert in adverts_of(found) if advert.sequence > 0]
     heads = {head for advert in told for head in advert.heads}
     places = set()
     for head in heads:
         walker, _, entry_hash = head.partition("=")
         assert walker == "w0"
-        entry = signed.chains.find(entry_hash)
+        entry = chains_of(found).find(entry_hash)
         assert entry is not None
         places.add(entry.place)
     assert len(places) >= 3
-    assert not [advert for advert in adverts_of(signed) if advert.sequence == 0 and advert.heads]
-    plain = Walked(settings(rounds=4, advert_every=1, ledger=False))
+    assert not [advert for advert in adverts_of(found) if advert.sequence == 0 and advert.heads]
+    plain = trial(signed(rounds=4, policy=EVERY_TOUR, ledger=None))
     assert not any(advert.heads for advert in adverts_of(plain))
-    assert signed.strategy.not_taken == {}
+    assert not_taken(found) == {}
     for name, tensor in plain.tensors.items():
-        assert torch.equal(signed.tensors[name], tensor), name
+        assert torch.equal(found.tensors[name], tensor), name
 
 
-def test_what_few_have_built_on_is_not_announced(settings: Settings) -> None:
-    walked = Walked(settings(rounds=2))
-    chain = walked.path()
+def test_what_few_have_built_on_is_not_announced(signed: Settings) -> None:
+    walked = trial(signed(rounds=2))
+    chain = path_of(walked)
     last = chain[-1].author
-    node = Node(settings(rounds=2), int(last[1:]))
-    (head,) = own_heads(Notary(node, walked.contexts[last]))
-    announced = walked.chains.find(head.partition("=")[2])
+    node = Node(signed(rounds=2), int(last[1:]))
+    (head,) = own_heads(NodeLedger(node, walked.contexts[last]))
+    announced = chains_of(walked).find(head.partition("=")[2])
     assert announced is not None
-    later = [entry.author for entry in walked.chains.entries[announced.place + 1 :]]
+    later = [entry.author for entry in chains_of(walked).entries[announced.place + 1 :]]
     assert len(set(later)) == 3
     assert announced.author not in later
 
 
-def rolled_back(walked: Walked, entries: int) -> tuple[Notary, Packet]:
+def rolled_back(walked: Trial, entries: int) -> tuple[NodeLedger, Packet]:
     """Return a notary that knows the first entries of a chain only, and a packet of its walker."""
-    fresh = Notary(Node(walked.strategy.run, 0), new_context(walked))
-    fresh.chains.extend([entry.text for entry in walked.chains.entries[:entries]])
-    return fresh, Packet.from_record(walked.hops()[0].content)
+    fresh = NodeLedger(Node(walked.run, 0), new_context(walked))
+    fresh.chains.extend([entry.text for entry in chains_of(walked).entries[:entries]])
+    return fresh, hops(walked.grid)[0]
 
 
-def new_context(walked: Walked) -> Context:
+def new_context(walked: Trial) -> Context:
     known = walked.contexts["n0"]
     return Context(7, known.node_id, known.node_config, RecordDict(), known.run_config)
 
@@ -91,19 +92,19 @@ def answer_of(entries: Sequence[str]) -> ConfigRecord:
 
 
 @pytest.fixture
-def walked(settings: Settings) -> Walked:
-    return Walked(settings(rounds=2))
+def walked(signed: Settings) -> Trial:
+    return trial(signed(rounds=2))
 
 
-def test_a_chain_that_reaches_the_heads_is_taken(walked: Walked) -> None:
+def test_a_chain_that_reaches_the_heads_is_taken(walked: Trial) -> None:
     notary, packet = rolled_back(walked, 6)
-    heads = [entry.hash for entry in walked.chains.entries[:6]]
+    heads = [entry.hash for entry in chains_of(walked).entries[:6]]
     assert check_heads(notary, packet, RecordDict(), table_with(heads)) == []
 
 
-def test_announcers_of_a_head_that_is_not_reached_are_to_be_asked(walked: Walked) -> None:
+def test_announcers_of_a_head_that_is_not_reached_are_to_be_asked(walked: Trial) -> None:
     notary, packet = rolled_back(walked, 6)
-    entries = walked.chains.entries
+    entries = chains_of(walked).entries
     table = table_with([entries[3].hash, entries[8].hash, entries[6].hash])
     with pytest.raises(CutOffError) as caught:
         check_heads(notary, packet, RecordDict(), table)
@@ -111,10 +112,10 @@ def test_announcers_of_a_head_that_is_not_reached_are_to_be_asked(walked: Walked
     assert caught.value.announcers == ("n2", "n3")
 
 
-def test_an_entry_that_is_shown_is_proof(walked: Walked) -> None:
+def test_an_entry_that_is_shown_is_proof(walked: Trial) -> None:
     notary, packet = rolled_back(walked, 6)
-    lines = [entry.text for entry in walked.chains.entries]
-    table = table_with([walked.chains.entries[8].hash])
+    lines = [entry.text for entry in chains_of(walked).entries]
+    table = table_with([chains_of(walked).entries[8].hash])
     content = RecordDict({f"{SHOWN}/n1": answer_of(lines[:9])})
     with pytest.raises(LedgerError, match="n1 shows place 8, what came ends at place 5") as caught:
         check_heads(notary, packet, content, table)
@@ -123,10 +124,10 @@ def test_an_entry_that_is_shown_is_proof(walked: Walked) -> None:
 
 
 @pytest.mark.parametrize("lie", ["nothing", "less", "forged", "garbage"])
-def test_a_head_that_is_not_shown_is_not_believed(walked: Walked, lie: str) -> None:
+def test_a_head_that_is_not_shown_is_not_believed(walked: Trial, lie: str) -> None:
     notary, packet = rolled_back(walked, 6)
-    lines = [entry.text for entry in walked.chains.entries]
-    head = walked.chains.entries[8].hash
+    lines = [entry.text for entry in chains_of(walked).entries]
+    head = chains_of(walked).entries[8].hash
     answer = {
         "nothing": ConfigRecord(),
         "less": answer_of(lines[:8]),
@@ -137,52 +138,60 @@ def test_a_head_that_is_not_shown_is_not_believed(walked: Walked, lie: str) -> N
     assert check_heads(notary, packet, content, table_with([head])) == ["n1"]
 
 
-def test_a_walk_set_back_by_its_carrier_is_found_out(settings: Settings) -> None:
+def test_a_walk_set_back_by_its_carrier_is_found_out(signed: Settings) -> None:
     """A receiver gets an old packet with an old chain, whole and rightly signed."""
-    run = settings(rounds=3, nodes=8, advert_every=1)
-    clean = Walked(run)
-    entries, hops = clean.path(), clean.hops()
+    run = signed(rounds=3, nodes=8, policy=EVERY_TOUR)
+    clean = trial(run)
+    entries, sent = path_of(clean), hops(clean.grid)
     places = {entry.hash: entry.place for entry in entries}
     told = [(a.sequence, places[a.heads[0][3:]]) for a in adverts_of(clean) if a.heads]
     # Someone who has seen nothing of the walk from `old` on, but has heard how far it was.
     late, old = next(
         (late, old)
-        for late in range(len(hops))
+        for late in range(len(sent))
         for old in range(1, late)
-        if destination(hops[late]) not in {entry.author for entry in entries[old : late + 1]}
+        if sent[late].destination not in {entry.author for entry in entries[old : late + 1]}
         and any(sequence <= late and place > old for sequence, place in told)
     )
-    earlier = Packet.from_record(hops[old].content)
     lines = "".join(f"{entry.text}\n" for entry in entries[: old + 1])
 
     def set_back(message: Message) -> None:
-        header = message.content.config_records.get("header")
-        if header is None or header["hop"] != late + 1:
-            return
-        content = dataclasses.replace(earlier, destination=destination(message)).to_record()
-        content[LEDGER] = ConfigRecord(
-            {"head": entries[old].hash, "lines": zlib.compress(lines.encode())}
-        )
-        message.content = content
+        packet = packet_in(message.content)
+        chain = ConfigRecord({"head": entries[old].hash, "lines": zlib.compress(lines.encode())})
+        earlier = dataclasses.replace(sent[old], destination=packet.destination)
+        message.content = RecordDict({PACKET: sealed(earlier), LEDGER: chain})
 
-    found = Walked(run, change=set_back)
+    found = trial(run, change=once(set_back, hop=late + 1))
     (doubt,) = doubts(found)
     assert doubt["reason"] == "cut-off"
-    assert found.strategy.not_taken == {}
-    assert [entry.version for entry in found.path()] == [entry.version for entry in entries]
+    assert not_taken(found) == {}
+    assert [entry.version for entry in path_of(found)] == [entry.version for entry in entries]
 
 
-def destination(hop: Message) -> str:
-    return str(hop.content.config_records["header"]["destination"])
+def once(change: Callable[[Message], None], hop: int) -> Callable[[Message], None]:
+    """Change the first message that a hop travels in, and no later one."""
+    done: list[int] = []
+
+    def first(message: Message) -> None:
+        is_hop = message.metadata.message_type == "train.hop"
+        if not done and is_hop and packet_in(message.content).hop == hop:
+            done.append(hop)
+            change(message)
+
+    return first
 
 
-def doubts(walked: Walked) -> list[ConfigRecord]:
-    answers = [reply.content for reply in walked.grid.replies if reply.has_content()]
+def doubts(walked: Trial) -> list[ConfigRecord]:
+    answers = [r.content for r in walked.grid.replies if r is not None and r.has_content()]
     return [answer.config_records[UNTAKEN] for answer in answers if UNTAKEN in answer]
 
 
-def test_heads_that_nobody_can_show_cost_their_announcers_a_place(settings: Settings) -> None:
-    run = settings(rounds=3, advert_every=1)
+def not_taken(walked: Trial) -> object:
+    return walked.strategy.not_taken  # type: ignore[attr-defined]
+
+
+def test_heads_that_nobody_can_show_cost_their_announcers_a_place(signed: Settings) -> None:
+    run = signed(rounds=3, policy=EVERY_TOUR)
 
     def lie(message: Message) -> None:
         if message.metadata.message_type != "query.table":
@@ -196,11 +205,10 @@ def test_heads_that_nobody_can_show_cost_their_announcers_a_place(settings: Sett
                 for advert in adverts
             ]
 
-    found, clean = Walked(run, change_asked=lie), Walked(run)
+    found, clean = trial(run, change=lie), trial(run)
     assert doubts(found)
     assert {doubt["reason"] for doubt in doubts(found)} == {"cut-off"}
-    assert found.strategy.not_taken == {}
-    assert len(found.path()) == len(clean.path())
-    asked = [r for r in found.grid.requests if r.metadata.message_type == "query.shown"]
-    assert asked
-    assert not [r for r in clean.grid.requests if r.metadata.message_type == "query.shown"]
+    assert not_taken(found) == {}
+    assert len(path_of(found)) == len(path_of(clean))
+    assert found.grid.kinds["query.shown"] > 0
+    assert clean.grid.kinds["query.shown"] == 0

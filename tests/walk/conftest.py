@@ -1,0 +1,41 @@
+"""Settings of small walks with ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mfd_flower.config import RunConfig
+from tests.walk.walks import options
+
+
+@pytest.fixture
+def signed(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
+    """Return a builder of signed walks; a trait that is None is left out."""
+
+    def build(
+        rounds: int = 3,
+        nodes: int = 5,
+        policy: Any = "random",
+        walkers: int = 1,
+        samples: int = 20,
+        threat: dict[str, Any] | None = None,
+        train: dict[str, Any] | None = None,
+        **traits: Any,
+    ) -> RunConfig:
+        chosen = {
+            name: table for name, table in {"ledger": {}, **traits}.items() if table is not None
+        }
+        return make_run(
+            "mfd-walk",
+            rounds=rounds,
+            data={"nodes": nodes, "train_samples": samples * nodes, "test_samples": 100},
+            model={"tune": "head"},
+            threat=threat or {},
+            train=train or {},
+            options=options(policy, walkers, **chosen),
+        )
+
+    return build
