@@ -43,6 +43,8 @@ class MFDWalk(OwnLoop, Strategy):
 
     Attributes
     ----------
+    admission : bool
+        Whether receivers may refuse a version.
     not_taken : dict
         After a run: reasons why receivers could not take a packet, by walker, hop and source.
     replica : str
@@ -60,6 +62,7 @@ class MFDWalk(OwnLoop, Strategy):
     ) -> None:
         self.run = run
         self.plan = Plan.read(run, policy, walkers, traits)
+        self.admission = self.plan.judges
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         self.replica = ""
 

@@ -21,6 +21,7 @@ def signed(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
         policy: Any = "random",
         walkers: int = 1,
         samples: int = 20,
+        held_out: int = 100,
         threat: dict[str, Any] | None = None,
         train: dict[str, Any] | None = None,
         **traits: Any,
@@ -31,7 +32,7 @@ def signed(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
         return make_run(
             "mfd-walk",
             rounds=rounds,
-            data={"nodes": nodes, "train_samples": samples * nodes, "test_samples": 100},
+            data={"nodes": nodes, "train_samples": samples * nodes, "test_samples": held_out},
             model={"tune": "head"},
             threat=threat or {},
             train=train or {},

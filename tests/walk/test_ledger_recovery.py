@@ -38,7 +38,7 @@ HEADS: dict[str, Any] = {"policy": {"name": "round-robin", "advert_every": 1}}
     ids=str,
 )
 def test_the_chain_has_every_hop_once(signed: Settings, name: str, options: dict[str, Any]) -> None:
-    run = signed(samples=80, **options)
+    run = signed(samples=80, held_out=200, **options)
     path = path_of(walked(run, FAULTS[name]))
     assert [entry.hop for entry in path] == list(range(run.strategy.rounds * NODES + 1))
     assert len({entry.version for entry in path}) == len(path)
@@ -50,5 +50,5 @@ def test_the_chain_has_every_hop_once(signed: Settings, name: str, options: dict
 def test_branches_that_were_cut_off_are_given_up(signed: Settings, seed: int, policy: Any) -> None:
     """Nodes die after signing and come back: what they signed is no part of the walk."""
     rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=seed, message_type="train.hop")
-    path = path_of(walked(signed(rounds=8, samples=80, policy=policy), [rates]))
+    path = path_of(walked(signed(rounds=8, samples=80, held_out=200, policy=policy), [rates]))
     assert [entry.hop for entry in path] == list(range(8 * NODES + 1))
