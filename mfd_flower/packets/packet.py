@@ -9,7 +9,6 @@ imported only when a record is made or read.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -19,15 +18,13 @@ from torch import Tensor
 from mfd_flower.packets.codecs import check_encoded, check_finite, decode
 from mfd_flower.packets.digest import same_bits, version_digest
 from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
+from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-MAGIC = b"MFD-PKT\n"
-PREFIX = struct.Struct("<8sQI")
-SEAL_BYTES = 32
 MAX_BYTES = 1 << 30
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.ledger import Chains, Entry
-from mfd_flower.runtime.faults import Fault, FaultRates
 from mfd_flower.strategy import build_strategy
 from strategies.mfd_walk import MFDWalk
 from tests.forwarding.test_recovery import FAULTS, NODES, walk
+from tests.scheduled_faults import Rates, Rule
 
 JUDGED = {"admission": True, "delta": True}
 HEADS = {"advert_every": 1}
@@ -40,9 +40,7 @@ def surviving(lines: str, walker: str = "w0") -> list[Entry]:
     return chains.trace(chains.tips[name].version)[::-1]
 
 
-def replica_after(
-    run: RunConfig, faults: list[Fault | FaultRates], monkeypatch: pytest.MonkeyPatch
-) -> str:
+def replica_after(run: RunConfig, faults: list[Rule], monkeypatch: pytest.MonkeyPatch) -> str:
     walks: list[MFDWalk] = []
 
     def noted(config: RunConfig) -> MFDWalk:
@@ -96,7 +94,7 @@ def test_branches_that_were_cut_off_are_given_up(
     options: dict[str, Any],
 ) -> None:
     """Nodes die after signing and come back: what they signed is no part of the walk."""
-    rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=seed, message_type="train.hop")
+    rates = Rates(FaultsConfig(loss=0.2, death=0.05), seed=seed, message_type="train.hop")
     path = surviving(
         replica_after(settings(rounds=8, policy="random", **options), [rates], monkeypatch)
     )

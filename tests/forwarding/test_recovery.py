@@ -9,16 +9,15 @@ import pytest
 from flwr.app import ArrayRecord, Message
 
 from mfd_flower.client_app import app
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.forwarding import WalkFailedError
 from mfd_flower.models import build_model, get_tunables
 from mfd_flower.node import evaluate_tunables
 from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.runtime import LocalGrid, MeteredGrid
-from mfd_flower.runtime.faults import Fault, FaultRates
-from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy
+from tests.scheduled_faults import Fault, Rates, Rule, ScheduledGrid
 
 NODES = 5
 
@@ -60,16 +59,14 @@ class Wire(MeteredGrid):
         return replies
 
 
-def walk(
-    run: RunConfig, faults: Sequence[Fault | FaultRates]
-) -> tuple[Wire, FaultyGrid, list[int], float]:
+def walk(run: RunConfig, faults: Sequence[Rule]) -> tuple[Wire, ScheduledGrid, list[int], float]:
     """Walk under faults; returns the wire, the faults, the hops measured, the final accuracy."""
     steps: list[int] = []
     strategy = build_strategy(run)
     initial = ArrayRecord(get_tunables(build_model(run.model, 10, run.seed)))
     with LocalGrid(app, run.data.nodes, run.flat()) as inner:
         addresses = call_roll(inner, run.data.nodes)
-        faulty = FaultyGrid(inner, faults, addresses)
+        faulty = ScheduledGrid(inner, faults, addresses)
         grid = Wire(faulty, type(strategy).links, addresses=addresses)  # type: ignore[attr-defined]
         result = strategy.start(
             grid,
@@ -180,7 +177,7 @@ def test_an_unreachable_next_hop_costs_one_reroute(settings: Callable[..., RunCo
 
 def test_200_hops_finish_under_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
     run = settings(rounds=40, policy="random")
-    rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=1)
+    rates = Rates(FaultsConfig(loss=0.2, death=0.05), seed=1)
     grid, faulty, steps, accuracy = walk(run, [rates])
     assert steps[-1] == 200
     assert sorted(set(steps)) == list(range(201))
@@ -202,7 +199,7 @@ def test_with_everybody_dead_the_walk_says_so(settings: Callable[..., RunConfig]
 
 def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
     run = settings(rounds=10, policy="random", walkers=2, delta=True)
-    rates = FaultRates(loss=0.1, death=0.03, downtime=3, seed=2)
+    rates = Rates(FaultsConfig(loss=0.1, death=0.03), seed=2)
     grid, faulty, steps, accuracy = walk(run, [rates])
     assert faulty.injected.total() > 10
     assert steps[-1] == 50
