@@ -102,6 +102,40 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class FaultsConfig:
+    """Shares of the messages to nodes that go wrong, see `mfd_flower.network.faults`.
+
+    Each message meets at most one fault, so the shares add up to at most 1.
+    """
+
+    loss: float = bounded(0.0, 0.0, 1.0)
+    """The request or the reply is lost, each as likely."""
+    death: float = bounded(0.0, 0.0, 1.0)
+    """The node dies before, during or after its work, while it answers, or when it has."""
+    duplicate: float = bounded(0.0, 0.0, 1.0)
+    """The node gets the request twice."""
+    corruption: float = bounded(0.0, 0.0, 1.0)
+    """A bit of what the request or the reply carries is flipped, each as likely."""
+    delay: float = bounded(0.0, 0.0, 1.0)
+    """The reply comes late."""
+    downtime: int = bounded(3, 0)
+    """How many more messages find a node down after its death."""
+    silent: bool = False
+    """Dead nodes give no sign, as it always is when a message is lost; else the sender is told."""
+    late_by: int = bounded(1, 1)
+    """How many later messages go out before a delayed reply comes in."""
+
+    def __post_init__(self) -> None:
+        if self.total > 1 + 1e-9:
+            raise ConfigError("faults: sum of the shares", self.total, "at most 1")
+
+    @property
+    def total(self) -> float:
+        """Share of the messages that anything happens to."""
+        return self.loss + self.death + self.duplicate + self.corruption + self.delay
+
+
+@dataclass(frozen=True)
 class ThreatConfig:
     """Which nodes poison what they send, see `mfd_flower.attacks`; no strategy is told."""
 
@@ -145,6 +179,7 @@ class RunConfig:
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     network: NetworkConfig = NetworkConfig()
+    faults: FaultsConfig = FaultsConfig()
     threat: ThreatConfig = ThreatConfig()
     strategy: StrategyConfig = StrategyConfig()
     seed: int = bounded(0, 0)

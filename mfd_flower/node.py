@@ -23,6 +23,7 @@ from mfd_flower.models import build_model, evaluate, fit, get_tunables
 from mfd_flower.models import set_tunables as load_tunables
 from mfd_flower.models.learner import FitResult, Metrics, fit_flops, logits_of
 from mfd_flower.models.partial import gradient_entropy
+from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 from mfd_flower.shards import model_for, shard
 from mfd_flower.threat import UPDATE, attack_of, malicious_nodes, poisoned_shard
@@ -110,10 +111,9 @@ class Node:
         return shard(self.run.data, self.run.model, self.run.seed, self.index)
 
     def world_view(self) -> View:
-        """Return what this node can know of the world now."""
-        return world_of(self.run.network, self.run.data.nodes, self.run.seed).seen_by(
-            self.address, 0.0
-        )
+        """Return what the node can know of the world, as the message that it handles arrived."""
+        world = world_of(self.run.network, self.run.data.nodes, self.run.seed)
+        return world.seen_by(self.address, now_s.get())
 
     def rng(self, step: int, purpose: int = 0) -> np.random.Generator:
         """Return randomness that depends on (seed, node, step, purpose) and nothing else."""

@@ -9,6 +9,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 from torch import Tensor
 
+from mfd_flower.checks import checked, show
+
 _reading = threading.Lock()
 
 
@@ -24,31 +26,26 @@ def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
 
 def integer(record: Mapping[str, Any], key: str) -> int:
     """Return a whole number; KeyError or TypeError if it is not there or not one."""
-    value = record[key]
-    if type(value) is not int:
-        raise TypeError(f"{key} = {value!r}: must be a whole number")
-    return value
+    return checked(key, record[key], int, error=_wrong_type)
 
 
 def number(record: Mapping[str, Any], key: str) -> float:
     """Return a number; KeyError or TypeError if it is not there or not one."""
-    value = record[key]
-    if type(value) not in (int, float):
-        raise TypeError(f"{key} = {value!r}: must be a number")
-    return float(value)
+    return checked(key, record[key], float, error=_wrong_type)
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
     """Return a string; KeyError or TypeError if it is not there or not one."""
-    value = record[key]
-    if type(value) is not str:
-        raise TypeError(f"{key} = {value!r}: must be a string")
-    return value
+    return checked(key, record[key], str, error=_wrong_type)
 
 
 def texts(record: Mapping[str, Any], key: str) -> list[str]:
     """Return a list of strings; KeyError or TypeError if it is not there or not one."""
     value = record[key]
-    if type(value) is not list or any(type(item) is not str for item in value):
-        raise TypeError(f"{key} = {value!r}: must be a list of strings")
-    return value
+    if type(value) is not list:
+        raise _wrong_type(key, value, "must be a list of strings")
+    return [checked(key, item, str, error=_wrong_type) for item in value]
+
+
+def _wrong_type(name: str, value: object, accepted: str) -> TypeError:
+    return TypeError(f"{name} = {show(value)}: {accepted}")

@@ -19,6 +19,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor
 
+from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
@@ -27,7 +28,7 @@ from mfd_flower.models.tunables import named_tunables
 from mfd_flower.node import Node, model_for
 from mfd_flower.packets import CODECS
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.metered_grid import REPORT, MeteredGrid
+from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.planning import even_cuts, planned_cuts
 from mfd_flower.split.roster import EDGE, NotMetError, Roster, seated

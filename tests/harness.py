@@ -12,12 +12,13 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
+from mfd_flower.network.world import world_of
 from mfd_flower.node import evaluate_tunables, initial_tunables
-from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
 from mfd_flower.strategy import build_strategy, links_of
+from tests.scheduled_faults import Rates, Rule, ScheduledGrid
 
 Change = Callable[[Message], None]
 
@@ -109,7 +110,7 @@ class Trial:
     run: RunConfig
     strategy: Strategy
     grid: Tap
-    faults: FaultyGrid | None
+    faults: ScheduledGrid
     contexts: dict[str, Context]
     tensors: dict[str, Tensor]
     steps: list[int] = field(default_factory=list)
@@ -123,7 +124,7 @@ class Trial:
 
 def trial(
     run: RunConfig,
-    faults: Sequence[Any] = (),
+    faults: Sequence[Rule] = (),
     change: Change | None = None,
     workers: int | None = None,
     timeout: float = 60,
@@ -134,8 +135,8 @@ def trial(
     ----------
     run : RunConfig
         Settings.
-    faults : sequence
-        As `FaultyGrid` takes them.
+    faults : sequence of Rule
+        What goes wrong; without them what the settings ask for.
     change : callable, optional
         May change each request before it is billed and sent.
     workers : int, optional
@@ -153,8 +154,9 @@ def trial(
 
     with local_grid(run, workers) as inner:
         addresses = call_roll(inner, run.data.nodes)
-        faulty = FaultyGrid(inner, faults, addresses) if faults else None
-        grid = Tap(faulty or inner, links_of(type(strategy), run), run.network, addresses=addresses)
+        faulty = ScheduledGrid(inner, faults or [Rates(run.faults, run.seed)], addresses)
+        world = world_of(run.network, run.data.nodes, run.seed)
+        grid = Tap(faulty, links_of(type(strategy), run), world, addresses)
         grid.change = change or grid.change
         result = strategy.start(
             grid,

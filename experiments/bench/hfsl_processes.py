@@ -31,12 +31,12 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
-from mfd_flower.runtime.metered_grid import REPORT
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
 from mfd_flower.split.links import Neighbours
@@ -168,9 +168,7 @@ def over_processes(run: RunConfig) -> tuple[dict[str, torch.Tensor], SocketCount
             # Importing takes longer than a roll call waits.
             pipe.recv_bytes()
         with LocalGrid(ElsewhereApp(pipes), run.data.nodes, run.flat(), run.data.nodes) as inner:
-            grid = SocketCount(
-                inner, network=run.network, addresses=call_roll(inner, run.data.nodes)
-            )
+            grid = SocketCount(inner, addresses=call_roll(inner, run.data.nodes))
             tensors, wall_s = trained(grid, run)
     finally:
         for pipe in pipes:
@@ -194,7 +192,7 @@ def main() -> None:
     apart, grid, apart_s = over_processes(settings_of("gloo", *size))
     run = settings_of("queue", *size)
     with local_grid(run) as inner:
-        one = MeteredGrid(inner, network=run.network, addresses=call_roll(inner, args.members))
+        one = MeteredGrid(inner, addresses=call_roll(inner, args.members))
         together, together_s = trained(one, run)
     counted = grid.totals()["d2d"]
     numbers = {

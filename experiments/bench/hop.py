@@ -7,6 +7,7 @@ code. Nothing is trained: a fit returns the tunables moved by a little, so that 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -15,9 +16,9 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
+from mfd_flower.models.classifier import FitResult
 
 from mfd_flower.config import RunConfig
-from mfd_flower.models.classifier import FitResult
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -61,7 +62,9 @@ def hop_ms(traits: Mapping[str, Any]) -> float:
             times.append(time.perf_counter())
 
         strategy.start(grid, initial, num_rounds=TOURS, evaluate_fn=note)  # type: ignore[arg-type]
-    gaps = [later - earlier for earlier, later in zip(times[NODES:], times[NODES + 1 :], strict=False)]
+    gaps = [
+        later - earlier for earlier, later in zip(times[NODES:], times[NODES + 1 :], strict=False)
+    ]
     return 1e3 * statistics.median(gaps)
 
 

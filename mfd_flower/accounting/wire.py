@@ -2,8 +2,8 @@
 
 Flower 1.41 sends a `RecordDict` as a tree of objects, each deflated to bytes once: the dict, its
 records, their arrays, the arrays' chunks. `wire` is the sum of those. `payload` is the array
-data inside, without the headers around it. What the transport adds is left out, see
-``docs/accounting.md``.
+data inside, and the tensors' in AI packets that travel as bytes, without the headers around them.
+What the transport adds is left out, see ``docs/accounting.md``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import Array, RecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     no_object_id_recompute,
 )
 
-
-def payload_size(data: bytes) -> int:
-    """TEMPORARY."""
-    if not data.startswith(b"MFD-PKT\n"):
-        return 0
-    start = 20 + int.from_bytes(data[16:20], "little")
-    head = int.from_bytes(data[start : start + 8], "little")
-    return max(0, len(data) - start - 8 - head - 32)
+from mfd_flower.packets.frame import payload_size
 
 
 @dataclass(frozen=True)
@@ -38,19 +31,16 @@ class Size:
 
 def measure(content: RecordDict) -> Size:
     """Serialise `content` the way Flower does and count."""
-    payload = sum(
-        # Never more than is there: an array that was cut off on its way still names its shape.
-        min(math.prod(array.shape) * np.dtype(array.dtype).itemsize, len(array.data))
-        for record in content.array_records.values()
-        for array in record.values()
-    )
-    payload += sum(
-        payload_size(value)
-        for record in content.config_records.values()
-        for value in record.values()
-        if isinstance(value, bytes)
-    )
+    payload = sum(_payload(value) for record in content.values() for value in record.values())
     # Flower stores an object once however often a message refers to it; so does this dict.
     with no_object_id_recompute():
         wire = sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
     return Size(payload, wire)
+
+
+def _payload(value: object) -> int:
+    if isinstance(value, Array):
+        # Never more than is there: an array that was cut off on its way still names its shape.
+        size = math.prod(value.shape) * np.dtype(value.dtype).itemsize
+        return min(size, len(value.data))
+    return payload_size(value) if isinstance(value, bytes) else 0

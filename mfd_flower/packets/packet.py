@@ -8,7 +8,6 @@ compares every declared size with what is there before it allocates, and copies 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -18,12 +17,10 @@ from torch import Tensor
 from mfd_flower.packets.codecs import check_encoded, check_values, decode
 from mfd_flower.packets.digest import same_bits, version_digest
 from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
+from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
 
-MAGIC = b"MFD-PKT\n"
-PREFIX = struct.Struct("<8sQI")
-SEAL_BYTES = 32
 MAX_BYTES = 1 << 30
 
 

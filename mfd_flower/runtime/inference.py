@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.runtime.runner import local_grid
+from mfd_flower.runtime.runner import local_grid, metered
 from mfd_flower.strategy import build_strategy
 
 TIMEOUT_S = 600.0
@@ -28,44 +29,29 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Served:
-    """One request, from delivering the stages to the result at the asker.
-
-    Attributes
-    ----------
-    shipped : str
-        ``tunables`` (prompts and head) or ``all parameters``.
-    samples : int
-        Of the request.
-    accuracy : float
-        On them.
-    shipped_bytes : int
-        Array data delivered to all members.
-    request_bytes : dict of str to int
-        `wire` bytes of the request by link: ``up``, ``down``, ``d2d``.
-    delivery_s, latency_s : float
-        Virtual seconds to deliver the stages, and from the request to the result.
-    samples_per_s : float
-        Throughput, ``samples / latency_s``.
-    flops, joules : float
-        Of the request, all members together.
-    peak_node_bytes : int
-        Largest memory of a member.
-    wall_s : float
-        Real time of the request on this machine, all members in one process.
-    """
+    """One request, from delivering the stages to the result at the asker."""
 
     shipped: str
+    """``tunables`` (prompts and head) or ``all parameters``."""
     samples: int
     accuracy: float
     shipped_bytes: int
+    """Array data delivered to all members."""
     request_bytes: dict[str, int]
+    """`wire` of the request by link: ``up``, ``down``, ``d2d``."""
     delivery_s: float
+    """Virtual seconds to deliver the stages."""
     latency_s: float
+    """Virtual seconds from the request to the result."""
     samples_per_s: float
+    """Throughput, ``samples / latency_s``."""
     flops: float
+    """Of the request, all members together; so are the joules."""
     joules: float
     peak_node_bytes: int
+    """Largest memory of a member."""
     wall_s: float
+    """Real time of the request on this machine, all members in one process."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -80,11 +66,8 @@ def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Ten
     ConfigError
         If the file is not readable, or not of this model's tunables.
     """
-    try:
+    with _refused("--tunables", path, "not a safetensors file"):
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError("--tunables", str(path), f"not a safetensors file ({reason})") from error
     try:
         set_tunables(build_model(run.model, num_classes, run.seed), tensors)
     except ValueError as error:
@@ -100,11 +83,17 @@ def save_tunables(path: Path, tensors: Mapping[str, Tensor]) -> None:
     ConfigError
         If the file cannot be written.
     """
-    try:
+    with _refused("--save", path, "not writable"):
         save_file(dict(tensors), path)
+
+
+@contextmanager
+def _refused(option: str, path: Path, why: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError("--save", str(path), f"not writable ({reason})") from error
+        raise ConfigError(option, str(path), f"{why} ({reason})") from error
 
 
 def train_then_serve(
@@ -143,27 +132,24 @@ def train_then_serve(
         raise ConfigError("strategy", run.strategy.name, "accepted: one that serves, as hfsl does")
     if not 1 <= samples <= run.data.test_samples:
         raise ConfigError("--samples", samples, f"from 1 to {run.data.test_samples} held out")
-    served = []
-    with local_grid(run) as inner:
-        addresses = call_roll(inner, run.data.nodes)
+    with local_grid(run) as grid:
+        addresses = call_roll(grid, run.data.nodes)
+        arrays = ArrayRecord(dict(tensors if tensors is not None else initial_tunables(run)))
         if tensors is None:
-            result = strategy.start(
-                MeteredGrid(inner, network=run.network, addresses=addresses),
-                ArrayRecord(dict(initial_tunables(run))),
+            arrays = strategy.start(
+                metered(grid, run, addresses),
+                arrays,
                 num_rounds=run.strategy.rounds,
-                evaluate_fn=lambda number, arrays: on_round(number),
-            )
-            arrays = result.arrays
-        else:
-            arrays = ArrayRecord(dict(tensors))
+                evaluate_fn=lambda number, _: on_round(number),
+            ).arrays
+        served = []
         for whole in (False, True):
-            meter = MeteredGrid(inner, network=run.network, addresses=addresses)
-            service = strategy.service(meter, arrays, whole=whole)
-            served.append(_serve(service, meter, samples, whole))
+            meter = metered(grid, run, addresses)
+            served.append(_serve(strategy.service(meter, arrays, whole=whole), meter, samples))
     return served, tensors_of(arrays)
 
 
-def _serve(service: Any, meter: MeteredGrid, samples: int, whole: bool) -> Served:
+def _serve(service: Any, meter: MeteredGrid, samples: int) -> Served:
     service.deliver(TIMEOUT_S)
     before, delivery_s, joules = meter.totals(), meter.virtual_seconds, meter.joules
     started = time.perf_counter()
@@ -171,16 +157,16 @@ def _serve(service: Any, meter: MeteredGrid, samples: int, whole: bool) -> Serve
     wall_s = time.perf_counter() - started
     latency_s, after = meter.virtual_seconds - delivery_s, meter.totals()
     return Served(
-        "all parameters" if whole else "tunables",
-        samples,
-        answer["accuracy"],
-        before["payload"],
-        {link: after[link] - before[link] for link in ("up", "down", "d2d")},
-        delivery_s,
-        latency_s,
-        samples / latency_s,
-        meter.flops,
-        meter.joules - joules,
-        meter.peak_node_bytes,
-        wall_s,
+        shipped="all parameters" if service.whole else "tunables",
+        samples=samples,
+        accuracy=answer["accuracy"],
+        shipped_bytes=before["payload"],
+        request_bytes={link: after[link] - before[link] for link in ("up", "down", "d2d")},
+        delivery_s=delivery_s,
+        latency_s=latency_s,
+        samples_per_s=samples / latency_s,
+        flops=meter.flops,
+        joules=meter.joules - joules,
+        peak_node_bytes=meter.peak_node_bytes,
+        wall_s=wall_s,
     )

@@ -17,34 +17,31 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from mfd_flower.accounting.unbilled import REPORT, stamped, taken
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
+from mfd_flower.network.clock import Clock, transfer_s
+from mfd_flower.network.world import EDGE, ConstantWorld, Link, Transfer, World
 from mfd_flower.records import integer, number
+from mfd_flower.runtime.pass_through import PassThrough
 
-REPORT = "report"
-"""Record that a ClientApp adds for the experimenter. It is taken out before anything is billed."""
 SOURCE = "source"
 """Config key by which a transfer between nodes names the address that it comes from."""
 TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
-SERVER = 0
 
 
-@dataclass(frozen=True)
-class _Sent:
-    node_id: int
+class _Sent(NamedTuple):
+    address: str
     link: str
     arrived_s: float
-    place: int
 
 
-class MeteredGrid(Grid):
+class MeteredGrid(PassThrough, Grid):
     """Bill what passes through another Grid.
 
     Parameters
@@ -53,8 +50,8 @@ class MeteredGrid(Grid):
         Carries the messages.
     links : mapping of str to str, optional
         Message type to link, see the module's text.
-    network : NetworkConfig, optional
-        Rates by which bytes and FLOPs become virtual seconds and joules.
+    world : World, optional
+        Turns bytes and FLOPs into virtual seconds and joules; the default ``[network]`` without it.
     addresses : mapping of int to str, optional
         Flower's node id to address. Node ids are handed out in this order and replies put into the
         order of sending, so that a run does not depend on arrival.
@@ -64,7 +61,7 @@ class MeteredGrid(Grid):
     updates : int
         Local fits so far.
     flops, joules : float
-        Of all nodes together.
+        Of all nodes and the server together.
     peak_node_bytes : int
         Largest memory that one node reported.
     node_flops, node_peak_bytes : dict of str
@@ -72,10 +69,8 @@ class MeteredGrid(Grid):
     wire_by_type : Counter of str
         The `wire` of `totals` by message type: what was payload's and what was control's. What
         links beside the star carried stands under ``<message type>.link``.
-    visits : list of str
-        Address of every training request in order.
-    sources : list of str
-        Where each of them came from; empty for the server.
+    visits, sources : list of str
+        Address of every training request in order, and where it came from; empty for the server.
     failures : list of str
         Reason of every error reply.
     """
@@ -84,16 +79,16 @@ class MeteredGrid(Grid):
         self,
         grid: Grid,
         links: Mapping[str, str] | None = None,
-        network: NetworkConfig | None = None,
+        world: World | None = None,
         addresses: Mapping[int, str] | None = None,
     ) -> None:
         self._grid = grid
         self._links = dict(links or {})
-        self._network = network or NetworkConfig()
         self._addresses = dict(addresses or {})
         self._ids = {address: node_id for node_id, address in self._addresses.items()}
+        self._world = world or ConstantWorld(NetworkConfig(), len(self._addresses))
+        self._clock = Clock()
         self._bytes: Counter[str] = Counter()
-        self._ready_s: defaultdict[int, float] = defaultdict(float)
         self._sent: dict[str, _Sent] = {}
         self.updates = 0
         self.flops = 0.0
@@ -112,8 +107,8 @@ class MeteredGrid(Grid):
 
     @property
     def virtual_seconds(self) -> float:
-        """Time at which the last actor is done: parallel work costs its slowest member."""
-        return max(self._ready_s.values(), default=0.0)
+        """Time at which the last actor is done."""
+        return self._clock.end_s
 
     def arrival_s(self, message_id: str) -> float:
         """Return when a message that has no reply yet arrives, in virtual seconds."""
@@ -121,7 +116,7 @@ class MeteredGrid(Grid):
 
     def ready_s(self, address: str) -> float:
         """Return when a node is done with all it was sent, in virtual seconds."""
-        return self._ready_s[self._ids[address]]
+        return self._clock.free_s(address)
 
     def address(self, node_id: int) -> str:
         """Return the address of a Flower node."""
@@ -131,43 +126,23 @@ class MeteredGrid(Grid):
         """Return Flower's node id of an address."""
         return self._ids[address]
 
-    @property
-    def run(self) -> Run:
-        """Run information."""
-        return self._grid.run
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the grid inside."""
-        self._grid.set_run(run)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> Iterable[int]:
-        """Return the node ids, in order of their addresses if those are known."""
+        """Return the ids of the nodes that take part now, in order of their addresses if known."""
         connected = list(self._grid.get_node_ids())
         if not self._addresses:
             return connected
-        present = set(connected)
-        return [node_id for node_id in self._addresses if node_id in present]
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Return what the grid inside knows of its nodes."""
-        return self._grid.get_nodes()
+        present, at_s = set(connected), self._clock.free_s(EDGE)
+        return [
+            node_id
+            for node_id, address in self._addresses.items()
+            if node_id in present and self._world.available(address, at_s)
+        ]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Bill the requests and send them."""
         requests = list(messages)
         sent = self._bill_requests(requests)
-        ids = list(self._grid.push_messages(requests))
+        ids = list(self._grid.push_messages(_stamped(requests, sent)))
         self._remember(requests, sent)
         return ids
 
@@ -181,11 +156,16 @@ class MeteredGrid(Grid):
         """Bill requests and replies; the replies come in the order of sending."""
         requests = list(messages)
         sent = self._bill_requests(requests)
-        replies = list(self._grid.send_and_receive(requests, timeout=timeout))
+        replies = list(self._grid.send_and_receive(_stamped(requests, sent), timeout=timeout))
         self._remember(requests, sent)
-        unknown = _Sent(SERVER, "star", 0.0, len(sent))
-        replies.sort(key=lambda r: self._sent.get(r.metadata.reply_to_message_id, unknown).place)
+        places = {request.metadata.message_id: place for place, request in enumerate(requests)}
+        replies.sort(key=lambda r: places.get(r.metadata.reply_to_message_id, len(places)))
         return [self._bill_reply(reply) for reply in replies]
+
+    def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
+        """Bill work of the server itself, which began at `began_s` beside other things."""
+        self._bill_flops(EDGE, flops, began_s)
+        self._clock.occupy(EDGE, began_s + seconds)
 
     def _remember(self, requests: list[Message], sent: list[_Sent]) -> None:
         # The grid inside gives a message its id when it sends it. A reply is matched by that id:
@@ -198,87 +178,98 @@ class MeteredGrid(Grid):
         sent = []
         # A strategy often sends one and the same content to all nodes: measured once.
         sizes: dict[int, Size] = {}
-        for place, message in enumerate(requests):
-            content, node_id = message.content, message.metadata.dst_node_id
+        for message in requests:
+            content, message_type = message.content, message.metadata.message_type
             if id(content) not in sizes:
                 sizes[id(content)] = measure(content)
-            size = sizes[id(content)]
-            kind = self._links.get(message.metadata.message_type, "star")
-            link = "down" if kind == "star" else kind
-            source = self._source(content) if kind != "star" else SERVER
-            took_s = self._transfer(link, size, message.metadata.message_type)
-            arrived_s = max(self._ready_s[source] + took_s, self._ready_s[node_id])
-            sent.append(_Sent(node_id, kind, arrived_s, place))
-            if message.metadata.message_type.partition(".")[0] == "train":
-                self.visits.append(self.address(node_id))
-                self.sources.append(self.address(source) if source != SERVER else "")
+            address = self.address(message.metadata.dst_node_id)
+            link = self._links.get(message_type, "star")
+            source = EDGE if link == "star" else self._source(content)
+            way = "down" if link == "star" else link
+            arrived_s = self._transfer(
+                source, address, way, sizes[id(content)], message_type, self._clock.free_s(source)
+            )
+            arrived_s = max(arrived_s, self._clock.free_s(address))
+            sent.append(_Sent(address, link, arrived_s))
+            if message_type.partition(".")[0] == "train":
+                self.visits.append(address)
+                self.sources.append(source if source != EDGE else "")
         return sent
 
     def _bill_reply(self, reply: Message) -> Message:
-        unknown = _Sent(reply.metadata.src_node_id, "star", 0.0, 0)
-        sent = self._sent.pop(reply.metadata.reply_to_message_id, unknown)
-        node_id, done_s = sent.node_id, sent.arrived_s
+        asked, message_type = reply.metadata.reply_to_message_id, reply.metadata.message_type
+        unknown = _Sent(self.address(reply.metadata.src_node_id), "star", 0.0)
+        address, link, done_s = self._sent.pop(asked, unknown)
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
             # The sender knows of the failure one latency after the request would have arrived.
-            noticed_s = done_s + self._network.latency_s
-            self._ready_s[SERVER] = max(self._ready_s[SERVER], noticed_s)
+            noticed_s = done_s + self._world.latency_s(address, EDGE, done_s)
+            self._clock.occupy(EDGE, noticed_s)
             return reply
-        if REPORT in reply.content:
-            report = reply.content.config_records[REPORT]
-            del reply.content[REPORT]
-            done_s += self._bill_work(node_id, report, reply.metadata.message_type)
+        if (report := taken(reply.content, REPORT)) is not None:
+            done_s += self._bill_work(address, report, message_type, done_s)
+        self._clock.occupy(address, done_s)
         size = measure(reply.content)
-        self._ready_s[node_id] = max(self._ready_s[node_id], done_s)
-        if sent.link == "star":
-            arrived_s = done_s + self._transfer("up", size, reply.metadata.message_type)
-            self._ready_s[SERVER] = max(self._ready_s[SERVER], arrived_s)
+        if link == "star":
+            arrived_s = self._transfer(address, EDGE, "up", size, message_type, done_s)
+            self._clock.occupy(EDGE, arrived_s)
         else:
             self._bytes["relay"] += size.wire
         return reply
 
-    def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
-        """Bill work of the server itself, which began at `began_s` beside other things."""
-        self.flops += flops
-        self.joules += flops * self._network.joules_per_flop
-        self._ready_s[SERVER] = max(self._ready_s[SERVER], began_s + seconds)
+    def _source(self, content: RecordDict) -> str:
+        """Return the node that a transfer comes from; the edge server if none is named."""
+        records = content.config_records.values()
+        source = next((str(record[SOURCE]) for record in records if SOURCE in record), EDGE)
+        return source if source in self._ids else EDGE
 
-    def _bill_work(self, node_id: int, report: ConfigRecord, message_type: str) -> float:
-        """Bill what a node did for a message; returns its virtual seconds."""
-        address, flops = self.address(node_id), number(report, "flops")
-        peak_bytes = integer(report, "peak-bytes")
-        self.flops += flops
+    def _transfer(
+        self, source: str, to: str, way: str, size: Size, message_type: str, at_s: float
+    ) -> float:
+        """Bill one transfer that starts at `at_s`; returns when it arrives."""
+        self._bytes["relay"] += size.wire
+        if way == "relay":
+            return at_s
+        self._bytes["payload"] += size.payload
+        self._bytes["wire"] += size.wire
+        self._bytes[way] += size.wire
+        self.wire_by_type[message_type] += size.wire
+        self._bill_sending(source, size.wire, at_s)
+        transfer = Transfer(source, to, cast(Link, way))
+        return at_s + transfer_s(self._world, transfer, size.wire, at_s)
+
+    def _bill_work(
+        self, address: str, report: ConfigRecord, message_type: str, at_s: float
+    ) -> float:
+        """Bill what a node did for a message that came at `at_s`; returns its virtual seconds."""
+        flops, peak_bytes = number(report, "flops"), integer(report, "peak-bytes")
+        self._bill_flops(address, flops, at_s)
         self.node_flops[address] += flops
-        self.joules += flops * self._network.joules_per_flop
         self.updates += integer(report, "fits")
         self.peak_node_bytes = max(self.peak_node_bytes, peak_bytes)
         self.node_peak_bytes[address] = max(self.node_peak_bytes[address], peak_bytes)
-        for link in ("up", "down", "d2d"):
-            size_bytes = integer(report, link) if link in report else 0
-            for kind in ("payload", "wire", link):
-                self._bytes[kind] += size_bytes
-            self.joules += 8 * size_bytes * self._network.joules_per_bit
-            if size_bytes:
+        for link, sender in (("up", address), ("down", EDGE), ("d2d", address)):
+            if size_bytes := integer(report, link) if link in report else 0:
+                for kind in ("payload", "wire", link):
+                    self._bytes[kind] += size_bytes
                 self.wire_by_type[f"{message_type}.link"] += size_bytes
+                self._bill_sending(sender, size_bytes, at_s)
         if "seconds" in report:
             return number(report, "seconds")
-        return flops / self._network.flops_per_s
+        return flops / self._world.device(address).flops_per_s
 
-    def _source(self, content: RecordDict) -> int:
-        for record in content.config_records.values():
-            if SOURCE in record:
-                return self._ids.get(str(record[SOURCE]), SERVER)
-        return SERVER
+    def _bill_flops(self, address: str, flops: float, at_s: float) -> None:
+        self.flops += flops
+        self._spend(address, flops * self._world.device(address).joules_per_flop, at_s)
 
-    def _transfer(self, link: str, size: Size, message_type: str) -> float:
-        """Bill one transfer; returns its virtual seconds."""
-        self._bytes["relay"] += size.wire
-        if link == "relay":
-            return 0.0
-        self._bytes["payload"] += size.payload
-        self._bytes["wire"] += size.wire
-        self._bytes[link] += size.wire
-        self.wire_by_type[message_type] += size.wire
-        self.joules += 8 * size.wire * self._network.joules_per_bit
-        rate_bps: float = getattr(self._network, f"{link}_bps")
-        return self._network.latency_s + 8 * size.wire / rate_bps
+    def _bill_sending(self, address: str, size_bytes: int, at_s: float) -> None:
+        self._spend(address, 8 * size_bytes * self._world.device(address).joules_per_bit, at_s)
+
+    def _spend(self, address: str, joules: float, at_s: float) -> None:
+        self.joules += joules
+        self._world.spend(address, joules, at_s)
+
+
+def _stamped(requests: list[Message], sent: list[_Sent]) -> list[Message]:
+    pairs = zip(requests, sent, strict=True)
+    return [stamped(request, entry.arrived_s) for request, entry in pairs]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 import time
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from mfd_flower.handlers import ROLL_CALL, this_process
 from mfd_flower.records import integer, text
 
-ROLL_CALL = "query.address"
 POLL_S = 0.5
 STARTING = 5
 """How much longer than for each other nodes may take until the first one answers: on a loaded
@@ -21,36 +18,6 @@ machine the workers of Flower's simulation need minutes to start."""
 
 class NodesMissingError(RuntimeError):
     """Fewer nodes than the settings need are there, or run at the same time."""
-
-
-def address(message: Message, context: Context) -> Message:
-    """Answer the roll call."""
-    node = {"index": int(context.node_config["partition-id"]), "workers": engine_workers()}
-    content = RecordDict({"node": ConfigRecord({**node, "process": this_process()})})
-    return Message(content, reply_to=message)
-
-
-def this_process() -> str:
-    """Return a name of this process that no other one has, on any machine."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def engine_workers() -> int:
-    """Return how many nodes Flower's simulation runs at once; 0 outside of it, where all do.
-
-    A node there is a Ray actor, and as many fit as its own share of the machine goes into the whole
-    (``init-args-num-cpus`` over ``client-resources-num-cpus``).
-    """
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return 0
-    share = {k: v for k, v in ray.get_runtime_context().get_assigned_resources().items() if v > 0}
-    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    if not share:
-        return 0
-    return sum(
-        min(int(has.get(kind, 0) / part) for kind, part in share.items()) for has in machines
-    )
 
 
 def call_roll(

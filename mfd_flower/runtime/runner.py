@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
-from mfd_flower.client_app import app as client_app
 from mfd_flower.config import RunConfig
+from mfd_flower.handlers import StrategyClientApp
+from mfd_flower.network.world import world_of
 from mfd_flower.node import evaluate_tunables, initial_tunables
 from mfd_flower.records import tensors_of
+from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.strategy import build_strategy, links_of
+from mfd_flower.strategy import build_strategy, find_strategy, links_of
 from mfd_flower.threat import attack_of, poisoners, trigger_samples
 
 Point = dict[str, Any]
@@ -42,7 +44,17 @@ def local_grid(run: RunConfig, workers: int | None = None) -> LocalGrid:
     """Return a `LocalGrid` for a run, with a thread for each node that must run at once."""
     at_once = getattr(build_strategy(run), "concurrent_nodes", 1)
     threads = max(workers or os.cpu_count() or 1, at_once)
-    return LocalGrid(client_app, run.data.nodes, run.flat(), threads)
+    return LocalGrid(StrategyClientApp(), run.data.nodes, run.flat(), threads)
+
+
+def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> MeteredGrid:
+    """Return an engine with the run's faults, if it has any, and its bill around it."""
+    links = links_of(find_strategy(run.strategy.name), run)
+    if run.faults.total:
+        # What goes from node to node is checked by nodes, what the star carries by Flower.
+        grid = FaultyGrid(grid, run.faults, run.seed, addresses, self_checked=links)
+    world = world_of(run.network, run.data.nodes, run.seed)
+    return MeteredGrid(grid, links, world, addresses)
 
 
 def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         at_once=getattr(strategy, "concurrent_nodes", 1),
         one_process=getattr(strategy, "one_process", False),
     )
-    meter = MeteredGrid(grid, links_of(type(strategy), run), run.network, addresses=addresses)
+    meter = metered(grid, run, addresses)
     points: list[Point] = []
 
     measured: list[tuple[ArrayRecord, dict[str, float]]] = []

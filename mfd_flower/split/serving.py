@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.config import RunConfig
 from mfd_flower.models import set_tunables
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.node import Node, model_for, shard
 from mfd_flower.records import integer, number, tensors_of
-from mfd_flower.runtime.metered_grid import REPORT, MeteredGrid
+from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.roster import EDGE, Roster
 from mfd_flower.split.share import Share, bill

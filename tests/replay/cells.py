@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mfd_flower.config import RunConfig
-from mfd_flower.runtime.faults import Fault, FaultRates
+from mfd_flower.config import FaultsConfig, RunConfig
+from tests.scheduled_faults import Fault, Rates, Rule
 
 DATA = {"name": "digits", "nodes": 5, "train_samples": 150, "test_samples": 100}
 SKEWED = {"partition": "dirichlet", "alpha": 0.5}
@@ -38,7 +38,7 @@ class Cell:
         As in a comparison's entry.
     tables : mapping
         Sections that differ from the small defaults above.
-    faults : sequence of Fault or FaultRates
+    faults : sequence of Rule
         What goes wrong on the way.
     serves : int
         Samples of a request to the trained model; 0 for none.
@@ -48,7 +48,7 @@ class Cell:
     rounds: int = 2
     options: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    faults: Sequence[Fault | FaultRates] = ()
+    faults: Sequence[Rule] = ()
     serves: int = 0
 
     def run(self) -> RunConfig:
@@ -74,7 +74,7 @@ def walk(
     traits: Mapping[str, Any] | None = None,
     walkers: int = 1,
     rounds: int = 2,
-    faults: Sequence[Fault | FaultRates] = (),
+    faults: Sequence[Rule] = (),
     **tables: Mapping[str, Any],
 ) -> Cell:
     """Return a cell of the walk."""
@@ -188,7 +188,7 @@ CELLS: dict[str, Cell] = {
         ],
     ),
     "walk, faults by rate": walk(
-        "random", rounds=4, faults=[FaultRates(loss=0.2, death=0.05, downtime=3, seed=1)]
+        "random", rounds=4, faults=[Rates(FaultsConfig(loss=0.2, death=0.05, downtime=3), seed=1)]
     ),
     "hfsl": Cell("hfsl", options={"cluster_size": 3}, tables={"model": PROMPTS}, serves=20),
     "hfsl, u-shape, int8, rotating": Cell(

@@ -12,15 +12,16 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor
 
+from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.inference import train_then_serve
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid, quality_of
 from mfd_flower.strategy import build_strategy, links_of
 from tests.replay.cells import Cell
+from tests.scheduled_faults import ScheduledGrid
 
 PROJECTIONS = 4
 
@@ -33,8 +34,9 @@ def measure(cell: Cell) -> dict[str, Any]:
         addresses = call_roll(
             inner, run.data.nodes, at_once=getattr(strategy, "concurrent_nodes", 1)
         )
-        grid = FaultyGrid(inner, cell.faults, addresses) if cell.faults else inner
-        meter = MeteredGrid(grid, links_of(type(strategy), run), run.network, addresses=addresses)
+        grid = ScheduledGrid(inner, cell.faults, addresses) if cell.faults else inner
+        world = world_of(run.network, run.data.nodes, run.seed)
+        meter = MeteredGrid(grid, links_of(type(strategy), run), world, addresses)
 
         def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
             models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ from flwr.common.constant import ErrorCode
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.checks import ConfigError
+from mfd_flower.config import FaultsConfig, RunConfig
+from mfd_flower.network.faults import DEATHS, drawn, generator
 from mfd_flower.records import integer
-from mfd_flower.runtime.faults import DEATHS, Fault, FaultRates, cut_off, flip_bit, generator
+from mfd_flower.runtime import runner
+from mfd_flower.runtime.damage import cut_off, flip_bit
 from mfd_flower.runtime.faulty_grid import FaultyGrid, Injected
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.roll_call import ROLL_CALL
+from tests.scheduled_faults import Fault, ScheduledGrid
 
 ADDRESSES = {1: "n0", 2: "n1", 3: "n2", 4: "n3"}
 VALUES = np.arange(6, dtype=np.float32)
@@ -45,13 +49,8 @@ def work(message: Message, context: Context) -> Message:
     return Message(records, reply_to=message)
 
 
-@app.query("state")
-def state_of(message: Message, context: Context) -> Message:
-    return Message(RecordDict({"seen": context.state.config_records["seen"]}), reply_to=message)
-
-
-@app.query("address")
-def address(message: Message, context: Context) -> Message:
+@app.query()
+def listen(message: Message, context: Context) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
@@ -99,7 +98,6 @@ def outcome(replies: list[Message]) -> str:
         ("dies-during-training", {}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
         ("dies-after-training", {}, [OK, DOWN, DOWN, OK], [1, 1, 0, 1], 3),
         ("dies-after-training", {"silent": True}, [OK, LOST, LOST, OK], [1, 1, 0, 1], 3),
-        ("dies-after-training", {"state_survives": False}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
         ("dies-sending", {}, [OK, CUT, DOWN, OK], [1, 1, 0, 1], 3),
         ("dies-after-reply", {}, [OK, OK, DOWN, OK], [1, 1, 0, 1], 3),
         ("asleep", {"span": 2}, [OK, DOWN, DOWN, OK], [1, 0, 0, 1], 2),
@@ -119,7 +117,7 @@ def test_a_fault_hits_the_node_its_state_and_the_reply_as_documented(
     fault = Fault(kind, "n0", occurrence=2, **{"downtime": 1, **options})
     found, runs = [], []
     with LocalGrid(app, 2) as inner:
-        grid = FaultyGrid(inner, [fault], ADDRESSES, message_types=["train"])
+        grid = ScheduledGrid(inner, [fault], ADDRESSES)
         for _ in outcomes:
             before = len(calls)
             message = request()
@@ -131,8 +129,7 @@ def test_a_fault_hits_the_node_its_state_and_the_reply_as_documented(
             assert message.content is sent
             assert sent.array_records["arrays"]["0"].data is data
             assert data == ArrayRecord([VALUES])["0"].data
-        (reply,) = send(grid, request(kind="query.state"))
-        left = reply.content.config_records["seen"]["count"]
+        left = inner.contexts[1].state.config_records["seen"]["count"]
     assert (found, runs, left) == (outcomes, called, state)
     asleep = kind == "asleep"
     later = [n for n in (3, 4) if outcomes[n - 1] != OK]
@@ -142,14 +139,14 @@ def test_a_fault_hits_the_node_its_state_and_the_reply_as_documented(
 
 def test_a_duplicate_is_answered_by_its_first_reply() -> None:
     with LocalGrid(app, 1) as inner:
-        grid = FaultyGrid(inner, [Fault("request-duplicated", "n0")], ADDRESSES)
+        grid = ScheduledGrid(inner, [Fault("request-duplicated", "n0")], ADDRESSES)
         counts = [send(grid, request())[0].content.metric_records["metrics"]["count"] for _ in "ab"]
     assert counts == [1, 3]
 
 
 def test_a_late_reply_comes_by_its_own_id_and_to_nobody_else() -> None:
     with LocalGrid(app, 2) as inner:
-        grid = FaultyGrid(inner, [Fault("reply-delayed", "n0", delay=2)], ADDRESSES)
+        grid = ScheduledGrid(inner, [Fault("reply-delayed", "n0", late_by=2)], ADDRESSES)
         late = request()
         assert send(grid, late) == []
         assert calls == [1]
@@ -166,7 +163,7 @@ def test_a_late_reply_comes_by_its_own_id_and_to_nobody_else() -> None:
 
 def test_waiting_alone_brings_a_late_reply_in() -> None:
     with LocalGrid(app, 1) as inner:
-        grid = FaultyGrid(inner, [Fault("reply-delayed", "n0", delay=3, span=2)], ADDRESSES)
+        grid = ScheduledGrid(inner, [Fault("reply-delayed", "n0", late_by=3, span=2)], ADDRESSES)
         late = request()
         assert send(grid, late) == []
         pulls = [len(list(grid.pull_messages([late.metadata.message_id]))) for _ in range(5)]
@@ -179,7 +176,7 @@ def test_a_partition_cuts_its_sides_apart_for_its_span() -> None:
     sides = (frozenset({"n0"}), frozenset({"n1", "n2"}))
     split = Fault("partition", groups=sides, occurrence=2, span=2)
     with LocalGrid(app, 4) as inner:
-        grid = FaultyGrid(inner, [split], ADDRESSES)
+        grid = ScheduledGrid(inner, [split], ADDRESSES)
         across = [outcome(send(grid, request(2, source="n0"))) for _ in range(4)]
         server = [outcome(send(grid, request(3))) for _ in range(3)]
         within = [outcome(send(grid, request(3, source="n1"))) for _ in range(3)]
@@ -192,29 +189,18 @@ def test_a_partition_cuts_its_sides_apart_for_its_span() -> None:
 def test_replies_keep_the_order_of_sending_around_missing_ones() -> None:
     faults = [Fault("request-lost", "n1"), Fault("asleep", "n2")]
     with LocalGrid(app, 4) as inner:
-        grid = FaultyGrid(inner, faults, ADDRESSES)
+        grid = ScheduledGrid(inner, faults, ADDRESSES)
         replies = list(grid.send_and_receive([request(n) for n in (4, 3, 2, 1)], timeout=60))
     assert [r.metadata.src_node_id for r in replies] == [4, 3, 1]
     assert [r.has_error() for r in replies] == [False, True, False]
 
 
-def test_only_chosen_types_are_hit_and_counted() -> None:
-    with LocalGrid(app, 1) as inner:
-        grid = FaultyGrid(inner, [Fault("asleep", "n0", occurrence=2, span=None)], ADDRESSES)
-        kinds = [ROLL_CALL, "train", ROLL_CALL, "train", ROLL_CALL]
-        errors = [send(grid, request(kind=kind))[0].has_error() for kind in kinds]
-        named = FaultyGrid(inner, [FaultRates(loss=1)], ADDRESSES, message_types=[ROLL_CALL])
-        assert len(send(named, request())) == 1
-        assert send(named, request(kind=ROLL_CALL)) == []
-    assert errors == [False, False, False, True, False]
-
-
-RATES = FaultRates(0.1, 0.04, 0.1, 0.1, 0.1, seed=5, downtime=2)
+RATES = FaultsConfig(0.1, 0.04, 0.1, 0.1, 0.1, downtime=2)
 
 
 def faults_of(workers: int, order: list[int]) -> tuple[list[Injected], list[tuple[int, str]]]:
     with LocalGrid(app, 4, workers=workers) as inner:
-        grid = FaultyGrid(inner, [RATES], ADDRESSES)
+        grid = FaultyGrid(inner, RATES, 5, ADDRESSES)
         replies: list[Message] = []
         for _ in range(25):
             replies += grid.send_and_receive([request(n) for n in order], timeout=60)
@@ -230,16 +216,28 @@ def test_faults_depend_on_the_seed_and_on_no_thread_or_order() -> None:
     assert sorted(other_order[1]) == sorted(one[1])
 
 
+def test_messages_of_another_type_change_nothing_while_nobody_is_down() -> None:
+    def of_training(between: int) -> list[Injected]:
+        with LocalGrid(app, 1) as inner:
+            grid = FaultyGrid(inner, FaultsConfig(loss=0.5), 3, ADDRESSES)
+            for _ in range(20):
+                send(grid, request())
+                for _ in range(between):
+                    send(grid, request(kind="query"))
+        return [entry for entry in grid.log if entry.message_type == "train"]
+
+    assert 4 < len(of_training(0)) < 16
+    assert of_training(2) == of_training(0)
+
+
 def test_rates_are_met() -> None:
     """Each count lies within four standard deviations of its binomial."""
-    rates = FaultRates(0.2, 0.1, 0.05, 0.1, 0.15, seed=3, downtime=0)
+    rates = FaultsConfig(0.2, 0.1, 0.05, 0.1, 0.15)
     size = 4000
-    kinds: list[str] = []
-    for n in range(1, size + 1):
-        fault = rates.strikes(f"n{n % 7}", "train", {"train": n}, None)
-        kinds.append(fault.kind if fault else "none")
+    found = [drawn(rates, generator("rates", 3, f"n{n % 7}", n)) for n in range(size)]
+    kinds = [fault.kind if fault else "none" for fault in found]
     shares: dict[str, float] = {
-        **dict.fromkeys([str(kind) for kind in DEATHS], 0.02),
+        **{fault.kind: 0.02 for fault in DEATHS},
         "request-lost": 0.1,
         "reply-lost": 0.1,
         "request-duplicated": 0.05,
@@ -256,25 +254,68 @@ def test_rates_are_met() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_damage_is_one_bit_of_the_values_or_a_missing_tail(seed: int) -> None:
     arrays = ArrayRecord([VALUES, np.zeros((0, 2)), VALUES.astype(np.int8)])
-    content = RecordDict({"arrays": arrays, "header": ConfigRecord({"hop": 1})})
-    whole = b"".join(array.data for array in arrays.values())
+    data = bytes(range(256)) * 4
+    header = ConfigRecord({"hop": 1, "data": data, "digest": b"short", "lines": ["a"]})
+    content = RecordDict({"arrays": arrays, "header": header})
+
+    def carried(content: RecordDict, headers: bool) -> bytes:
+        values = content.array_records["arrays"].values()
+        rest = content.config_records["header"]["data"]
+        assert isinstance(rest, bytes)
+        parts = [array.data if headers else array.numpy().tobytes() for array in values]
+        return b"".join([*parts, rest])
+
     flipped, short = (harm(content, generator(seed)) for harm in (flip_bit, cut_off))
     assert flipped is not None
     assert short is not None
-    values = [a.numpy().tobytes() for a in flipped.array_records["arrays"].values()]
-    true = [a.numpy().tobytes() for a in arrays.values()]
-    pairs = zip(b"".join(values), b"".join(true), strict=True)
+    pairs = zip(carried(flipped, headers=False), carried(content, headers=False), strict=True)
     assert sum((a ^ b).bit_count() for a, b in pairs) == 1
-    tail = b"".join(array.data for array in short.array_records["arrays"].values())
+    whole, tail = carried(content, headers=True), carried(short, headers=True)
     assert len(tail) < len(whole)
     assert whole.startswith(tail)
-    assert whole == b"".join(array.data for array in arrays.values())
-    assert flip_bit(RecordDict(), generator(seed)) is cut_off(RecordDict(), generator(seed)) is None
+    for damaged in (flipped, short):
+        left = damaged.config_records["header"]
+        assert {**left, "data": data} == header
+    assert content.config_records["header"]["data"] == data
+    assert np.array_equal(arrays["0"].numpy(), VALUES)
+
+
+@pytest.mark.parametrize("content", [{}, {"header": ConfigRecord({"hop": 1, "digest": b"short"})}])
+def test_without_data_there_is_nothing_to_damage(content: Any) -> None:
+    for harm in (flip_bit, cut_off):
+        assert harm(RecordDict(content), generator(0)) is None
+
+
+@pytest.mark.parametrize("kind", ["request-corrupted", "reply-corrupted", "request-cut-off"])
+def test_without_data_a_damaging_fault_takes_no_effect(kind: str) -> None:
+    with LocalGrid(app, 1) as inner:
+        grid = ScheduledGrid(inner, [Fault(kind, "n0")], ADDRESSES)
+        (reply,) = send(grid, Message(RecordDict(), 1, "query"))
+    assert reply.has_content()
+    assert grid.log == []
+
+
+@pytest.mark.parametrize(
+    ("config", "called"), [({"corruption": 1.0}, {0, 1}), ({"death": 1.0, "downtime": 0}, {0, 1})]
+)
+def test_damage_that_flower_notices_does_not_arrive(
+    config: dict[str, Any], called: set[int]
+) -> None:
+    found, runs = set(), set()
+    with LocalGrid(app, 1) as inner:
+        grid = FaultyGrid(inner, FaultsConfig(**config), 0, ADDRESSES, self_checked=["query"])
+        for _ in range(30):
+            before = len(calls)
+            found.add(outcome(send(grid, request())))
+            runs.add(len(calls) - before)
+    assert found <= {DOWN, OK}
+    assert DOWN in found
+    assert runs == called
 
 
 def test_a_lost_reply_is_billed_for_its_request_only() -> None:
     with LocalGrid(app, 2) as inner:
-        faulty = FaultyGrid(inner, [Fault("reply-lost", "n0")], ADDRESSES)
+        faulty = ScheduledGrid(inner, [Fault("reply-lost", "n0")], ADDRESSES)
         grid = MeteredGrid(faulty, addresses={1: "n0", 2: "n1"})
         requests = [request(1), request(2)]
         (reply,) = grid.send_and_receive(requests, timeout=60)
@@ -284,30 +325,36 @@ def test_a_lost_reply_is_billed_for_its_request_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "field"),
+    ("options", "line"),
     [
-        ({"kind": "sleepy", "address": "n0"}, "faults.kind = 'sleepy'"),
-        ({"kind": "asleep"}, "faults.address"),
-        ({"kind": "asleep", "address": "n0", "occurrence": 0}, "faults.occurrence = 0"),
-        ({"kind": "asleep", "address": "n0", "span": 0}, "faults.span = 0"),
-        ({"kind": "dies-sending", "address": "n0", "downtime": -1}, "faults.downtime = -1"),
-        ({"kind": "partition"}, "faults.groups"),
-        ({"kind": "partition", "groups": (frozenset("a"), frozenset("ab"))}, "faults.groups"),
-        ({"loss": 1.5}, "faults.loss = 1.5"),
-        ({"loss": 0.7, "delay": 0.7}, "sum of the rates = 1.4"),
+        ({"loss": 1.5}, r"^faults\.loss = 1\.5: must be at least 0 and at most 1$"),
+        ({"death": -0.1}, r"^faults\.death = -0\.1: must be at least 0 and at most 1$"),
+        ({"downtime": -1}, r"^faults\.downtime = -1: must be at least 0$"),
+        ({"late_by": 0}, r"^faults\.late_by = 0: must be at least 1$"),
+        ({"loss": 0.7, "delay": 0.7}, r"^faults: sum of the shares = 1\.4: at most 1$"),
     ],
 )
-def test_bad_settings_are_refused_by_name(options: Any, field: str) -> None:
-    with pytest.raises(ConfigError, match=field):
-        (Fault if "kind" in options else FaultRates)(**options)
+def test_bad_settings_are_refused_by_name(options: Any, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        RunConfig.from_tables({"faults": options})
 
 
-@pytest.mark.parametrize(
-    "options", [{"address": "n9"}, {"address": "n0", "message_type": ROLL_CALL}]
-)
-def test_a_fault_that_could_never_strike_is_refused(options: Any) -> None:
-    with (
-        LocalGrid(app, 1) as inner,
-        pytest.raises(ConfigError, match=next(reversed(options.values()))),
-    ):
-        FaultyGrid(inner, [Fault("asleep", **options)], ADDRESSES)
+@pytest.mark.parametrize("strategy", ["fedavg", "mfd-walk"])
+def test_a_run_fails_as_often_as_its_settings_say(
+    make_run: Callable[..., RunConfig], strategy: str
+) -> None:
+    faults = {"death": 0.15, "loss": 0.1, "corruption": 0.1, "downtime": 1}
+    run = make_run(strategy, rounds=5, model={"tune": "head"}, faults=faults)
+    record, again = (runner.run_locally(run, workers=workers) for workers in (1, 3))
+    for point in (*record["points"], *again["points"]):
+        point.pop("wall_seconds")
+    assert record == again
+    assert record["failed_replies"] > 0
+    assert record["points"][-1]["accuracy"] > 0.5
+
+
+def test_a_run_in_which_nothing_fails_has_no_faulty_grid(
+    make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(runner, "FaultyGrid")
+    assert runner.run_locally(make_run("fedavg"))["failed_replies"] == 0

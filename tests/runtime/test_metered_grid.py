@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -11,16 +11,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.config import NetworkConfig, RunConfig
-from mfd_flower.runtime import LocalGrid, MeteredGrid
+from mfd_flower.network.world import EDGE, ConstantWorld, Device, Transfer
+from mfd_flower.runtime import LocalGrid, MeteredGrid, metered_grid
 from mfd_flower.runtime.runner import run_locally
 
 NETWORK = NetworkConfig(
     up_bps=8e3, down_bps=8e4, d2d_bps=4e3, latency_s=0.5, flops_per_s=100.0, joules_per_flop=2.0,
     joules_per_bit=0.125,
 )  # fmt: skip
+WORLD = ConstantWorld(NETWORK, 2)
 app = ClientApp()
 
 
@@ -73,7 +76,7 @@ def test_payload_is_the_array_data_and_wire_is_what_flower_sends(
 
 def test_a_star_message_is_billed_down_and_up() -> None:
     with LocalGrid(app, 2) as inner:
-        grid = MeteredGrid(inner, network=NETWORK)
+        grid = MeteredGrid(inner, world=WORLD)
         content = RecordDict({"arrays": arrays(250)})
         list(grid.send_and_receive([Message(content, n, "train") for n in (1, 2)]))
     wire = measure(content).wire
@@ -97,7 +100,7 @@ def test_a_star_message_is_billed_down_and_up() -> None:
 def test_a_hop_is_billed_once_and_its_time_adds_up() -> None:
     with LocalGrid(app, 2) as inner:
         addresses = {1: "n0", 2: "n1"}
-        grid = MeteredGrid(inner, {"train.hop": "d2d"}, NETWORK, addresses)
+        grid = MeteredGrid(inner, {"train.hop": "d2d"}, WORLD, addresses)
         first = RecordDict({"arrays": arrays(250)})
         (reply,) = grid.send_and_receive([Message(first, 1, "train.hop")])
         second = reply.content
@@ -186,7 +189,7 @@ def test_links_beside_the_star_and_shared_time_are_billed_as_reported() -> None:
         )
 
     with LocalGrid(beside, 1) as inner:
-        grid = MeteredGrid(inner, network=NETWORK, addresses={1: "n0"})
+        grid = MeteredGrid(inner, world=WORLD, addresses={1: "n0"})
         list(grid.send_and_receive([Message(RecordDict(), 1, "train")]))
         star = measure(RecordDict()).wire
         grid.bill_server(10.0, 1.0, began_s=0.0)
@@ -201,6 +204,106 @@ def test_links_beside_the_star_and_shared_time_are_billed_as_reported() -> None:
     assert grid.joules == pytest.approx(2.0 * 60 + 8 * 0.125 * (2 * star + 700))
     # The server's own second of work went on beside the node's three.
     assert grid.virtual_seconds == pytest.approx(1.0 + star / 1e4 + 3.0 + star / 1e3)
+
+
+def test_a_request_says_when_it_arrives_and_nobody_pays_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener, heard = ClientApp(), []
+
+    @listener.train()
+    def listen(message: Message, context: Context) -> Message:
+        heard.append(message.content.config_records["virtual-clock"]["at-s"])
+        del message.content["virtual-clock"]
+        report = ConfigRecord({"fits": 1, "flops": 100.0 * context.node_id, "peak-bytes": 1})
+        return Message(RecordDict({**message.content, "report": report}), reply_to=message)
+
+    measured: list[RecordDict] = []
+    real = metered_grid.measure
+    monkeypatch.setattr(metered_grid, "measure", lambda c: measured.append(c) or real(c))
+    with LocalGrid(listener, 2, workers=1) as inner:
+        grid = MeteredGrid(inner, world=WORLD, addresses={1: "n0", 2: "n1"})
+        content = RecordDict({"arrays": arrays(250)})
+        requests = [Message(content, n, "train") for n in (1, 2)]
+        for _ in range(2):
+            list(grid.send_and_receive(requests))
+    wire = measure(content).wire
+    down_s, up_s = 0.5 + wire / 1e4, 0.5 + wire / 1e3
+    # The second round begins when the slower node, which works for 2 s, has answered.
+    assert heard == pytest.approx([down_s, down_s, *[2 * down_s + 2.0 + up_s] * 2])
+    assert grid.totals()["wire"] == grid.totals()["relay"] == 8 * wire
+    assert list(content) == ["arrays"]
+    assert all(request.content is content for request in requests)
+    assert sum(one is content for one in measured) == 2
+
+
+class Odd(ConstantWorld):
+    """Every address has a device of its own, and n1 is away until 5 s."""
+
+    def __init__(self) -> None:
+        super().__init__(NETWORK, 2)
+        self.spent: list[tuple[str, float]] = []
+
+    def device(self, address: str) -> Device:
+        place = {EDGE: 1, "n0": 2, "n1": 3}[address]
+        return Device(100.0 * place, 10.0**-place, 10.0**place)
+
+    def available(self, address: str, at_s: float) -> bool:
+        return address != "n1" or at_s >= 5
+
+    def spend(self, address: str, joules: float, at_s: float) -> None:
+        self.spent.append((address, joules))
+
+
+def test_who_sends_and_who_works_pays_with_the_own_device() -> None:
+    world = Odd()
+    with LocalGrid(app, 2) as inner:
+        grid = MeteredGrid(inner, {"train.hop": "d2d"}, world, {1: "n0", 2: "n1"})
+        down = RecordDict({"arrays": arrays(250)})
+        list(grid.send_and_receive([Message(down, 1, "train")]))
+        hopped = RecordDict({"arrays": arrays(250), "header": ConfigRecord({"source": "n0"})})
+        list(grid.send_and_receive([Message(hopped, 2, "train.hop")]))
+        before = grid.virtual_seconds
+        grid.bill_server(1000.0, 0.0, before)
+    size, hop_size = measure(down).wire, measure(hopped).wire
+    expected = [
+        (EDGE, 8 * size * 10.0),
+        ("n0", 100 * 1e-2),
+        ("n0", 8 * size * 100.0),
+        ("n0", 8 * hop_size * 100.0),
+        ("n1", 200 * 1e-3),
+        (EDGE, 1000 * 1e-1),
+    ]
+    assert world.spent == [(who, pytest.approx(joules)) for who, joules in expected]
+    assert grid.joules == pytest.approx(sum(joules for _, joules in expected))
+    went_s = [0.5 + size / 1e4, 100 / 200, 0.5 + size / 1e3]
+    assert grid.ready_s("n0") == pytest.approx(sum(went_s[:2]))
+    assert grid.ready_s("n1") == pytest.approx(sum(went_s[:2]) + 0.5 + hop_size / 500 + 200 / 300)
+    assert grid.virtual_seconds == before
+
+
+def test_a_node_that_is_away_is_not_offered() -> None:
+    with LocalGrid(app, 2) as inner:
+        grid = MeteredGrid(inner, world=Odd(), addresses={2: "n1", 1: "n0"})
+        assert list(grid.get_node_ids()) == [1]
+        grid.bill_server(0.0, 5.0, 0.0)
+        assert list(grid.get_node_ids()) == [2, 1]
+
+
+def test_a_transfer_between_nodes_is_asked_of_the_world_by_its_ends() -> None:
+    asked: list[Transfer] = []
+
+    class Asked(ConstantWorld):
+        def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
+            asked.extend(transfers)
+            return super().rates_bps(transfers, at_s)
+
+    with LocalGrid(app, 2) as inner:
+        grid = MeteredGrid(inner, {"train.hop": "d2d"}, Asked(NETWORK, 2), {1: "n0", 2: "n1"})
+        first = RecordDict({"arrays": arrays(10), "header": ConfigRecord({"source": "n1"})})
+        list(grid.send_and_receive([Message(first, 1, "train.hop")]))
+        list(grid.send_and_receive([Message(RecordDict({"arrays": arrays(10)}), 2, "train")]))
+    assert asked == [("n1", "n0", "d2d"), (EDGE, "n1", "down"), ("n1", EDGE, "up")]
 
 
 def test_a_missing_reply_does_not_shift_the_next_ones() -> None:

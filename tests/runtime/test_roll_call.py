@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from mfd_flower.client_app import app
+from mfd_flower import handlers
 from mfd_flower.config import RunConfig
+from mfd_flower.handlers import StrategyClientApp, engine_workers
 from mfd_flower.runtime import LocalGrid, roll_call
-from mfd_flower.runtime.roll_call import NodesMissingError, call_roll, engine_workers
-from mfd_flower.runtime.runner import run_on
+from mfd_flower.runtime.roll_call import NodesMissingError, call_roll
+from mfd_flower.runtime.runner import local_grid, run_on
 
 MakeRun = Callable[..., RunConfig]
 
@@ -62,10 +63,10 @@ def test_outside_of_a_simulation_no_number_is_known() -> None:
 def test_too_few_workers_are_said_before_a_round_begins(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roll_call, "engine_workers", lambda: 2)
+    monkeypatch.setattr(handlers, "engine_workers", lambda: 2)
     run = make_run("hfsl", options={"cluster_size": 3, "link": "gloo", "meet_s": 1e5})
     with (
-        LocalGrid(app, 3, run.flat(), workers=3) as grid,
+        local_grid(run, workers=3) as grid,
         pytest.raises(
             NodesMissingError, match=r"^3 nodes must run at once, this simulation runs 2"
         ),
@@ -76,11 +77,10 @@ def test_too_few_workers_are_said_before_a_round_begins(
 def test_queues_between_processes_are_refused_before_a_round_begins(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = iter(["host:1", "host:2", "host:3", "host:4"])
-    monkeypatch.setattr(roll_call, "this_process", lambda: next(names))
+    monkeypatch.setattr(handlers, "this_process", lambda: "elsewhere:1")
     run = make_run("hfsl", options={"cluster_size": 3, "meet_s": 1e5})
     with (
-        LocalGrid(app, 3, run.flat(), workers=3) as grid,
+        local_grid(run, workers=3) as grid,
         pytest.raises(NodesMissingError, match=r'^options\.link = "queue"'),
     ):
         run_on(grid, run)
@@ -89,9 +89,9 @@ def test_queues_between_processes_are_refused_before_a_round_begins(
 def test_a_strategy_that_needs_nothing_runs_on_one_worker(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roll_call, "engine_workers", lambda: 1)
+    monkeypatch.setattr(handlers, "engine_workers", lambda: 1)
     run = make_run("mfd-walk")
-    with LocalGrid(app, 3, run.flat(), workers=1) as grid:
+    with local_grid(run, workers=1) as grid:
         assert call_roll(grid, 3) == dict(zip(grid.get_node_ids(), ("n0", "n1", "n2"), strict=True))
 
 
@@ -114,7 +114,7 @@ def test_an_engine_may_start_slowly(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, starts_at_s: float, waited: bool
 ) -> None:
     run = make_run("mfd-walk")
-    with LateGrid(app, 3, run.flat(), workers=1) as grid:
+    with LateGrid(StrategyClientApp(), 3, run.flat(), workers=1) as grid:
         grid.starts_at_s = starts_at_s
         clock = SimpleNamespace(monotonic=lambda: grid.now_s, sleep=grid.sleep)
         monkeypatch.setattr(roll_call, "time", clock)
@@ -129,7 +129,7 @@ def test_who_is_missing_is_not_waited_for_as_long(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("mfd-walk")
-    with LateGrid(app, 3, run.flat(), workers=1) as grid:
+    with LateGrid(StrategyClientApp(), 3, run.flat(), workers=1) as grid:
         clock = SimpleNamespace(monotonic=lambda: grid.now_s, sleep=grid.sleep)
         monkeypatch.setattr(roll_call, "time", clock)
         with pytest.raises(NodesMissingError, match=r"^data\.nodes = 4: 3 nodes answered"):

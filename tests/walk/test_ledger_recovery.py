@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mfd_flower.runtime.faults import FaultRates
 
 from mfd_flower.config import RunConfig
-from mfd_flower.runtime.faults import FaultRates
 from tests.walk.test_recovery import FAULTS, NODES, walked
 from tests.walk.walks import path_of
 

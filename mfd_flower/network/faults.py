@@ -1,0 +1,97 @@
+"""What can go wrong with a message to a node or with the node, and how it is drawn.
+
+==========================  ==============================  ================================
+kind                        node                            sender
+==========================  ==============================  ================================
+``dies-before-training``    not called; down afterwards     no reply
+``dies-during-training``    its work is lost; down          no reply
+``dies-after-training``     called, keeps its state; down   no reply
+``dies-sending``            called; down afterwards         reply that ends early
+``dies-after-reply``        called; down afterwards         whole reply
+``request-lost``            not called                      silence
+``reply-lost``              called                          silence
+``request-duplicated``      called twice                    first reply
+``request-corrupted``       gets a request with one wrong   reply to that
+                            bit
+``reply-corrupted``         called                          reply with one wrong bit
+``reply-delayed``           called                          reply comes late
+==========================  ==============================  ================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from mfd_flower.config import FaultsConfig
+
+Damage = Literal["flipped bit", "cut off"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one message, and to the node that it goes to."""
+
+    kind: str
+    copies: int = 1
+    """How often the node gets the request."""
+    request: Literal["", Damage] = ""
+    reply: Literal["", Damage, "lost", "late"] = ""
+    downtime: int | None = 0
+    """How many more messages find the node down; None is for ever."""
+    silent: bool = False
+    """Without a reply the sender is told nothing, instead of that the node is not available."""
+    late_by: int = 0
+    """How many later messages go out before a late reply comes in."""
+
+    def noticed(self) -> Fault:
+        """Return what comes of it where damage is noticed on the way: nothing arrives."""
+        if self.request:
+            return replace(self, copies=0, request="", reply="lost")
+        return replace(self, reply="lost") if self.reply in get_args(Damage) else self
+
+
+DEATHS = (
+    Fault("dies-before-training", copies=0, reply="lost"),
+    Fault("dies-during-training", copies=0, reply="lost"),
+    Fault("dies-after-training", reply="lost"),
+    Fault("dies-sending", reply="cut off"),
+    Fault("dies-after-reply"),
+)
+LOSSES = (
+    Fault("request-lost", copies=0, reply="lost", silent=True),
+    Fault("reply-lost", reply="lost", silent=True),
+)
+DUPLICATE = Fault("request-duplicated", copies=2)
+CORRUPTIONS = (
+    Fault("request-corrupted", request="flipped bit"),
+    Fault("reply-corrupted", reply="flipped bit"),
+)
+DELAY = Fault("reply-delayed", reply="late")
+
+
+def drawn(config: FaultsConfig, rng: np.random.Generator) -> Fault | None:
+    """Return the fault that hits a message, or None."""
+    deaths = [replace(fault, downtime=config.downtime, silent=config.silent) for fault in DEATHS]
+    late = replace(DELAY, late_by=config.late_by)
+    draw = rng.random()
+    for share, faults in (
+        (config.loss, LOSSES),
+        (config.death, deaths),
+        (config.duplicate, [DUPLICATE]),
+        (config.corruption, CORRUPTIONS),
+        (config.delay, [late]),
+    ):
+        if draw < share:
+            return faults[rng.integers(len(faults))]
+        draw -= share
+    return None
+
+
+def generator(*key: str | int) -> np.random.Generator:
+    """Return randomness that depends on the key and nothing else."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest))

@@ -1,0 +1,27 @@
+"""The frame of an AI packet's bytes, and how much of them is payload; nothing is decoded here."""
+
+from __future__ import annotations
+
+import struct
+
+MAGIC = b"MFD-PKT\n"
+PREFIX = struct.Struct("<8sQI")
+"""Magic, total length, length of the header behind it."""
+HEAD_BYTES = 8
+"""Of the length of the safetensors text that describes the tensors behind it."""
+SEAL_BYTES = 32
+
+
+def payload_size(data: bytes) -> int:
+    """Return how many bytes of tensors a packet's text holds by the lengths that it declares.
+
+    Lengths are not trusted: never more than is there, and 0 for what does not begin as a packet.
+    """
+    if not data.startswith(MAGIC) or len(data) < PREFIX.size:
+        return 0
+    _, size, header_bytes = PREFIX.unpack_from(data)
+    head = PREFIX.size + header_bytes + HEAD_BYTES
+    end = min(len(data), size - SEAL_BYTES)
+    if head > end:
+        return 0
+    return max(0, end - head - int.from_bytes(data[head - HEAD_BYTES : head], "little"))
