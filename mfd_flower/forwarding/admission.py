@@ -20,8 +20,8 @@ from mfd_flower.forwarding.announce import routing_table
 from mfd_flower.forwarding.heads import CutOffError
 from mfd_flower.forwarding.notary import Notary, arrived_chain
 from mfd_flower.ledger import Entry, LedgerError
-from mfd_flower.ledger.audit import Admission, Evidence, Measured, comparable, judge
 from mfd_flower.ledger.history import AuditError, History, Update
+from mfd_flower.ledger.poisoning import Admission, Evidence, Measured, comparable, judge
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, delta, restored
 from mfd_flower.packets.record import write_record

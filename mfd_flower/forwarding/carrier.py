@@ -18,10 +18,9 @@ from flwr.common.constant import ErrorCode
 from mfd_flower.forwarding.admission import UNTAKEN, VERDICT
 from mfd_flower.forwarding.announce import ANNOUNCE_LINKS, spread_adverts
 from mfd_flower.forwarding.heads import SHOWN
-from mfd_flower.forwarding.lines import unpacked
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 from mfd_flower.forwarding.post import TRIES, Post
-from mfd_flower.ledger import Chains, receive, suffix
+from mfd_flower.ledger import Chains, receive, suffix, unpacked
 from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.records import text, texts
 from mfd_flower.runtime.metered_grid import MeteredGrid

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.forwarding.lines import packed, unpacked
 from mfd_flower.forwarding.notary import Notary, arrived_chain
-from mfd_flower.ledger import Chains, LedgerError, suffix
+from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
 from mfd_flower.routing.adverts import MAX_VERSIONS

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.fields import PacketError, show
+from mfd_flower.checks import show
+from mfd_flower.packets.errors import PacketError
 
 CODECS = {
     "fp32": torch.float32,

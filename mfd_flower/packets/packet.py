@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
+from mfd_flower.canonical_json import MAX_JSON_CHARS
 from mfd_flower.packets.codecs import check_encoded, check_finite, decode
 from mfd_flower.packets.digest import same_bits, version_digest
-from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
+from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
 
@@ -61,7 +62,7 @@ class Packet(Header):
             name: tensor.detach().cpu().contiguous()
             for name, tensor in sorted(self.payload.items())
         }
-        self._set("payload", tidy)
+        object.__setattr__(self, "payload", tidy)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the headers are equal and the payloads the same bit for bit."""

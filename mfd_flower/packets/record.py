@@ -7,6 +7,7 @@ empty string or list, so those are left out. NumPy has no bfloat16: it travels a
 from __future__ import annotations
 
 import struct
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
+from mfd_flower.canonical_json import dump_json, load_json
+from mfd_flower.checks import check_names, show
 from mfd_flower.packets.codecs import Spec
-from mfd_flower.packets.fields import PacketError, dump_json, load_json, show
-from mfd_flower.packets.header import Header, make_header
+from mfd_flower.packets.errors import PacketError, wrong
+from mfd_flower.packets.header import Header
 from mfd_flower.packets.payload import implied_specs, view
 
 HEADER, ARRAYS = "header", "arrays"
 MAPPINGS = ("shapes", "updated")
-EMPTY = {"parent": "", "base": "", "visited": [], "seen": []}
+EMPTY = {"parent": "", "base": "", "visited": [], "seen": [], "below_gate": False}
 NPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),
     torch.bfloat16: np.dtype("<i2"),
@@ -39,7 +42,7 @@ def write_record(header: Header, payload: dict[str, Tensor]) -> RecordDict:
     config: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
-        if value not in ("", ())
+        if value not in ("", ()) and value is not False
     }
     arrays = ArrayRecord()
     for name, tensor in sorted(payload.items()):
@@ -53,13 +56,15 @@ def read_header(content: RecordDict) -> Header:
     config = content.config_records.get(HEADER)
     if config is None:
         raise PacketError("header: there is no such ConfigRecord")
-    values: dict[str, Any] = {**EMPTY, **config}
+    # What is missing is None, which no field accepts.
+    names = (part.name for part in fields(Header))
+    values: dict[str, Any] = {**dict.fromkeys(names), **EMPTY, **config}
     for name in MAPPINGS:
         described = values.get(name)
         if not isinstance(described, str):
             raise PacketError(f"{name} = {show(described)}: must be JSON text")
-        values[name] = load_json(name, described)
-    header = make_header(values)
+        values[name] = load_json(name, described, wrong)
+    header = Header(**check_names(Header, values, "header.", wrong))
     for name in MAPPINGS:
         if dump_json(getattr(header, name)) != config[name]:
             raise PacketError(f"{name}: spelled in another way than sorted, compact JSON")

@@ -15,10 +15,9 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from mfd_flower.checks import ConfigError
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
-from mfd_flower.forwarding import Custody, Notary, lines
-from mfd_flower.forwarding.lines import unpacked
+from mfd_flower.forwarding import Custody, Notary
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT
-from mfd_flower.ledger import Chains, Entry, LedgerError, key_of
+from mfd_flower.ledger import Chains, Entry, LedgerError, key_of, unpacked
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import Packet, version_digest
 from mfd_flower.runtime import LocalGrid, MeteredGrid
@@ -247,14 +246,6 @@ def test_a_vanished_receiver_stays_on_record(settings: Callable[..., RunConfig])
     entry = Notary(Node(run, int(packet.destination[1:])), fresh).chains.entries[-1]
     assert (entry.hop, entry.receiver) == (2, "n1")
     assert Packet.from_record(reply.content).parent == packet.version
-
-
-def test_a_packed_bomb_is_refused_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_LINES_BYTES", 1000)
-    assert unpacked(zlib.compress(b"a" * 1000)) == "a" * 1000
-    for data in (zlib.compress(b"a" * 1001), zlib.compress(b"a")[:-1], b"lines", "lines", b"\xff"):
-        with pytest.raises(LedgerError, match="lines: must be"):
-            unpacked(data)
 
 
 @pytest.mark.parametrize(
