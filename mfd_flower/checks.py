@@ -108,7 +108,7 @@ def bounded(default: float, low: float, high: float = math.inf, *, open_low: boo
     return field(default=default, metadata={"low": low, "high": high, "open_low": open_low})
 
 
-def build(cls: type[Any], values: object, where: str = "", error: Refusal = ConfigError) -> Any:
+def build(cls: type, values: object, where: str = "", error: Refusal = ConfigError) -> Any:
     """Build dataclass `cls` from a mapping of field names to values, checking all of them.
 
     Parameters
@@ -125,7 +125,7 @@ def build(cls: type[Any], values: object, where: str = "", error: Refusal = Conf
 
 
 def check_names(
-    cls: type[Any], values: object, where: str = "", error: Refusal = ConfigError
+    cls: type, values: object, where: str = "", error: Refusal = ConfigError
 ) -> Mapping[str, Any]:
     """Return `values`, which must map names of fields of `cls`, all required ones among them."""
     if not isinstance(values, Mapping):
@@ -140,7 +140,7 @@ def check_names(
     return values
 
 
-def check_fields(cls: type[Any], instance: Any, error: Refusal) -> dict[str, Any]:
+def check_fields(cls: type, instance: Any, error: Refusal) -> dict[str, Any]:
     """Check the fields that `cls` declares of an instance, from its ``__post_init__``.
 
     Lists become tuples, whole numbers floats where a field is one, tables dicts in sorted order.
@@ -156,7 +156,7 @@ def check_fields(cls: type[Any], instance: Any, error: Refusal) -> dict[str, Any
     return given
 
 
-def filled(cls: type[Any], instance: Any) -> dict[str, Any]:
+def filled(cls: type, instance: Any) -> dict[str, Any]:
     """Return the fields that `cls` declares, without those that have their default value."""
     return {
         name: value
@@ -193,13 +193,13 @@ def number(name: str, value: Any, error: Refusal = ConfigError, bounds: Bounds =
         found = float(value) + 0.0
     except OverflowError:
         found = math.inf if value > 0 else -math.inf
-    low = bounds.low < found if bounds.open_low else bounds.low <= found
-    if not low or not found <= bounds.high or math.isinf(found):
+    low = bounds.low < value if bounds.open_low else bounds.low <= value
+    if not low or not value <= bounds.high or math.isinf(found):
         raise error(name, found, bounds.words(found))
     return found
 
 
-def field_texts(cls: type[Any]) -> dict[str, str]:
+def field_texts(cls: type) -> dict[str, str]:
     """Return the text under each field of a dataclass, as its source has it."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
@@ -229,11 +229,11 @@ class _Rule(NamedTuple):
 
 
 @cache
-def _fields(cls: type[Any]) -> dict[str, _Rule]:
+def _fields(cls: type) -> dict[str, _Rule]:
     hints, rules = get_type_hints(cls, include_extras=True), {}
     for part in filter(lambda part: part.init, dataclasses.fields(cls)):
-        made = part.default_factory is not dataclasses.MISSING
-        default = part.default_factory() if made else part.default  # type: ignore[misc]
+        make = part.default_factory
+        default = part.default if make is dataclasses.MISSING else make()  # type: ignore[operator]
         rules[part.name] = _Rule(_rule(hints[part.name], Bounds(**part.metadata)), default)
     return rules
 
@@ -256,7 +256,7 @@ def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Ch
     if origin is Mapping:
         return partial(_table, _rule(parts[0]), _rule(parts[1]), length)
     if dataclasses.is_dataclass(kind):
-        return partial(_nested, kind)
+        return partial(_nested, kind)  # type: ignore[arg-type]
     if kind is int:
         return partial(whole, low=max(bounds.low, -MAX_INT - 1), high=min(bounds.high, MAX_INT))
     if kind is float:
@@ -297,7 +297,7 @@ def _table(key: Check, item: Check, length: Length, name: str, value: Any, error
     return dict(sorted(found.items()))
 
 
-def _nested(cls: type[Any], name: str, value: Any, error: Refusal) -> Any:
+def _nested(cls: type, name: str, value: Any, error: Refusal) -> Any:
     return value if isinstance(value, cls) else build(cls, value, name + ".", error)
 
 

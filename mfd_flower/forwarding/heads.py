@@ -17,7 +17,7 @@ from mfd_flower.forwarding.notary import Notary, arrived_chain
 from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
-from mfd_flower.routing.adverts import MAX_VERSIONS
+from mfd_flower.routing.adverts import MAX_HEADS
 
 SHOWN = "shown"
 
@@ -40,7 +40,7 @@ class CutOffError(LedgerError):
 def own_heads(notary: Notary) -> tuple[str, ...]:
     """Return how far this node has seen each chain, as its advert carries it: ``walker=hash``."""
     seen = ((tip.walker, notary.settled(name)) for name, tip in notary.chains.tips.items())
-    return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_VERSIONS])
+    return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_HEADS])
 
 
 def shown(notary: Notary) -> ConfigRecord:

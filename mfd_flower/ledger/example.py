@@ -52,7 +52,8 @@ def example_version(place: int) -> str:
 
 def _entry(tip: Tip | None, place: int, walker: str) -> Entry:
     author = NODES[place % len(NODES)]
-    key, told = key_of(0, author), {"author": author, "size_bytes": 8192}
+    key = key_of(0, author)
+    told: dict[str, Any] = {"author": author, "size_bytes": 8192}
     if tip is None:
         members = {name: public_key(key_of(0, name)) for name in NODES}
         told |= {"version": example_version(0), "members": members, "accuracy_after": 0.1}
