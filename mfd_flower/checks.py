@@ -1,7 +1,10 @@
-"""Checks of what somebody else wrote, said once: settings, options, records, headers.
+"""Checks of what somebody else wrote, said once: settings, options, headers, adverts, entries.
 
-A frozen dataclass declares names, types, choices and bounds of its fields; `build` makes one from a
-mapping of unknown origin, or says in one line which field has which value and what is accepted.
+A frozen dataclass declares what its fields accept: by type, by `bounded`, or by a mark in
+`Annotated` (`Bounds` of a number, `Form` of a text, `Length` of a list or table). `build` makes one
+from a mapping of unknown origin, `check_fields` checks one that is just being made. What is not
+accepted is refused in one line that says which field has which value and what is accepted; which
+error that is, the caller says. A field's default is always accepted.
 """
 
 from __future__ import annotations
@@ -10,13 +13,18 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import field
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 Refusal = Callable[[str, object, str], Exception]
 """Makes the error for a field's name, its value and what is accepted."""
+MAX_INT = 2**63 - 1
+"""TOML, SQLite and Flower's records carry whole numbers in 64 bits."""
 SHOWN_CHARS = 200
 
 
@@ -24,7 +32,12 @@ class ConfigError(ValueError):
     """Bad input, said in one line: what was given where, and what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(f"{name} = {show(value)}: {accepted}")
+        super().__init__(refusal(name, value, accepted))
+
+
+def refusal(name: str, value: object, accepted: str) -> str:
+    """Return the one line that refuses a value."""
+    return f"{name} = {show(value)}: {accepted}"
 
 
 def show(value: object) -> str:
@@ -33,8 +46,61 @@ def show(value: object) -> str:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, str | bytes | list | tuple | dict) and len(value) > SHOWN_CHARS:
         return f"{type(value).__name__} of length {len(value)}"
-    text = repr(value)
+    try:
+        text = repr(value).replace("\n", " ")
+    except (ValueError, RecursionError):  # What is in it is too large a number, or too deep.
+        return type(value).__name__
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A number is finite and lies in [low, high], or in (low, high] if `open_low`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+
+    def words(self, value: float) -> str:
+        """Return what is accepted in place of `value`."""
+        words = [] if isinstance(value, int) or math.isfinite(value) else ["finite"]
+        if self.low > -math.inf:
+            words.append(f"{'above' if self.open_low else 'at least'} {_digits(self.low)}")
+        if self.high < math.inf:
+            words.append(f"at most {_digits(self.high)}")
+        return f"must be {' and '.join(words)}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A text matches `pattern` as a whole; `words` say the same."""
+
+    pattern: str
+    words: str
+
+    @cached_property
+    def _fits(self) -> Callable[[str], object]:
+        return re.compile(self.pattern).fullmatch
+
+    def check(self, name: str, value: Any, error: Refusal = ConfigError) -> str:
+        """Return a text of this form, or refuse it."""
+        if type(value) is not str or not self._fits(value):
+            raise error(name, value, f"must be {self.words}")
+        return value
+
+
+@dataclass(frozen=True)
+class Length:
+    """A list or table has from `least` to `most` values."""
+
+    most: float = math.inf
+    least: int = 0
+
+    def check(self, name: str, value: Any, error: Refusal) -> None:
+        """Refuse a list or table of another length."""
+        if not self.least <= len(value) <= self.most:
+            most = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
+            raise error(name, value, f"must have {most} values")
 
 
 def bounded(default: float, low: float, high: float = math.inf, *, open_low: bool = False) -> Any:
@@ -42,70 +108,204 @@ def bounded(default: float, low: float, high: float = math.inf, *, open_low: boo
     return field(default=default, metadata={"low": low, "high": high, "open_low": open_low})
 
 
-def build(cls: type[Any], values: object, where: str = "", error: Refusal = ConfigError) -> Any:
-    """Build dataclass `cls`, checking names, types, choices and bounds.
+def build(cls: type, values: object, where: str = "", error: Refusal = ConfigError) -> Any:
+    """Build dataclass `cls` from a mapping of field names to values, checking all of them.
 
     Parameters
     ----------
     cls : type
         A dataclass; fields that are dataclasses themselves are tables.
-    values : object
-        A mapping of field names to values, in part or whole.
     where : str
         What stands before a field's name in an error, ``options.`` for instance.
     error : callable
         Makes the error.
     """
+    rules, found = _fields(cls), check_names(cls, values, where, error)
+    return cls(**{key: rules[key].taken(where + key, found[key], error) for key in found})
+
+
+def check_names(
+    cls: type, values: object, where: str = "", error: Refusal = ConfigError
+) -> Mapping[str, Any]:
+    """Return `values`, which must map names of fields of `cls`, all required ones among them."""
     if not isinstance(values, Mapping):
-        raise error(where.rstrip("."), values, "a table")
-    hints = get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    kwargs: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}{key}"
-        if key not in fields:
-            raise error(name, value, f"unknown key; accepted: {', '.join(fields) or 'none'}")
-        if dataclasses.is_dataclass(hints[key]):
-            kwargs[key] = build(hints[key], value, name + ".", error)
-        else:
-            kwargs[key] = checked(name, value, hints[key], fields[key].metadata, error)
-    return cls(**kwargs)
+        raise error(where.rstrip(".") or cls.__name__, values, "a table")
+    rules = _fields(cls)
+    if strange := [key for key in values if key not in rules]:
+        accepted = f"unknown key; accepted: {', '.join(rules) or 'none'}"
+        raise error(_joined(where, strange[0]), values[strange[0]], accepted)
+    for name, (_, default) in rules.items():
+        if default is dataclasses.MISSING and name not in values:
+            raise error(where + name, None, "missing")
+    return values
+
+
+def check_fields(cls: type, instance: Any, error: Refusal) -> dict[str, Any]:
+    """Check the fields that `cls` declares of an instance, from its ``__post_init__``.
+
+    Lists become tuples, whole numbers floats where a field is one, tables dicts in sorted order.
+    Returns those that do not have their default value, as `filled` does.
+    """
+    values, given = instance.__dict__, {}
+    for name, (check, default) in _fields(cls).items():
+        value = values[name]
+        if value is not default and (type(value) is not type(default) or value != default):
+            values[name] = value = check(name, value, error)
+            if value != default:
+                given[name] = value
+    return given
+
+
+def filled(cls: type, instance: Any) -> dict[str, Any]:
+    """Return the fields that `cls` declares, without those that have their default value."""
+    return {
+        name: value
+        for name, (_, default) in _fields(cls).items()
+        if (value := getattr(instance, name)) is not default and value != default
+    }
 
 
 def checked(
-    name: str,
-    value: Any,
-    kind: Any,
-    limits: Mapping[str, Any] = {},
-    error: Refusal = ConfigError,
+    name: str, value: Any, kind: Any, limits: Mapping[str, Any] = {}, error: Refusal = ConfigError
 ) -> Any:
     """Return a value of the type and within the bounds that its field declares, or refuse it."""
-    if choices := get_args(kind):
-        if value not in choices:
-            raise error(name, value, f"accepted: {', '.join(choices)}")
-        return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
-        raise error(name, value, f"must be {words[kind]}")
-    if limits:
-        low, high, open_low = limits["low"], limits["high"], limits["open_low"]
-        if not (low < value if open_low else low <= value) or not value <= high:
-            over = f"{'above' if open_low else 'at least'} {low:g}"
-            under = f" and at most {high:g}" if math.isfinite(high) else ""
-            raise error(name, value, f"must be {over}{under}")
+    return _rule(kind, Bounds(**limits))(name, value, error)
+
+
+def whole(
+    name: str, value: Any, error: Refusal = ConfigError, low: float = 0, high: float = MAX_INT
+) -> int:
+    """Return a whole number from `low` to `high`; true and false are none."""
+    if type(value) is not int:
+        raise error(name, value, "must be a whole number")
+    if not low <= value <= high:
+        top = math.inf if high == MAX_INT >= value else high
+        raise error(name, value, Bounds(low, top).words(value))
     return value
 
 
-def field_texts(cls: type[Any]) -> dict[str, str]:
+def number(name: str, value: Any, error: Refusal = ConfigError, bounds: Bounds = Bounds()) -> float:
+    """Return a finite number within `bounds` as float; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise error(name, value, "must be a number")
+    try:
+        # Adding zero turns -0.0, which is another spelling of the same number, into 0.0.
+        found = float(value) + 0.0
+    except OverflowError:
+        found = math.inf if value > 0 else -math.inf
+    low = bounds.low < value if bounds.open_low else bounds.low <= value
+    if not low or not value <= bounds.high or math.isinf(found):
+        raise error(name, found, bounds.words(found))
+    return found
+
+
+def field_texts(cls: type) -> dict[str, str]:
     """Return the text under each field of a dataclass, as its source has it."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}
-    for named, text in zip(body.body, body.body[1:], strict=False):
+    for named, said in zip(body.body, body.body[1:], strict=False):
         if not isinstance(named, ast.AnnAssign) or not isinstance(named.target, ast.Name):
             continue
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            texts[named.target.id] = inspect.cleandoc(str(text.value.value))
+        if isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
+            texts[named.target.id] = inspect.cleandoc(str(said.value.value))
     return texts
+
+
+Check = Callable[[str, Any, Refusal], Any]
+"""Takes a name, a value and what makes the error; returns the value in its plain form."""
+
+
+class _Rule(NamedTuple):
+    """What one field accepts."""
+
+    check: Check
+    default: Any
+
+    def taken(self, name: str, value: Any, error: Refusal) -> Any:
+        if type(value) is type(self.default) and value == self.default:
+            return value
+        return self.check(name, value, error)
+
+
+@cache
+def _fields(cls: type) -> dict[str, _Rule]:
+    hints, rules = get_type_hints(cls, include_extras=True), {}
+    for part in filter(lambda part: part.init, dataclasses.fields(cls)):
+        make = part.default_factory
+        default = part.default if make is dataclasses.MISSING else make()  # type: ignore[operator]
+        rules[part.name] = _Rule(_rule(hints[part.name], Bounds(**part.metadata)), default)
+    return rules
+
+
+@cache
+def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Check:
+    """Return the check that a type stands for."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        inner, mark = parts
+        if isinstance(mark, Form):
+            return mark.check
+        return _rule(inner, mark) if isinstance(mark, Bounds) else _rule(inner, bounds, mark)
+    if origin in (Union, UnionType) and parts[1:] == (type(None),):
+        return partial(_optional, _rule(parts[0], bounds))
+    if origin is Literal:
+        return partial(_choice, parts, f"accepted: {', '.join(map(str, parts))}")
+    if origin is tuple:
+        return partial(_list, _rule(parts[0]), length)
+    if origin is Mapping:
+        return partial(_table, _rule(parts[0]), _rule(parts[1]), length)
+    if dataclasses.is_dataclass(kind):
+        return partial(_nested, kind)  # type: ignore[arg-type]
+    if kind is int:
+        return partial(whole, low=max(bounds.low, -MAX_INT - 1), high=min(bounds.high, MAX_INT))
+    if kind is float:
+        return partial(number, bounds=bounds)
+    if kind is str:
+        return Form(r"[\s\S]*", "a string").check
+    if kind is bool:
+        return partial(_choice, (True, False), "must be true or false")
+    if kind is Any:
+        return lambda name, value, error: value
+    raise TypeError(f"{kind}: no check for fields of this type")
+
+
+def _optional(check: Check, name: str, value: Any, error: Refusal) -> Any:
+    return None if value is None else check(name, value, error)
+
+
+def _choice(choices: Sequence[Any], words: str, name: str, value: Any, error: Refusal) -> Any:
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise error(name, value, words)
+    return value
+
+
+def _list(item: Check, length: Length, name: str, value: Any, error: Refusal) -> Any:
+    if not isinstance(value, list | tuple):
+        raise error(name, value, "must be a list")
+    length.check(name, value, error)
+    return tuple([item(name, each, error) for each in value])
+
+
+def _table(key: Check, item: Check, length: Length, name: str, value: Any, error: Refusal) -> Any:
+    if not isinstance(value, Mapping):
+        raise error(name, value, "must be a table")
+    length.check(name, value, error)
+    found = {}
+    for k, v in value.items():
+        found[key(name, k, error)] = item(_joined(f"{name}.", k), v, error)
+    return dict(sorted(found.items()))
+
+
+def _nested(cls: type, name: str, value: Any, error: Refusal) -> Any:
+    return value if isinstance(value, cls) else build(cls, value, name + ".", error)
+
+
+def _joined(where: str, key: object) -> str:
+    """Return the name of a key in a table, on one line whatever the key is."""
+    plain = isinstance(key, str) and key.isprintable() and 0 < len(key) <= SHOWN_CHARS
+    return f"{where}{key if plain else show(key)}"
+
+
+def _digits(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"

@@ -7,7 +7,6 @@ code. Nothing is trained: a fit returns the tunables moved by a little, so that 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import time

@@ -3,13 +3,13 @@
 It imports neither Flower nor torch, so that reading a ledger takes no time.
 """
 
-from mfd_flower.ledger.chains import Chains
-from mfd_flower.ledger.entries import Entry, parse_entry
+from mfd_flower.ledger.chain import Chains
+from mfd_flower.ledger.entry import Entry, parse_entry
+from mfd_flower.ledger.errors import LedgerError
 from mfd_flower.ledger.example import example_ledger
-from mfd_flower.ledger.fields import LedgerError
 from mfd_flower.ledger.keys import key_of, new_key, public_key, read_key, write_key
-from mfd_flower.ledger.replica import heads, receive, suffix
 from mfd_flower.ledger.store import Ledger
+from mfd_flower.ledger.sync import heads, packed, receive, suffix, unpacked
 from mfd_flower.ledger.writing import Tip, check_receipt, countersign, follow, found
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "heads",
     "key_of",
     "new_key",
+    "packed",
     "parse_entry",
     "public_key",
     "read_key",
     "receive",
     "suffix",
+    "unpacked",
     "write_key",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, filled
 from mfd_flower.files import write_text
-from mfd_flower.ledger.entries import Entry
-from mfd_flower.ledger.fields import LedgerError
+from mfd_flower.ledger.entry import Entry
+from mfd_flower.ledger.errors import LedgerError
 from mfd_flower.ledger.keys import new_key, public_key, write_key
 from mfd_flower.ledger.store import Ledger
 
@@ -60,17 +59,9 @@ def show(
     table = Table("entry", "chain", "hop", "kind", "author", "what", "accuracy", "samples", "time")
     for number, entry in rows:
         about = " ".join(filter(None, [entry.version[:12], entry.subject, entry.reason]))
-        table.add_row(
-            str(number),
-            entry.chain,
-            str(entry.hop),
-            entry.kind,
-            entry.author,
-            about,
-            _accuracy(entry),
-            str(entry.samples),
-            f"{entry.time_s:.1f} s",
-        )
+        who = (entry.chain, str(entry.hop), entry.kind, entry.author, about)
+        how = (_accuracy(entry), str(entry.samples), f"{entry.time_s:.1f} s")
+        table.add_row(str(number), *who, *how)
     _print(table)
 
 
@@ -94,14 +85,8 @@ def trace(
     table = Table("version", "author", "hop", "accuracy", "samples", "merged with")
     for entry in entries:
         merged = "".join(parent[:12] for parent in entry.parents[1:])
-        table.add_row(
-            entry.version[:12],
-            entry.author,
-            str(entry.hop),
-            _accuracy(entry),
-            str(entry.samples),
-            merged,
-        )
+        made = (entry.version[:12], entry.author, str(entry.hop))
+        table.add_row(*made, _accuracy(entry), str(entry.samples), merged)
     _print(table)
 
 
@@ -156,9 +141,7 @@ def _read(path: Path, ledger: Ledger) -> list[Entry]:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    values = dataclasses.asdict(entry)
-    filled = {name: value for name, value in values.items() if value not in ("", None, (), {})}
-    return {"hash": entry.hash, **filled}
+    return {"hash": entry.hash, **filled(Entry, entry)}
 
 
 def _accuracy(entry: Entry) -> str:

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mfd_flower.ledger.chains import Chains
-from mfd_flower.ledger.entries import Entry
+from mfd_flower.ledger.chain import Chains
+from mfd_flower.ledger.entry import Entry
 from mfd_flower.ledger.keys import key_of, public_key
 from mfd_flower.ledger.store import Ledger
-from mfd_flower.ledger.writing import follow, found
+from mfd_flower.ledger.writing import Tip, follow, found
 
 NODES = ("n0", "n1", "n2", "n3")
 NEWCOMER = "n4"
@@ -42,7 +42,7 @@ def extend_example(chains: Chains, entries: int, walker: str = "w0") -> None:
     """Go on with the example up to that many entries, signed with `key_of(0, address)`."""
     name = f"example#{walker}"
     for place in range(chains.tips[name].place + 1 if name in chains.tips else 0, entries):
-        chains.extend([_entry(chains, place, walker).text])
+        chains.extend([_entry(chains.tips.get(name), place, walker).text])
 
 
 def example_version(place: int) -> str:
@@ -50,21 +50,14 @@ def example_version(place: int) -> str:
     return hashlib.sha256(f"example version {place}".encode()).hexdigest()
 
 
-def _entry(chains: Chains, place: int, walker: str) -> Entry:
+def _entry(tip: Tip | None, place: int, walker: str) -> Entry:
     author = NODES[place % len(NODES)]
     key = key_of(0, author)
-    if place == 0:
-        return found(
-            key,
-            author=author,
-            model_id="example",
-            walker=walker,
-            version=example_version(0),
-            members={name: public_key(key_of(0, name)) for name in NODES},
-            size_bytes=8192,
-            accuracy_after=0.1,
-        )
-    tip = chains.tips[f"example#{walker}"]
+    told: dict[str, Any] = {"author": author, "size_bytes": 8192}
+    if tip is None:
+        members = {name: public_key(key_of(0, name)) for name in NODES}
+        told |= {"version": example_version(0), "members": members, "accuracy_after": 0.1}
+        return found(key, model_id="example", walker=walker, **told)
     kind = KINDS.get(place, "version")
     by_kind: dict[str, dict[str, Any]] = {
         "version": {
@@ -83,6 +76,5 @@ def _entry(chains: Chains, place: int, walker: str) -> Entry:
         "readmission": {"subject": NODES[(place - 2) % len(NODES)], "reason": "audited"},
         "leave": {"subject": NEWCOMER, "reason": "switched off"},
     }
-    return follow(
-        key, tip, author=author, kind=kind, hop=place, time_s=2.5 * place, **by_kind[kind]
-    )
+    told = {"author": author, "kind": kind, "hop": place, "time_s": 2.5 * place, **by_kind[kind]}
+    return follow(key, tip, **told)

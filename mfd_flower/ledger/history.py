@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from mfd_flower.checks import Bounds, Length, build, refusal
 
 WINDOW = 64
 """Accepted updates whose norms are remembered."""
@@ -32,8 +33,7 @@ class AuditError(ValueError):
     """A field from another node that is not acceptable: its name, its value, what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        # The value comes from another node and may be of any size.
-        super().__init__(f"{name} = {reprlib.repr(value)}: {accepted}")
+        super().__init__(refusal(name, value, accepted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +78,14 @@ class Update:
 
 @dataclass(frozen=True)
 class History:
-    """Accepted updates, the newest last.
+    """Accepted updates, the newest last."""
 
-    Attributes
-    ----------
-    log_norms : tuple of float
-        Natural logs of their norms, `WINDOW` at most.
-    direction : tuple of float
-        Running mean of their directions, `SKETCH_SIZE` long; empty before the first.
-    """
-
-    log_norms: tuple[float, ...] = ()
-    direction: tuple[float, ...] = ()
+    log_norms: Annotated[
+        tuple[Annotated[float, Bounds(-LARGEST_LOG_NORM, LARGEST_LOG_NORM)], ...], Length(WINDOW)
+    ] = ()
+    """Natural logs of their norms."""
+    direction: Annotated[tuple[Annotated[float, Bounds(-1.0, 1.0)], ...], Length(SKETCH_SIZE)] = ()
+    """Running mean of their directions, `SKETCH_SIZE` long; empty before the first."""
 
     def after(self, update: Update) -> History:
         """Return the history with an update that was accepted."""
@@ -108,7 +104,7 @@ class History:
 
     def fields(self) -> dict[str, list[float]]:
         """Return lists of numbers, as Flower's records carry them."""
-        return {"log_norms": list(self.log_norms), "direction": list(self.direction)}
+        return {name: list(values) for name, values in asdict(self).items()}
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -119,12 +115,12 @@ class History:
         AuditError
             If a field is missing, too long, or holds anything but moderate numbers.
         """
-        log_norms = _numbers(fields, "log_norms", WINDOW, LARGEST_LOG_NORM)
-        direction = _numbers(fields, "direction", SKETCH_SIZE, 1.0)
-        if len(direction) != (SKETCH_SIZE if log_norms else 0):
+        told = {name: fields.get(name) for name in ("log_norms", "direction")}
+        history: Self = build(cls, told, "history.", AuditError)
+        if len(history.direction) != (SKETCH_SIZE if history.log_norms else 0):
             accepted = f"{SKETCH_SIZE} numbers beside norms, none without"
-            raise AuditError("history.direction", len(direction), accepted)
-        return cls(log_norms, direction)
+            raise AuditError("history.direction", len(history.direction), accepted)
+        return history
 
 
 def _sketch(name: str, values: Tensor) -> NDArray[np.float64]:
@@ -134,14 +130,3 @@ def _sketch(name: str, values: Tensor) -> NDArray[np.float64]:
     signed = values.detach().cpu().numpy() * np.where(drawn < SKETCH_SIZE, 1.0, -1.0)
     sums = np.bincount(drawn % SKETCH_SIZE, weights=signed, minlength=SKETCH_SIZE)
     return sums.astype(np.float64)
-
-
-def _numbers(fields: Mapping[str, Any], name: str, most: int, bound: float) -> tuple[float, ...]:
-    values = fields.get(name)
-    if not isinstance(values, list | tuple) or len(values) > most:
-        raise AuditError(f"history.{name}", values, f"a list of at most {most} numbers")
-    for value in values:
-        # Not a number fails the comparison too.
-        if type(value) not in (int, float) or not -bound <= value <= bound:
-            raise AuditError(f"history.{name}", value, f"a number from {-bound:g} to {bound:g}")
-    return tuple(float(value) for value in values)

@@ -8,8 +8,8 @@ for one purpose is none for another.
 from __future__ import annotations
 
 import os
-import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mfd_flower.ledger.fields import LedgerError
+from mfd_flower.ledger.errors import LedgerError
 
-SIGNATURE = (re.compile(r"[0-9a-f]{128}"), "128 hexadecimal digits")
 MAX_KEY_FILE_BYTES = 4096
 
 
@@ -105,11 +104,15 @@ def sign_text(key: Ed25519PrivateKey, purpose: str, text: str) -> str:
 def signed_by(public: str, purpose: str, text: str, signature: str) -> bool:
     """Tell whether the owner of `public` signed `text` for this purpose."""
     try:
-        verifier = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-        verifier.verify(bytes.fromhex(signature), _signed(purpose, text))
+        _verifier(public).verify(bytes.fromhex(signature), _signed(purpose, text))
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _verifier(public: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
 
 
 def _signed(purpose: str, text: str) -> bytes:

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from mfd_flower.ledger.chains import Chains
-from mfd_flower.ledger.entries import Entry
-from mfd_flower.ledger.fields import LedgerError
-from mfd_flower.ledger.replica import heads, receive, suffix
+from mfd_flower.ledger.chain import Chains
+from mfd_flower.ledger.entry import Entry, chain_name
+from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.sync import heads, receive, suffix
 from mfd_flower.ledger.writing import Tip
 
 APPLICATION_ID = 0x4D46444C
@@ -51,13 +51,15 @@ class Ledger:
         self._members = members
         self._lock = threading.RLock()
         self._cache: Chains | None = None
-        with self._errors_named():
+        try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            try:
-                self._open()
-            except BaseException:
-                self._db.close()
-                raise
+        except sqlite3.Error as error:
+            raise LedgerError("file", f"{self.path}: {error}") from None
+        try:
+            self._open()
+        except BaseException:
+            self._db.close()
+            raise
 
     @property
     def head(self) -> str:
@@ -72,7 +74,7 @@ class Ledger:
 
     def tip(self, model_id: str, walker: str = "w0") -> Tip | None:
         """Return where a chain stands, None if it is not here."""
-        return self._chains().tips.get(f"{model_id}#{walker}")
+        return self._chains().tips.get(chain_name(model_id, walker))
 
     def append(self, entry: Entry) -> None:
         """Verify an entry and store it, in one transaction.
@@ -89,7 +91,7 @@ class Ledger:
     ) -> list[Entry]:
         """Verify a suffix or an export and store what is new, in one transaction.
 
-        Parameters and errors are those of `replica.receive`.
+        Parameters and errors are those of `sync.receive`.
         """
         return self.store(lambda chains: receive(chains, text, head=head, announced=announced))
 
@@ -108,12 +110,10 @@ class Ledger:
         entries = self._chains().entries
         if isinstance(since, int):
             return entries[max(since, 0) :]
-        for number, entry in enumerate(entries):
-            if entry.hash == since:
-                return entries[number + 1 :]
-        if since == "":
-            return list(entries)
-        raise LedgerError("missing", f"since = {since[:64]}: no entry has this hash")
+        hashes = ["", *(entry.hash for entry in entries)]
+        if since not in hashes:
+            raise LedgerError("missing", f"since = {since[:64]}: no entry has this hash")
+        return entries[hashes.index(since) :]
 
     def trace(self, version: str) -> list[Entry]:
         """Return the entries that made `version`, newest first, see `Chains.trace`."""
@@ -127,12 +127,7 @@ class Ledger:
         LedgerError
             For the first entry that is wrong; `entry` is its number.
         """
-        with self._lock, self._errors_named():
-            texts, count, last = self._read()
-        chains = Chains(members=self._members)
-        chains.extend(texts)
-        _check_head(chains, count, last)
-        return count
+        return len(self._read(check_signatures=True).entries)
 
     def store(self, extend: Callable[[Chains], object]) -> list[Entry]:
         """Let `extend` add verified entries to the chains, and store them in one transaction.
@@ -142,7 +137,7 @@ class Ledger:
         LedgerError
             Whatever `extend` raises, or ``file``; nothing is stored then.
         """
-        with self._lock, self._errors_named(), self._transaction("BEGIN IMMEDIATE"):
+        with self._transaction("BEGIN IMMEDIATE"):
             chains = self._chains()
             count, tips = len(chains.entries), dict(chains.tips)
             try:
@@ -170,16 +165,35 @@ class Ledger:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @contextmanager
+    def _transaction(self, begin: str = "") -> Iterator[None]:
+        """Have the file alone, in a transaction if `begin` says which; name SQLite's errors."""
+        with self._lock:
+            try:
+                outermost = begin and not self._db.in_transaction
+                if outermost:
+                    self._db.execute(begin)
+                try:
+                    yield
+                    if outermost and self._db.in_transaction:
+                        self._db.execute("COMMIT")
+                finally:
+                    if outermost and self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+            except (sqlite3.Error, OSError) as error:
+                raise LedgerError("file", f"{self.path}: {error}") from None
+
     def _open(self) -> None:
-        (found,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        fresh = found == tables == 0
-        if found != APPLICATION_ID and not fresh:
-            raise LedgerError("file", f"{self.path}: not a ledger")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        if fresh:
+        with self._transaction():
+            (found,) = self._db.execute("PRAGMA application_id").fetchone()
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if found != APPLICATION_ID and found | tables:
+                raise LedgerError("file", f"{self.path}: not a ledger")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        if not found:
             with self._transaction("BEGIN IMMEDIATE"):
+                # Another process may have been first.
                 (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 for statement in () if tables else SCHEMA:
                     self._db.execute(statement)
@@ -187,18 +201,14 @@ class Ledger:
 
     def _chains(self) -> Chains:
         """Return what is stored; the signatures were checked when it was."""
-        with self._lock, self._errors_named():
+        with self._transaction():
             # Another process may have stored something since.
             stored = self._db.execute("SELECT count FROM head").fetchone()
             if self._cache is None or stored != (len(self._cache.entries),):
-                texts, count, last = self._read()
-                chains = Chains(texts, members=self._members)
-                _check_head(chains, count, last)
-                self._cache = chains
+                self._cache = self._read(check_signatures=False)
             return self._cache
 
-    def _read(self) -> tuple[list[str], int, bytes]:
-        """Return the entries' texts, how many there must be, and the last one's hash."""
+    def _read(self, check_signatures: bool) -> Chains:
         with self._transaction("BEGIN"):
             head = self._db.execute("SELECT count, hash FROM head").fetchall()
             rows = self._db.execute("SELECT number, text FROM entries ORDER BY number").fetchall()
@@ -211,34 +221,12 @@ class Ledger:
             if not isinstance(text, bytes) or not text.isascii():
                 raise LedgerError("malformed", "not ASCII text", number)
             texts.append(text.decode("ascii"))
-        return texts, head[0][0], head[0][1]
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute(begin)
-        try:
-            yield
-            if self._db.in_transaction:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerError("file", f"{self.path}: {error}") from None
-
-
-def _check_head(chains: Chains, count: int, last: object) -> None:
-    found = len(chains.entries)
-    if found != count:
-        said = f"the file has {found} entries, {count} were stored"
-        raise LedgerError("cut-off" if found < count else "altered", said)
-    if last != (chains.entries[-1].hash.encode() if chains.entries else b""):
-        raise LedgerError("altered", "the hash of the last entry is not the one stored beside")
+        chains = Chains(() if check_signatures else texts, members=self._members)
+        chains.extend(texts if check_signatures else ())
+        ((count, last),) = head
+        if len(texts) != count:
+            said = f"the file has {len(texts)} entries, {count} were stored"
+            raise LedgerError("cut-off" if len(texts) < count else "altered", said)
+        if last != (chains.entries[-1].hash.encode() if texts else b""):
+            raise LedgerError("altered", "the hash of the last entry is not the one stored beside")
+        return chains

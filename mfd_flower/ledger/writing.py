@@ -9,49 +9,51 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mfd_flower.ledger.entries import Entry
-from mfd_flower.ledger.fields import LedgerError, show
+from mfd_flower.checks import check_names, show
+from mfd_flower.ledger.entry import PROTOCOL, SIGNATURE_CHARS, Entry
+from mfd_flower.ledger.errors import LedgerError, malformed
 from mfd_flower.ledger.keys import public_key, sign_text, signed_by
 
 ENTRY, RECEIPT = "entry", "receipt"
+"""Purposes of signatures."""
 
 
 class Tip(NamedTuple):
-    """Where a chain stands: what the next entry is held against.
-
-    Parameters
-    ----------
-    model_id, walker : str
-        Which chain.
-    place, hash, author : int, str, str
-        Of its newest entry.
-    version : str
-        The version in force: the one made last that was not refused.
-    hop, time_s : int, float
-        As in its newest entry.
-    members : mapping of str to str
-        Public keys of the addresses that may write now.
-    keys : mapping of str to str
-        The same of all that ever could.
-    founder : str
-        Author of the genesis.
-    """
+    """Where a chain stands: what the next entry is held against."""
 
     model_id: str
     walker: str
     place: int
+    """Of the newest entry, as `hash`, `author`, `hop` and `time_s`."""
     hash: str
     author: str
-    version: str
     hop: int
     time_s: float
+    version: str
+    """The version in force: the one made last that was not refused."""
     members: Mapping[str, str]
+    """Public keys of the addresses that may write now."""
     keys: Mapping[str, str]
+    """The same of all that ever could."""
     founder: str
+    """Author of the genesis."""
+
+    @classmethod
+    def after(
+        cls,
+        entry: Entry,
+        version: str,
+        members: Mapping[str, str],
+        keys: Mapping[str, str],
+        founder: str,
+    ) -> Self:
+        """Return where a chain stands whose newest entry is `entry`."""
+        newest = (entry.place, entry.hash, entry.author, entry.hop, entry.time_s)
+        return cls(entry.model_id, entry.walker, *newest, version, members, keys, founder)
 
 
 def found(
@@ -80,17 +82,9 @@ def found(
     LedgerError
         ``malformed``, if a field is.
     """
-    return _signed(
-        key,
-        kind="genesis",
-        author=author,
-        model_id=model_id,
-        walker=walker,
-        place=0,
-        version=version,
-        members=members,
-        **{"time_s": 0.0, **fields},
-    )
+    chain = {"model_id": model_id, "walker": walker, "place": 0, "hop": 0, "time_s": 0.0}
+    told = {"author": author, "version": version, "members": members}
+    return _signed(key, {"kind": "genesis", **chain, **told, **fields})
 
 
 def follow(
@@ -115,16 +109,9 @@ def follow(
     """
     if kind == "version":
         fields.setdefault("parents", (tip.version,))
-    return _signed(
-        key,
-        kind=kind,
-        author=author,
-        model_id=tip.model_id,
-        walker=tip.walker,
-        place=tip.place + 1,
-        prev=tip.hash,
-        **{"hop": tip.hop, "time_s": tip.time_s, **fields},
-    )
+    chain = {"model_id": tip.model_id, "walker": tip.walker, "place": tip.place + 1}
+    told = {"prev": tip.hash, "hop": tip.hop, "time_s": tip.time_s}
+    return _signed(key, {"kind": kind, "author": author, **chain, **told, **fields})
 
 
 def countersign(key: Ed25519PrivateKey, entry_hash: str, receiver: str) -> str:
@@ -143,14 +130,13 @@ def check_receipt(tip: Tip, entry_hash: str, receiver: str, receipt: object) -> 
     public = tip.members.get(receiver)
     if public is None:
         raise LedgerError("receipt", f"receiver = {show(receiver)}: not in the collaboration set")
-    if not isinstance(receipt, str) or not signed_by(
-        public, RECEIPT, f"{entry_hash}\n{receiver}", receipt
-    ):
+    said = f"{entry_hash}\n{receiver}"
+    if not isinstance(receipt, str) or not signed_by(public, RECEIPT, said, receipt):
         raise LedgerError("receipt", f"receipt of {receiver} does not fit {entry_hash[:12]}...")
 
 
-def _signed(key: Ed25519PrivateKey, **fields: Any) -> Entry:
-    if unknown := fields.keys() - {part.name for part in dataclasses.fields(Entry)}:
-        raise LedgerError("malformed", f"{show(min(unknown))}: not a field of an entry")
-    draft = Entry(**fields, key=public_key(key)[:16], signature="0" * 128)
+def _signed(key: Ed25519PrivateKey, fields: Mapping[str, Any]) -> Entry:
+    given = {"protocol": PROTOCOL, "samples": 0, "size_bytes": 0, **fields}
+    given |= {"key": public_key(key)[:16], "signature": "0" * SIGNATURE_CHARS}
+    draft = Entry(**check_names(Entry, given, "", malformed))
     return dataclasses.replace(draft, signature=sign_text(key, ENTRY, draft.body))

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from mfd_flower.packets.codecs import layout
-from mfd_flower.packets.fields import PacketError
+from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.packet import Packet
 
 

@@ -14,9 +14,10 @@ from typing import Self
 
 from torch import Tensor
 
+from mfd_flower.canonical_json import MAX_JSON_CHARS
 from mfd_flower.packets.codecs import check_encoded, check_values, decode
 from mfd_flower.packets.digest import same_bits, version_digest
-from mfd_flower.packets.fields import MAX_JSON_CHARS, PacketError
+from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
 from mfd_flower.packets.header import Header, parse_header
 from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
@@ -54,7 +55,7 @@ class Packet(Header):
             name: tensor.detach().cpu().contiguous()
             for name, tensor in sorted(self.payload.items())
         }
-        self._set("payload", tidy)
+        object.__setattr__(self, "payload", tidy)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the headers are equal and the payloads the same bit for bit."""
@@ -122,12 +123,12 @@ class Packet(Header):
                 said = f"the payload decodes to {found[:12]}..."
                 raise PacketError(f"version = {self.version[:12]}...: {said}")
             known = {name: tensors[name] for name in self.shapes}
-            self._set("_decoded", known)
+            object.__setattr__(self, "_decoded", known)
         return dict(known)
 
     def knowing(self, decoded: Mapping[str, Tensor]) -> Self:
         """Keep what the payload is known to decode to, as `decoded` returns it."""
-        self._set("_decoded", {name: decoded[name] for name in self.shapes})
+        object.__setattr__(self, "_decoded", {name: decoded[name] for name in self.shapes})
         return self
 
 

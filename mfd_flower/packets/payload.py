@@ -13,9 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mfd_flower.canonical_json import load_json
+from mfd_flower.checks import show
 from mfd_flower.packets.codecs import SAFETENSORS, Spec, layout, tunable_names
 from mfd_flower.packets.digest import raw_bytes
-from mfd_flower.packets.fields import PacketError, load_json, show
+from mfd_flower.packets.errors import PacketError, wrong
 from mfd_flower.packets.header import Header
 
 
@@ -69,7 +71,7 @@ def implied_specs(header: Header, keys: Mapping[str, object]) -> dict[str, Spec]
 
 def _read_head(header: Header, data: memoryview) -> dict[str, Spec]:
     content = _ascii("payload", data)
-    found = load_json("payload", content)
+    found = load_json("payload", content, wrong)
     specs = implied_specs(header, found)
     for name, entry in _entries(specs).items():
         if found[name] != entry:

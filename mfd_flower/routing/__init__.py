@@ -2,7 +2,6 @@
 
 from mfd_flower.routing.adverts import Advert, AdvertError, with_laplace_noise
 from mfd_flower.routing.candidate import Candidate, kl_divergence
-from mfd_flower.routing.flood import Spread, spread
 from mfd_flower.routing.interest import interest
 from mfd_flower.routing.policies import POLICIES, choose, policy_options
 from mfd_flower.routing.table import RoutingTable
@@ -13,11 +12,9 @@ __all__ = [
     "AdvertError",
     "Candidate",
     "RoutingTable",
-    "Spread",
     "choose",
     "interest",
     "kl_divergence",
     "policy_options",
-    "spread",
     "with_laplace_noise",
 ]

@@ -7,30 +7,25 @@ An advert travels as a short JSON text (`Advert.to_text`) and comes from another
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
+from mfd_flower.canonical_json import dump_json, load_json
+from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal
+from mfd_flower.names import HEX, WALKER, Address
 from mfd_flower.routing.interest import interest
 
-MAX_CLASSES = 100_000
-MAX_VERSIONS = 8
-MAX_CHARS = 64
-"""Longest address, and longest version digest (SHA-256 in hexadecimal)."""
-MAX_HOPS = 255
-MAX_TEXT_CHARS = 1 << 22
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
-
-HEAD = re.compile(r"[^=]{1,64}=[0-9a-f]{64}", re.ASCII)
-"""Walker and hash of an entry."""
-
+MAX_CLASSES = 100_000
+MAX_HEADS = 8
+Count = Annotated[int, Bounds(0, MAX_INT)]
+Number = Annotated[float, Bounds(0.0, MAX_INT)]
+Head = Annotated[str, Form(f"{WALKER}={HEX}", "walker=hash, of SHA-256 in hexadecimal")]
 SHORT = {
     "address": "a",
     "label_counts": "c",
@@ -38,7 +33,6 @@ SHORT = {
     "interest": "i",
     "flops_per_s": "f",
     "degree": "d",
-    "versions": "v",
     "heads": "l",
     "sequence": "q",
     "lifetime_s": "t",
@@ -46,95 +40,61 @@ SHORT = {
     "noise_epsilon": "e",
 }
 """Names of the fields in an advert's text: on a full mesh adverts are most of the control bytes."""
-
-Value = str | int | float | list[str] | list[float]
+LONG = {short: name for name, short in SHORT.items()}
 
 
 class AdvertError(ValueError):
     """A field of an advert that is not acceptable: its name, its value, what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        # The value comes from another node and may be of any size.
-        super().__init__(f"advert.{name} = {reprlib.repr(value)}: {accepted}")
+        super().__init__(refusal(f"advert.{name}", value, accepted))
 
 
 @dataclass(frozen=True, slots=True)
 class Advert:
-    """A node's announcement.
+    """A node's announcement."""
 
-    Attributes
-    ----------
-    address : str
-        Of the node that announces itself, such as ``n3``; 1 to 64 characters.
-    label_counts : tuple of float
-        Samples of each class, ``(num_classes,)``; empty if it keeps them to itself.
-    samples : int
-        Samples in all.
-    interest : float
-        Data-interest value against an empty history.
-    flops_per_s : float
-        Compute rate.
-    degree : int
-        Neighbours it has.
-    versions : tuple of str
-        Digests of the model versions it has cached, 8 at most.
-    heads : tuple of str
-        How far it has seen each walker's chain in the ledger: ``walker=hash``, 8 at most.
-    sequence : int
-        Grows with each announcement of this node; the newest holds.
-    lifetime_s : float
-        Seconds from its arrival for which it holds.
-    hops_left : int
-        Links it may cross after the one it came over.
-    noise_epsilon : float
-        Privacy budget of the noise on the counts, 0 if they are exact.
-    """
+    address: Address
+    """Of the node that announces itself, such as ``n3``."""
+    label_counts: Annotated[tuple[Number, ...], Length(MAX_CLASSES)] = ()
+    """Samples of each class, ``(num_classes,)``; empty if it keeps them to itself."""
+    samples: Count = 0
+    """Samples in all; left out on the way if that is the rounded sum of the label counts."""
+    interest: Number = 0.0
+    """Data-interest value against an empty history."""
+    flops_per_s: Annotated[float, Bounds(0.0)] = 1.0
+    """Compute rate."""
+    degree: Count = 1
+    """Neighbours it has."""
+    heads: Annotated[tuple[Head, ...], Length(MAX_HEADS)] = ()
+    """How far it has seen each walker's chain in the ledger: ``walker=hash``."""
+    sequence: Count = 0
+    """Grows with each announcement of this node; the newest holds."""
+    lifetime_s: Number = math.inf
+    """Seconds from its arrival for which it holds; without any, until a newer one comes."""
+    hops_left: Annotated[int, Bounds(0, 255)] = 0
+    """Links it may cross after the one it came over."""
+    noise_epsilon: Number = 0.0
+    """Privacy budget of the noise on the counts, 0 if they are exact."""
 
-    address: str
-    label_counts: tuple[float, ...] = ()
-    samples: int = 0
-    interest: float = 0.0
-    flops_per_s: float = 1.0
-    degree: int = 1
-    versions: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
-    sequence: int = 0
-    lifetime_s: float = 3600.0
-    hops_left: int = 0
-    noise_epsilon: float = 0.0
-
-    def fields(self) -> dict[str, Value]:
+    def fields(self) -> dict[str, Any]:
         """Return the advert as scalars and lists, without what `from_fields` takes for granted."""
-        values: dict[str, Value] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            taken = field.default
-            if field.name == "samples":
-                taken = round(sum(self.label_counts))
-            if value == taken:
-                continue
-            values[field.name] = _plain(value)
-        return values
+        values = {**filled(Advert, self), "samples": self.samples}
+        if self.samples == round(sum(self.label_counts)):
+            del values["samples"]
+        return {name: _plain(value) for name, value in values.items()}
 
     def to_text(self) -> str:
         """Return `fields` as JSON under the `SHORT` names, which is how an advert travels."""
-        short = {SHORT[name]: value for name, value in self.fields().items()}
-        return json.dumps(short, separators=(",", ":"))
+        return dump_json({SHORT[name]: value for name, value in self.fields().items()})
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """Rebuild an advert from another node's text; raises `AdvertError` as `from_fields`."""
-        if len(text) > MAX_TEXT_CHARS:
-            raise AdvertError("text", len(text), f"at most {MAX_TEXT_CHARS} characters")
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise AdvertError("text", text, f"not JSON ({error})") from None
-        if not isinstance(values, dict):
-            raise AdvertError("text", text, "a JSON object")
-        long = {short: name for name, short in SHORT.items()}
-        fields = {long.get(str(key), str(key)): value for key, value in values.items()}
-        return cls.from_fields(fields)
+        values = load_json("text", text, AdvertError)
+        if strange := [key for key in values if key not in LONG]:
+            raise AdvertError("text", strange[0], f"accepted keys: {', '.join(LONG)}")
+        return cls.from_fields({LONG[key]: value for key, value in values.items()})
 
     @classmethod
     def from_fields(cls, mapping: Mapping[str, Any]) -> Self:
@@ -146,15 +106,12 @@ class Advert:
             If a field is unknown, of another type, out of bounds or not finite, or the address is
             missing.
         """
-        for name in mapping:
-            if name not in CHECKS:
-                raise AdvertError(str(name), mapping[name], f"accepted: {', '.join(CHECKS)}")
-        if "address" not in mapping:
-            raise AdvertError("address", None, "missing")
-        checked: dict[str, Any] = {name: CHECKS[name](name, mapping[name]) for name in mapping}
-        if "samples" not in checked:
-            checked["samples"] = round(sum(checked.get("label_counts", ())))
-        return cls(**checked)
+        advert: Self = build(cls, mapping, error=AdvertError)
+        if "lifetime_s" in mapping and advert.lifetime_s == math.inf:
+            raise AdvertError("lifetime_s", math.inf, "must be finite where it is said")
+        if "samples" in mapping:
+            return advert
+        return dataclasses.replace(advert, samples=round(sum(advert.label_counts)))
 
 
 def with_laplace_noise(advert: Advert, epsilon: float, rng: np.random.Generator) -> Advert:
@@ -187,82 +144,12 @@ def with_laplace_noise(advert: Advert, epsilon: float, rng: np.random.Generator)
     )
 
 
-def checked_text(name: str, value: object) -> str:
-    """Return a short string that is not empty, or refuse it."""
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_CHARS:
-        raise AdvertError(name, value, f"a string of 1 to {MAX_CHARS} characters")
-    return value
-
-
-def checked_number(name: str, value: object) -> float:
-    """Return a finite number that is not negative as a float, or refuse it."""
-    # A whole number too large for a float is refused here, before float() would overflow.
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 <= value < math.inf
-        or (isinstance(value, int) and value > MAX_INT)
-    ):
-        raise AdvertError(name, value, "a finite number, at least 0")
-    return float(value)
-
-
-def checked_whole(name: str, value: object, most: int = MAX_INT) -> int:
-    """Return a whole number from 0 to `most`, or refuse it."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise AdvertError(name, value, f"a whole number from 0 to {most}")
-    return value
-
-
-def _plain(value: str | float | tuple[Any, ...]) -> Value:
+def _plain(value: Any) -> Any:
     """Return whole numbers as such, which are shorter, and tuples as lists."""
     if isinstance(value, tuple):
         plain = [_plain(item) for item in value]
         # A Flower record takes lists of one type only.
-        mixed = len({type(item) for item in plain}) > 1
-        return list(value) if mixed else plain  # type: ignore[return-value]
+        return list(value) if len(set(map(type, plain))) > 1 else plain
     if isinstance(value, float) and value.is_integer() and value <= MAX_INT:
         return int(value)
     return value
-
-
-def _hops(name: str, value: object) -> int:
-    return checked_whole(name, value, MAX_HOPS)
-
-
-def _items(name: str, value: object, most: int) -> Sequence[object]:
-    if not isinstance(value, list | tuple) or len(value) > most:
-        raise AdvertError(name, value, f"a list of at most {most} entries")
-    return value
-
-
-def _numbers(name: str, value: object) -> tuple[float, ...]:
-    return tuple(checked_number(name, item) for item in _items(name, value, MAX_CLASSES))
-
-
-def _texts(name: str, value: object) -> tuple[str, ...]:
-    return tuple(checked_text(name, item) for item in _items(name, value, MAX_VERSIONS))
-
-
-def _heads(name: str, value: object) -> tuple[str, ...]:
-    heads = _items(name, value, MAX_VERSIONS)
-    for head in heads:
-        if not isinstance(head, str) or not HEAD.fullmatch(head):
-            raise AdvertError(name, head, "walker=hash, of SHA-256 in hexadecimal")
-    return tuple(str(head) for head in heads)
-
-
-CHECKS: dict[str, Callable[[str, object], object]] = {
-    "address": checked_text,
-    "label_counts": _numbers,
-    "samples": checked_whole,
-    "interest": checked_number,
-    "flops_per_s": checked_number,
-    "degree": checked_whole,
-    "versions": _texts,
-    "heads": _heads,
-    "sequence": checked_whole,
-    "lifetime_s": checked_number,
-    "hops_left": _hops,
-    "noise_epsilon": checked_number,
-}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 KL_SMOOTHING = 1.0
 """Pseudo-count added to each class before counts become shares."""
@@ -14,39 +16,41 @@ KL_SMOOTHING = 1.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node as a routing table knows it.
-
-    Attributes
-    ----------
-    address : str
-        Such as ``n3``.
-    label_counts : tuple of float
-        Samples of each class.
-    samples : int
-        Samples in all.
-    flops_per_s, link_bps : float
-        Compute rate, and rate of the link from the holder to it.
-    degree : int
-        Neighbours it has.
-    interest : float
-        Its announced data-interest value.
-    last_visit : int
-        Hop at which the packet was there last, -1 if never.
-    """
+    """A node as a routing table knows it."""
 
     address: str
+    """Such as ``n3``."""
     label_counts: tuple[float, ...] = ()
+    """Samples of each class; empty if it keeps them to itself."""
     samples: int = 0
+    """Samples in all."""
     flops_per_s: float = 1.0
     link_bps: float = 1.0
+    """Rate of the link from the holder to it."""
     degree: int = 1
+    """Neighbours it has."""
     interest: float = 0.0
+    """Its announced data-interest value."""
     last_visit: int = -1
+    """Hop at which the packet was there last, -1 if never."""
 
     @property
     def amount(self) -> float:
         """Samples in all: as announced, or else what the label counts sum to."""
         return float(self.samples or sum(self.label_counts))
+
+
+class Known(NamedTuple):
+    """What a holder knows when it chooses where its packet goes."""
+
+    here: Candidate
+    """The holder."""
+    candidates: Sequence[Candidate]
+    """Its routing table, not empty."""
+    seen: NDArray[np.float64]
+    """Cumulative label counts of what the packet has trained on, ``(num_classes,)``."""
+    rng: np.random.Generator
+    """The only randomness."""
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike) -> float:

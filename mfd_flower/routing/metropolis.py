@@ -7,24 +7,16 @@ along links, here it is one blind step in the holder's table, which spans as man
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mfd_flower.checks import ConfigError
-from mfd_flower.routing.candidate import Candidate
-
-TARGETS = ("uniform", "samples")
+from mfd_flower.checks import Bounds
+from mfd_flower.routing.candidate import Known
 
 
 def metropolis(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-    target: str = "uniform",
-    epsilon: float = 0.0,
+    known: Known,
+    target: Literal["uniform", "samples"] = "uniform",
+    epsilon: Annotated[float, Bounds(0.0, 1.0)] = 0.0,
 ) -> str:
     """Propose a candidate uniformly, and go there or stay as Metropolis-Hastings says.
 
@@ -50,10 +42,7 @@ def metropolis(
     epsilon : float
         Probability of a jump, from 0 to 1.
     """
-    if target not in TARGETS:
-        raise ConfigError("options.target", target, f"accepted: {', '.join(TARGETS)}")
-    if not 0 <= epsilon <= 1:
-        raise ConfigError("options.epsilon", epsilon, "must be at least 0 and at most 1")
+    here, candidates, _, rng = known
     proposal = candidates[int(rng.integers(len(candidates)))]
     if rng.random() < epsilon:
         return proposal.address

@@ -2,22 +2,24 @@
 
 The whitepaper (section 2.6) lets the packet go where the Kullback-Leibler divergence of the label
 distributions is smallest, where compute and link are fastest, or where a mix says; Tram-FL (arXiv
-2308.04762) where the labels seen so far stay most even. Each policy is one function, its keyword
-arguments are the policy's options, and `choose` is their door.
+2308.04762) where the labels seen so far stay most even. A new policy is one function here and its
+line in `POLICIES`, and nothing else: it takes a `Known` and returns an address; its further
+parameters are the policy's options, checked by their types. `choose` is the door to all of them.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from mfd_flower.checks import ConfigError
-from mfd_flower.routing.candidate import Candidate, address_order, kl_divergence
+from mfd_flower.checks import Bounds, ConfigError, checked
+from mfd_flower.routing.candidate import Candidate, Known, address_order, kl_divergence
 from mfd_flower.routing.costs import (
     VISIT_BITS,
     VISIT_FLOPS,
@@ -28,130 +30,90 @@ from mfd_flower.routing.costs import (
 )
 from mfd_flower.routing.metropolis import metropolis
 
+Amount = Annotated[float, Bounds(0.0)]
+HopNumber = Annotated[int, Bounds(0)]
 
-def random(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> str:
+
+def random(known: Known) -> str:
     """Pick a neighbour uniformly: the simple random walk."""
-    return candidates[int(rng.integers(len(candidates)))].address
+    return known.candidates[int(known.rng.integers(len(known.candidates)))].address
 
 
-def round_robin(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> str:
+def round_robin(known: Known) -> str:
     """Pick the next address after this one, around the circle: cyclic visiting."""
-    ordered = sorted(candidates, key=lambda c: address_order(c.address))
-    later = [c for c in ordered if address_order(c.address) > address_order(here.address)]
-    return (later or ordered)[0].address
+    ordered = sorted((c.address for c in known.candidates), key=address_order)
+    here = address_order(known.here.address)
+    return next((address for address in ordered if address_order(address) > here), ordered[0])
 
 
-def kl_near(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> str:
+def kl_near(known: Known) -> str:
     """Pick the smallest divergence between the neighbour's and this node's labels (W 2.6).
 
     The longest unvisited wins among equals. Alone it moves between the two most alike nodes for
-    ever; candidates that the packet left recently should have been taken out by the caller.
+    ever; candidates that the packet left recently should have been taken out by the caller. Who
+    keeps its labels to itself comes last.
     """
-    costs = [kl_divergence(c.label_counts, here.label_counts) for c in candidates]
-    return _cheapest(candidates, costs)
+    labels = known.here.label_counts
+    costs = [
+        kl_divergence(c.label_counts, labels) if len(c.label_counts) == len(labels) else math.inf
+        for c in known.candidates
+    ]
+    return _cheapest(known, costs)
 
 
-def label_balance(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-    batch: float = 0.0,
-) -> str:
+def label_balance(known: Known, batch: Amount = 0.0) -> str:
     """Pick the neighbour that leaves the labels seen so far most even (Tram-FL, section III).
 
     Minimises the population variance of the cumulative label counts plus the labels expected in
     `batch` samples of the candidate; without `batch` in all its samples.
     """
     return min(
-        candidates,
-        key=lambda c: (variance_after(c, seen, batch), address_order(c.address)),
+        known.candidates,
+        key=lambda c: (variance_after(c, known.seen, batch), address_order(c.address)),
     ).address
 
 
-def interest(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-    hop: int | None = None,
-) -> str:
+def interest(known: Known, hop: HopNumber | None = None) -> str:
     """Pick the largest data-interest value, each candidate's as `interest_of` has it.
 
     `hop` is the number of the hop to come; without it, one more than the latest visit known.
     """
-    now = _hop_to_come(here, candidates) if hop is None else hop
-    return _cheapest(candidates, [-interest_of(c, seen, now) for c in candidates])
+    return _cheapest(known, _missing_interest(known, hop))
 
 
-def fastest(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-    flops: float = VISIT_FLOPS,
-    bits: float = VISIT_BITS,
-) -> str:
+def fastest(known: Known, flops: Amount = VISIT_FLOPS, bits: Amount = VISIT_BITS) -> str:
     """Pick the smallest transfer plus compute time (W 2.6), for a visit of `flops` and `bits`."""
-    return _cheapest(candidates, [visit_seconds(c, flops, bits) for c in candidates])
+    return _cheapest(known, [visit_seconds(c, flops, bits) for c in known.candidates])
 
 
 def weighted(
-    here: Candidate,
-    candidates: Sequence[Candidate],
-    seen: NDArray[np.float64],
-    rng: np.random.Generator,
-    w_balance: float = 1.0,
-    w_speed: float = 1.0,
-    w_interest: float = 1.0,
-    w_recency: float = 1.0,
-    batch: float = 0.0,
-    flops: float = VISIT_FLOPS,
-    bits: float = VISIT_BITS,
-    hop: int | None = None,
+    known: Known,
+    w_balance: Amount = 1.0,
+    w_speed: Amount = 1.0,
+    w_interest: Amount = 1.0,
+    w_recency: Amount = 1.0,
+    batch: Amount = 0.0,
+    flops: Amount = VISIT_FLOPS,
+    bits: Amount = VISIT_BITS,
+    hop: HopNumber | None = None,
 ) -> str:
     """Pick the smallest weighted sum of four costs (the mix of W 2.6).
 
     Over the candidates each cost is brought to 0 (best) to 1 (worst), 0 for all if they are equal:
     label variance after the visit (`w_balance`), time of the visit (`w_speed`), missing interest
-    (`w_interest`), how recently the packet was there (`w_recency`). Weights are not negative and
-    not all 0; the other options are those of the policies named in `POLICIES`.
+    (`w_interest`), how recently the packet was there (`w_recency`). Not all weights are 0; the
+    other options are those of the policies named in `POLICIES`.
     """
-    weights = {
-        "w_balance": w_balance,
-        "w_speed": w_speed,
-        "w_interest": w_interest,
-        "w_recency": w_recency,
-    }
-    for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"options.{name}", weight, "must be at least 0 and finite")
-    if not any(weights.values()):
-        raise ConfigError("options", weights, "at least one weight must be above 0")
-    now = _hop_to_come(here, candidates) if hop is None else hop
+    weights = np.array([w_balance, w_speed, w_interest, w_recency])
+    if not weights.any():
+        raise ConfigError("options", weights.tolist(), "at least one weight must be above 0")
     terms = (
-        [variance_after(c, seen, batch) for c in candidates],
-        [visit_seconds(c, flops, bits) for c in candidates],
-        [-interest_of(c, seen, now) for c in candidates],
-        [float(c.last_visit) for c in candidates],
+        [variance_after(c, known.seen, batch) for c in known.candidates],
+        [visit_seconds(c, flops, bits) for c in known.candidates],
+        _missing_interest(known, hop),
+        [float(c.last_visit) for c in known.candidates],
     )
-    costs = np.array(list(weights.values())) @ np.array([to_unit(t) for t in terms])
-    return _cheapest(candidates, costs.tolist())
+    return _cheapest(known, (weights @ np.array([to_unit(t) for t in terms])).tolist())
 
 
 Policy = Callable[..., str]
@@ -168,9 +130,30 @@ POLICIES: dict[str, Policy] = {
 
 
 @cache
-def policy_options(policy: str) -> tuple[str, ...]:
-    """Return the names of the options that a policy of `POLICIES` takes."""
-    return tuple(inspect.signature(POLICIES[policy]).parameters)[4:]
+def policy_options(policy: str) -> Mapping[str, Any]:
+    """Return the options that a policy of `POLICIES` takes, each with the type that checks it."""
+    hints = get_type_hints(POLICIES[policy], include_extras=True)
+    return {name: hints[name] for name in [*inspect.signature(POLICIES[policy]).parameters][1:]}
+
+
+def check_options(
+    policy: str, options: Mapping[str, Any], where: str = "options."
+) -> dict[str, Any]:
+    """Return the options of a policy as it takes them; `where` stands before a name in an error.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such policy or option, or a value is not accepted.
+    """
+    if not isinstance(policy, str) or policy not in POLICIES:
+        raise ConfigError(f"{where}policy", policy, f"accepted: {', '.join(POLICIES)}")
+    accepted = policy_options(policy)
+    for name, value in options.items():
+        if name not in accepted:
+            names = ", ".join(accepted) or "none"
+            raise ConfigError(f"{where}{name}", value, f"accepted by {policy}: {names}")
+    return {name: checked(where + name, v, accepted[name]) for name, v in options.items()}
 
 
 def choose(
@@ -187,14 +170,8 @@ def choose(
     ----------
     policy : str
         A key of `POLICIES`.
-    here : Candidate
-        The node that holds the packet.
-    candidates : sequence of Candidate
-        Its routing table, not empty.
-    seen : array_like
-        Cumulative label counts of what the packet has trained on, ``(num_classes,)``.
-    rng : numpy.random.Generator
-        The only randomness.
+    here, candidates, seen, rng
+        What the holder knows, see `Known`; `seen` as any sequence or array.
     **options
         Further arguments of the policy: `policy_options` names them.
 
@@ -208,26 +185,21 @@ def choose(
     ConfigError
         If there is no such policy, option or candidate.
     """
-    if policy not in POLICIES:
-        raise ConfigError("policy", policy, f"accepted: {', '.join(POLICIES)}")
-    accepted = policy_options(policy)
-    for name, value in options.items():
-        if name not in accepted:
-            names = ", ".join(accepted) or "none"
-            raise ConfigError(f"options.{name}", value, f"accepted by {policy}: {names}")
+    told = check_options(policy, options)
     if not candidates:
         raise ConfigError("candidates", [], f"node {here.address} knows no neighbour")
-    counts = np.asarray(seen, dtype=float)
-    return POLICIES[policy](here, candidates, counts, rng, **options)
+    known = Known(here, candidates, np.asarray(seen, dtype=float), rng)
+    return POLICIES[policy](known, **told)
 
 
-def _hop_to_come(here: Candidate, candidates: Sequence[Candidate]) -> int:
-    return max(c.last_visit for c in (here, *candidates)) + 1
+def _missing_interest(known: Known, hop: int | None) -> list[float]:
+    last = max(c.last_visit for c in (known.here, *known.candidates))
+    now = last + 1 if hop is None else hop
+    return [-interest_of(c, known.seen, now) for c in known.candidates]
 
 
-def _cheapest(candidates: Sequence[Candidate], costs: Sequence[float]) -> str:
+def _cheapest(known: Known, costs: Sequence[float]) -> str:
     """Return the address of the smallest cost; ties fall to the node left longest ago."""
-    ranked = zip(costs, candidates, strict=True)
-    return min(ranked, key=lambda r: (r[0], r[1].last_visit, address_order(r[1].address)))[
-        1
-    ].address
+    ranked = zip(costs, known.candidates, strict=True)
+    best = min(ranked, key=lambda r: (r[0], r[1].last_visit, address_order(r[1].address)))
+    return best[1].address

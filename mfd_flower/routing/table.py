@@ -1,40 +1,35 @@
 """A node's routing table, filled from the adverts that reach it (whitepaper, section 2.3).
 
 Sequence numbers decide what is new, as in DSDV (Perkins and Bhagwat, 1994), so that the order of
-arrival does not matter and a flood ends. An advert costs constant time, and a new address one push
-onto the heap of expiries; nothing scans the table but who asks for all of it.
+arrival does not matter and a flood ends. An advert costs constant time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import heapq
+import math
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
-from mfd_flower.routing.adverts import (
-    Advert,
-    Value,
-    checked_number,
-    checked_text,
-    checked_whole,
-)
+from mfd_flower.checks import Bounds, build, checked
+from mfd_flower.names import Address
+from mfd_flower.routing.adverts import Advert, AdvertError, Count
 from mfd_flower.routing.candidate import Candidate, address_order
 
 NEVER_HEARD = -1
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """The advert that holds for an address, and how it came."""
 
     advert: Advert
-    via: str
+    via: Address
     """Neighbour that passed it on; the address itself for a neighbour."""
-    link_bps: float
+    link_bps: Annotated[float, Bounds(0.0)]
     """Rate of the link to `via`, the first one on the way there."""
-    expires_s: float
-    due_s: float
-    """When the table's heap brings the entry up: at `expires_s` or before."""
+    expires_s: Annotated[float, Bounds(0.0)] = math.inf
 
 
 class RoutingTable:
@@ -46,16 +41,13 @@ class RoutingTable:
         Address of the node that keeps the table.
     """
 
-    __slots__ = ("_entries", "_gone", "_heap", "owner")
+    __slots__ = ("_entries", "_gone", "owner")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self._entries: dict[str, Entry] = {}
         # Newest sequence number heard of addresses that were dropped or expired.
         self._gone: dict[str, int] = {}
-        # One live item an entry, that of its `due_s`. It is put off when it comes up too early
-        # instead of being followed by another, so that announcing often does not grow the heap.
-        self._heap: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,9 +83,8 @@ class RoutingTable:
         address = advert.address
         if address == self.owner or advert.lifetime_s <= 0:
             return None
-        expires_s = now_s + advert.lifetime_s
+        expires_s, further = now_s + advert.lifetime_s, True
         known = self._entries.get(address)
-        further = True
         if known is None:
             if advert.sequence <= self._gone.get(address, NEVER_HEARD):
                 return None
@@ -101,35 +92,22 @@ class RoutingTable:
         elif advert.sequence < known.advert.sequence:
             return None
         elif advert.sequence == known.advert.sequence:
-            path, known_path = (
-                (advert.hops_left, link_bps),
-                (known.advert.hops_left, known.link_bps),
-            )
-            if path <= known_path or known.expires_s <= now_s:
+            path = (advert.hops_left, link_bps)
+            if path <= (known.advert.hops_left, known.link_bps) or known.expires_s <= now_s:
                 return None
             further = advert.hops_left > known.advert.hops_left
             expires_s = min(expires_s, known.expires_s)
-        due_s = known.due_s if known and known.due_s <= expires_s else self._due(address, expires_s)
-        self._entries[address] = Entry(advert, via, link_bps, expires_s, due_s)
+        self._entries[address] = Entry(advert, via, link_bps, expires_s)
         if not further or advert.hops_left <= 0:
             return None
         return dataclasses.replace(advert, hops_left=advert.hops_left - 1)
 
     def expire(self, now_s: float) -> list[str]:
         """Remove the entries whose time is over; returns their addresses."""
-        removed = []
-        while self._heap and self._heap[0][0] <= now_s:
-            due_s, address = heapq.heappop(self._heap)
-            entry = self._entries.get(address)
-            if entry is None or entry.due_s != due_s:
-                continue
-            if entry.expires_s > now_s:
-                later_s = self._due(address, entry.expires_s)
-                self._entries[address] = entry._replace(due_s=later_s)
-            else:
-                self.drop(address)
-                removed.append(address)
-        return removed
+        over = [address for address, e in self._entries.items() if e.expires_s <= now_s]
+        for address in over:
+            self.drop(address)
+        return over
 
     def drop(self, address: str) -> None:
         """Forget a node that vanished; only a newer sequence number brings it back.
@@ -160,7 +138,6 @@ class RoutingTable:
         told = {
             address: dict(head.split("=") for head in entry.advert.heads)
             for address, entry in self._entries.items()
-            if entry.advert.heads
         }
         return {address: heads[walker] for address, heads in told.items() if walker in heads}
 
@@ -176,38 +153,35 @@ class RoutingTable:
 
         Parameters
         ----------
+        now_s : float
+            Virtual time; entries whose time is over by then are left out.
         last_visit : mapping of str to int, optional
             Hop at which the packet was last at an address; absent if never.
         exclude : collection of str
             Addresses to leave out.
         """
         visits = last_visit or {}
-        known = [
-            entry
-            for address, entry in self._entries.items()
-            if entry.expires_s > now_s and address not in exclude
-        ]
-        known.sort(key=lambda entry: address_order(entry.advert.address))
         return [
             Candidate(
-                address=entry.advert.address,
+                address=address,
                 label_counts=entry.advert.label_counts,
                 samples=entry.advert.samples,
                 flops_per_s=entry.advert.flops_per_s,
                 link_bps=entry.link_bps,
                 degree=entry.advert.degree,
                 interest=entry.advert.interest,
-                last_visit=visits.get(entry.advert.address, -1),
+                last_visit=visits.get(address, -1),
             )
-            for entry in known
+            for address in sorted(self._entries.keys() - set(exclude), key=address_order)
+            if (entry := self._entries[address]).expires_s > now_s
         ]
 
-    def entries(self) -> list[dict[str, Value]]:
+    def entries(self) -> list[dict[str, Any]]:
         """Return the table as plain records, one an address, as a Flower context keeps them.
 
         Those of forgotten addresses have only ``address`` and ``sequence``.
         """
-        present: list[dict[str, Value]] = [
+        present = [
             {**e.advert.fields(), "via": e.via, "link_bps": e.link_bps, "expires_s": e.expires_s}
             for e in self._entries.values()
         ]
@@ -217,25 +191,19 @@ class RoutingTable:
     def from_entries(cls, owner: str, records: Iterable[Mapping[str, Any]]) -> Self:
         """Rebuild a table from `entries`; raises `AdvertError` for a record that is none."""
         table = cls(owner)
-        how = {"via", "link_bps", "expires_s"}
         for record in records:
             if set(record) == {"address", "sequence"}:
-                address = checked_text("address", record["address"])
-                table._gone[address] = checked_whole("sequence", record["sequence"])
+                address = checked("address", record["address"], Address, error=AdvertError)
+                sequence = checked("sequence", record["sequence"], Count, error=AdvertError)
+                table._gone[address] = sequence
                 continue
-            advert = Advert.from_fields({k: v for k, v in record.items() if k not in how})
-            via = checked_text("via", record.get("via"))
-            link_bps = checked_number("link_bps", record.get("link_bps"))
-            expires_s = checked_number("expires_s", record.get("expires_s"))
-            table._entries[advert.address] = Entry(
-                advert,
-                via,
-                link_bps,
-                expires_s,
-                due_s=table._due(advert.address, expires_s),
-            )
+            how = {name: record[name] for name in HOW if name in record}
+            told = {name: value for name, value in record.items() if name not in HOW}
+            how["advert"] = Advert.from_fields(told)
+            entry: Entry = build(Entry, how, error=AdvertError)
+            table._entries[entry.advert.address] = entry
         return table
 
-    def _due(self, address: str, due_s: float) -> float:
-        heapq.heappush(self._heap, (due_s, address))
-        return due_s
+
+HOW = ("via", "link_bps", "expires_s")
+"""What stands in a record beside the fields of an advert."""

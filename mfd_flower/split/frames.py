@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mfd_flower.packets.codecs import CODECS, Spec, decode, encode, layout
-from mfd_flower.packets.fields import PacketError
+from mfd_flower.packets.errors import PacketError
 
 HEAD = struct.Struct("<4BQ4I")
 """Kind, dtype, whether a gradient is wanted, axes; bytes of data; length of each axis."""

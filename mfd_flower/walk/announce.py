@@ -8,6 +8,7 @@ many links as the policy's `advert_hops` says. Every copy that crosses a link is
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def announce(message: Message, context: Context) -> Message:
         degree=len(visit.node.world_view().neighbours),
         sequence=integer(asked, "sequence"),
         hops_left=visit.plan.policy.advert_hops - 1,
+        lifetime_s=visit.plan.policy.advert_lifetime_s or math.inf,
         **told,
     )
     visit.save()

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.ledger import Chains, LedgerError, suffix
+from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
-from mfd_flower.routing.adverts import MAX_VERSIONS
+from mfd_flower.routing.adverts import MAX_HEADS
 from mfd_flower.walk.node_ledger import NodeLedger, arrived_chain
-from mfd_flower.walk.wire_lines import packed, unpacked
 
 SHOWN = "shown"
 
@@ -41,7 +40,7 @@ class CutOffError(LedgerError):
 def own_heads(ledger: NodeLedger) -> tuple[str, ...]:
     """Return how far this node has seen each chain, as its advert carries it: ``walker=hash``."""
     seen = ((tip.walker, ledger.settled(name)) for name, tip in ledger.chains.tips.items())
-    return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_VERSIONS])
+    return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_HEADS])
 
 
 def shown(ledger: NodeLedger) -> ConfigRecord:

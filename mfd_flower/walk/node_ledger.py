@@ -23,16 +23,17 @@ from mfd_flower.ledger import (
     follow,
     found,
     key_of,
+    packed,
     public_key,
     receive,
     suffix,
+    unpacked,
 )
-from mfd_flower.ledger.entries import chain_name
-from mfd_flower.ledger.standing import Standing
+from mfd_flower.ledger.entry import chain_name
+from mfd_flower.ledger.quarantine import Quarantine
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import text
-from mfd_flower.walk.wire_lines import packed, unpacked
 
 LEDGER, RECEIPT = "ledger", "receipt"
 SETTLED_BEHIND = 3
@@ -206,7 +207,7 @@ class NodeLedger:
 
     def dropped(self) -> set[str]:
         """Return the authors whose versions were refused twice in a row, by the replica."""
-        standing, author_of = Standing(), dict[tuple[str, str], str]()
+        standing, author_of = Quarantine(), dict[tuple[str, str], str]()
         for entry in self.chains.entries:
             if entry.kind == "version":
                 author_of[entry.chain, entry.version] = entry.author

@@ -171,8 +171,10 @@ class Visit:
 
     @cached_property
     def table(self) -> RoutingTable:
-        """Routing table of the node."""
-        return read_table(self.node, self.context)
+        """Routing table of the node, without what is too old."""
+        table = read_table(self.node, self.context)
+        self.table_changed = bool(table.expire(self.node.world_view().at_s)) or self.table_changed
+        return table
 
     def held_version(self, walker: str) -> Packet:
         """Return the newest version of a walker that this node has: at first what all begin as."""

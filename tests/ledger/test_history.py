@@ -69,7 +69,7 @@ def test_history_is_bounded_and_survives_the_wire(norms: list[float]) -> None:
         ({"log_norms": None}, "log_norms = None"),
         ({"log_norms": []}, "direction = 128"),
         ({"direction": [0.0]}, "direction = 1:"),
-        ({"direction": [2.0] * SKETCH_SIZE}, "from -1 to 1"),
+        ({"direction": [2.0] * SKETCH_SIZE}, "at least -1 and at most 1"),
     ],
 )
 def test_a_forged_history_is_refused(changes: dict[str, object], text: str) -> None:

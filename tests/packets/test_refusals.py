@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -11,11 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from mfd_flower.packets import Packet, PacketError, example_packet, pack
+from mfd_flower.packets import Header, Packet, PacketError, example_packet, pack
 from tests.packets import forge
 
 GOOD = forge.full("fp32").to_bytes()
 HEX = "0" * 64
+DEFAULTS: dict[str, Any] = {
+    part.name: {} if part.name == "updated" else part.default
+    for part in dataclasses.fields(Header)
+    if part.name == "updated" or part.default is not dataclasses.MISSING
+}
 NO_STRINGS: list[object] = [None, True, 1, 1.5, [], {}, "", " n0", "n0\n", "é", "a" * 300]
 NO_COUNTS: list[object] = [None, True, False, 1.0, "1", [], {}, -1, 2**63, 10**400]
 JUNK: dict[str, list[Any]] = {
@@ -34,6 +40,7 @@ JUNK: dict[str, list[Any]] = {
     "kind": [*NO_STRINGS, "half"],
     "base": [*[bad for bad in NO_STRINGS if bad != ""], HEX],
     "codec": [*NO_STRINGS, "int4", "fp16"],
+    "below_gate": [None, 0, 1, 0.0, "true", [], {}, [True]],
     "gate": [None, True, "0.5", [], {}, -0.1, 1.1, math.nan, math.inf, -math.inf, 10**400],
     "seen": [None, True, 1, "1", {}, [True], ["1"], [-1.0], [math.nan], [math.inf], [0.0] * 32_769],
     "updated": [None, True, 1, "x", [], {"no": 1}, {"gain": -1}, {"gain": 5}, {"gain": True}],
@@ -48,7 +55,7 @@ JUNK: dict[str, list[Any]] = {
 
 
 def test_every_field_is_tried() -> None:
-    assert JUNK.keys() == json.loads(forge.parts(GOOD)[0]).keys()
+    assert JUNK.keys() == {part.name for part in dataclasses.fields(Header)}
 
 
 @pytest.mark.parametrize("name", JUNK)
@@ -71,17 +78,28 @@ def test_shapes_are_those_of_the_payload() -> None:
 
 def test_unknown_missing_and_doubled_keys_are_refused() -> None:
     header, inner, body = forge.parts(GOOD)
-    with pytest.raises(PacketError, match="header 'extra': not a field"):
-        Packet.from_bytes(forge.with_field(GOOD, "extra", 1))
-    with pytest.raises(PacketError, match="header 'payload': not a field"):
-        Packet.from_bytes(forge.with_field(GOOD, "payload", {}))
+    for name in ("extra", "payload", "a\nb"):
+        with pytest.raises(PacketError, match=r"^header.* = 1: unknown key") as caught:
+            Packet.from_bytes(forge.with_field(GOOD, name, 1))
+        assert "\n" not in str(caught.value)
     for name, value in json.loads(header).items():
         rest = {key: kept for key, kept in json.loads(header).items() if key != name}
-        with pytest.raises(PacketError, match=f"header {name}: missing"):
-            Packet.from_bytes(forge.sealed(forge.compact(rest), inner, body))
+        if name not in DEFAULTS:
+            with pytest.raises(PacketError, match=f"header.{name} = None: missing"):
+                Packet.from_bytes(forge.sealed(forge.compact(rest), inner, body))
         twice = header[:-1] + b"," + forge.compact({name: value})[1:]
-        with pytest.raises(PacketError, match=f"key '{name}' is there twice"):
+        with pytest.raises(PacketError, match=f"header = '{name}': this key is there twice"):
             Packet.from_bytes(forge.sealed(twice, inner, body))
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_field_left_out_has_its_default_and_is_not_spelled_out(name: str) -> None:
+    packet = dataclasses.replace(Packet.from_bytes(GOOD), **{name: DEFAULTS[name]})
+    data = packet.to_bytes()
+    assert name not in json.loads(forge.parts(data)[0])
+    assert Packet.from_bytes(data) == packet
+    with pytest.raises(PacketError, match=r"^header = .*: spelled in another way"):
+        Packet.from_bytes(forge.with_field(data, name, DEFAULTS[name]))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +112,8 @@ def test_unknown_missing_and_doubled_keys_are_refused() -> None:
         (b'"n1"', b'"n\\u0031"'),
         (b'"seen":[1.0,0.0', b'"seen":[1,0.0'),
         (b'"seen":[1.0,0.0', b'"seen":[1.0,-0.0'),
-        (b'"codec":"fp32",', b""),
+        (b'"gate":0.5,', b'"gate":0.5,"kind":"full",'),
+        (b'"gate":0.5,', b'"gate":-0.0,'),
         (b'"gate":0.5', b'"gate":1e999'),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
-from mfd_flower.routing.adverts import SHORT
+from mfd_flower.routing.adverts import MAX_INT, SHORT
 
 FULL = Advert(
     address="n3",
@@ -22,26 +22,27 @@ FULL = Advert(
     interest=0.25,
     flops_per_s=5e9,
     degree=8,
-    versions=("ab12", "cd34"),
+    heads=("w0=" + "0f" * 32, "w1=" + "a1" * 32),
     sequence=7,
     lifetime_s=60.0,
     hops_left=2,
     noise_epsilon=0.5,
 )
 
-numbers = st.floats(0, 1e300)
-wholes = st.integers(0, 2**53)
+numbers = st.floats(0, MAX_INT)
+wholes = st.integers(0, MAX_INT)
+texts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 adverts = st.builds(
     Advert,
-    address=st.text(min_size=1, max_size=64),
+    address=texts,
     label_counts=st.lists(numbers, max_size=5).map(tuple),
     samples=wholes,
     interest=numbers,
-    flops_per_s=numbers,
+    flops_per_s=st.floats(0, 1e300),
     degree=wholes,
-    versions=st.lists(st.text(min_size=1, max_size=64), max_size=8).map(tuple),
+    heads=st.lists(texts.map(lambda text: f"{text[:32]}={'0' * 64}"), max_size=8).map(tuple),
     sequence=wholes,
-    lifetime_s=numbers,
+    lifetime_s=numbers | st.just(math.inf),
     hops_left=st.integers(0, 255),
     noise_epsilon=numbers,
 )
@@ -68,31 +69,46 @@ def test_every_field_has_a_short_name_of_its_own() -> None:
 def test_fields_leave_empty_lists_out() -> None:
     fields = Advert("n1").fields()
     assert "label_counts" not in fields
-    assert "versions" not in fields
+    assert "heads" not in fields
     assert all(value not in ("", []) for value in fields.values())
+
+
+def test_an_advert_without_end_says_nothing_of_its_lifetime() -> None:
+    """It holds until a newer one comes; an end that is announced is finite."""
+    endless = dataclasses.replace(FULL, lifetime_s=math.inf)
+    assert '"t":' in FULL.to_text()
+    assert '"t":' not in endless.to_text()
+    assert Advert.from_text(endless.to_text()).lifetime_s == math.inf
+    for wrong in ("Infinity", "1e999", "-1", "null", '"60"'):
+        with pytest.raises(AdvertError, match=r"advert\.lifetime_s"):
+            Advert.from_text(f'{{"a":"n1","t":{wrong}}}')
 
 
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("address", "", "1 to 64 characters"),
-        ("address", "n" * 65, "1 to 64 characters"),
-        ("address", 3, "1 to 64 characters"),
+        ("address", "", "up to 64 letters"),
+        ("address", "n" * 65, "up to 64 letters"),
+        ("address", "n1\n", "up to 64 letters"),
+        ("address", 3, "up to 64 letters"),
         ("label_counts", [1.0, -1.0], "at least 0"),
         ("label_counts", [1.0, math.nan], "finite"),
-        ("label_counts", [True], "finite number"),
-        ("label_counts", 4.0, "a list of at most 100000"),
-        ("label_counts", [0.0] * 100_001, "a list of at most 100000"),
+        ("label_counts", [1.7e308] * 10, "at most 9007199254740992"),
+        ("label_counts", [2**53 + 1], "at most 9007199254740992"),
+        ("label_counts", [True], "must be a number"),
+        ("label_counts", 4.0, "must be a list"),
+        ("label_counts", [0.0] * 100_001, "at most 100000 values"),
         ("samples", True, "a whole number"),
         ("samples", 6.0, "a whole number"),
-        ("samples", -1, "a whole number"),
+        ("samples", -1, "at least 0"),
         ("interest", math.inf, "finite"),
         ("flops_per_s", 10**400, "finite"),
-        ("flops_per_s", "fast", "a finite number"),
-        ("versions", ["v"] * 9, "a list of at most 8"),
-        ("versions", ["v", ""], "1 to 64 characters"),
-        ("sequence", 2**53 + 1, "a whole number from 0 to"),
-        ("hops_left", 256, "from 0 to 255"),
+        ("flops_per_s", "fast", "a number"),
+        ("heads", ["w0=" + "0" * 64] * 9, "at most 8 values"),
+        ("heads", ["w0=" + "0" * 63], "walker=hash"),
+        ("heads", ["=" + "0" * 64], "walker=hash"),
+        ("sequence", 2**53 + 1, "at most 9007199254740992"),
+        ("hops_left", 256, "at most 255"),
         ("colour", "red", "accepted: address, label_counts"),
     ],
 )
@@ -115,10 +131,17 @@ def test_an_advert_survives_its_text(advert: Advert) -> None:
     assert Advert.from_text(advert.to_text()) == advert
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '"n1"', '{"a":"n1","c":[NaN]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '"n1"', '{"a":"n1","c":[NaN]}', '{"a":"n1","a":"n2"}', '{"address":"n1"}',
+        '{"a":"n1","address":"n2"}', '{"a":"n1","v":["0"]}', "[" * 5000, '{"a":' + "9" * 5000 + "}",
+    ],
+)  # fmt: skip
 def test_a_text_that_is_no_advert_is_refused(content: str) -> None:
-    with pytest.raises(AdvertError, match="advert"):
+    with pytest.raises(AdvertError, match=r"^advert\.") as caught:
         Advert.from_text(content)
+    assert "\n" not in str(caught.value)
 
 
 @given(content=st.text(max_size=40))

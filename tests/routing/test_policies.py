@@ -211,6 +211,17 @@ def test_choice_is_one_of_the_candidates_and_repeatable(policy: str) -> None:
     assert picks <= {c.address for c in candidates}
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_labels_that_are_kept_back_stop_no_policy(policy: str) -> None:
+    """Neither another's nor the holder's own; what is told is weighed before what is not."""
+    told, silent = Candidate("n1", (1.0, 1.0), 2), Candidate("n2", samples=2)
+    for here in (HERE, Candidate("n0")):
+        for candidates in ([silent], [silent, told]):
+            chosen = choose(policy, here, candidates, [4, 4], np.random.default_rng(0))
+            assert chosen in {c.address for c in (here, *candidates)}
+    assert choose("kl-near", HERE, [silent, told], [4, 4], RNG) == "n1"
+
+
 def test_unknown_policy_and_empty_table_are_refused() -> None:
     with pytest.raises(ConfigError, match="accepted: random, round-robin"):
         choose("greedy", HERE, [HERE], [], RNG)
@@ -231,6 +242,9 @@ def test_unknown_policy_and_empty_table_are_refused() -> None:
         ),
         ("metropolis", {"target": "degree"}, "accepted: uniform, samples"),
         ("metropolis", {"epsilon": 1.5}, "at least 0 and at most 1"),
+        ("label-balance", {"batch": "all"}, r"options\.batch = 'all': must be a number"),
+        ("fastest", {"bits": math.inf}, r"options\.bits = inf: must be finite and at least 0"),
+        ("interest", {"hop": 2.5}, r"options\.hop = 2\.5: must be a whole number"),
     ],
 )
 def test_bad_options_are_refused_by_name(

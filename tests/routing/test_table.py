@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from random import Random
 
@@ -19,7 +20,7 @@ announcements = st.lists(
         Advert,
         address=addresses,
         sequence=st.integers(0, 6),
-        lifetime_s=st.sampled_from([1.0, 5.0, 20.0]),
+        lifetime_s=st.sampled_from([1.0, 5.0, 20.0, math.inf]),
         hops_left=st.integers(0, 3),
     ),
     max_size=30,
@@ -138,14 +139,18 @@ def test_a_dropped_node_stays_out_until_a_newer_sequence(
     assert sequences(table).get(gone, last) == max(last, expected)
 
 
-def test_announcing_often_does_not_grow_the_heap() -> None:
+def test_each_announcement_holds_for_its_lifetime_and_one_without_end_for_ever() -> None:
     table = RoutingTable("n0")
     for sequence in range(1000):
         table.receive(replace(ADVERT, sequence=sequence), float(sequence), "n1", 1e6)
         assert table.expire(float(sequence)) == []
-    assert len(table._heap) == 1
+    table.receive(Advert("n2"), 0.0, "n2", 1e6)
     assert table.expire(1008.9) == []
     assert table.expire(1009.0) == ["n1"]
+    assert [c.address for c in table.candidates(1e300)] == ["n2"]
+    again = RoutingTable.from_entries("n0", [ConfigRecord(r) for r in table.entries()])
+    assert again.expire(1e300) == []
+    assert [c.address for c in again.candidates(1e300)] == ["n2"]
 
 
 def test_candidates_are_ordered_by_address_and_complete() -> None:
@@ -178,8 +183,19 @@ def test_a_table_survives_its_records(adverts: list[Advert], gone: str) -> None:
 
 
 def test_a_record_that_is_no_entry_is_refused() -> None:
-    with pytest.raises(AdvertError, match=r"advert\.via = None"):
-        RoutingTable.from_entries("n0", [ADVERT.fields()])
+    how = {"via": "n1", "link_bps": 1e6, "expires_s": 9.0}
+    records = [
+        (ADVERT.fields(), "via"),
+        ({**ADVERT.fields(), **how, "via": ""}, "via"),
+        ({**ADVERT.fields(), **how, "link_bps": math.inf}, "link_bps"),
+        ({**ADVERT.fields(), **how, "expires_s": math.nan}, "expires_s"),
+        ({**ADVERT.fields(), **how, "samples": -1}, "samples"),
+        ({"address": "n 1", "sequence": 3}, "address"),
+        ({"address": "n1", "sequence": -3}, "sequence"),
+    ]
+    for record, name in records:
+        with pytest.raises(AdvertError, match=rf"^advert\.{name} = "):
+            RoutingTable.from_entries("n0", [record])
 
 
 def test_what_was_reached_through_an_unreachable_neighbour_is_gone_until_announced_again() -> None:

@@ -14,7 +14,7 @@ from flwr.app import Message
 
 from mfd_flower.config import RunConfig
 from mfd_flower.ledger import Entry
-from mfd_flower.ledger.standing import REFUSALS_TO_DROP
+from mfd_flower.ledger.quarantine import REFUSALS_TO_DROP
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.threat import poisoners
 from mfd_flower.walk.traits.admission import PARENT

@@ -14,15 +14,13 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
-from mfd_flower.ledger import LedgerError, key_of
+from mfd_flower.ledger import LedgerError, key_of, unpacked
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import version_digest
 from mfd_flower.runtime import LocalGrid
-from mfd_flower.walk import wire_lines
 from mfd_flower.walk.custody import Custody
 from mfd_flower.walk.envelope import FOR_SENDER, packet_in
 from mfd_flower.walk.node_ledger import LEDGER, RECEIPT, NodeLedger
-from mfd_flower.walk.wire_lines import unpacked
 from tests.harness import trial
 from tests.walk.walks import chains_of, has_packet, path_of
 
@@ -180,11 +178,3 @@ def test_nothing_is_kept_of_a_visit_that_fails(
         assert not context.state
         app(Message(hop.content, 1, "train.hop"), context)
     assert {"custody/w0/packet", "trait/w0/codec", "ledger"} <= set(context.state)
-
-
-def test_a_packed_bomb_is_refused_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire_lines, "MAX_LINES_BYTES", 1000)
-    assert unpacked(zlib.compress(b"a" * 1000)) == "a" * 1000
-    for data in (zlib.compress(b"a" * 1001), zlib.compress(b"a")[:-1], b"lines", "lines", b"\xff"):
-        with pytest.raises(LedgerError, match="lines: must be"):
-            unpacked(data)

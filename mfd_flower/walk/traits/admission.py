@@ -17,9 +17,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from numpy.typing import NDArray
 
 from mfd_flower.ledger import Entry, LedgerError
-from mfd_flower.ledger.audit import Admission as Strictness
-from mfd_flower.ledger.audit import Evidence, Measured, comparable, judge
 from mfd_flower.ledger.history import AuditError, History, Update
+from mfd_flower.ledger.poisoning import Admission as Strictness
+from mfd_flower.ledger.poisoning import Evidence, Measured, comparable, judge
 from mfd_flower.packets import Packet, PacketError, delta, restored
 from mfd_flower.walk.envelope import UNTAKEN, VERDICT, enclosed, packet_in
 from mfd_flower.walk.node_ledger import arrived_chain

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from mfd_flower.ledger import Chains, LedgerError, receive, suffix
+from mfd_flower.ledger import Chains, LedgerError, receive, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.records import text, texts
 from mfd_flower.routing import Candidate
@@ -21,7 +21,6 @@ from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads, sh
 from mfd_flower.walk.node_ledger import LEDGER
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
-from mfd_flower.walk.wire_lines import unpacked
 
 if TYPE_CHECKING:
     from mfd_flower.walk.relay import Relay

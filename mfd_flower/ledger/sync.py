@@ -1,19 +1,21 @@
-"""Replication: every node keeps its own copy, and a packet brings the entries its receiver lacks.
+"""How replicas become equal: a packet brings the entries that its receiver lacks.
 
-What travels is a suffix: entry texts, one a line, each after those it builds on. Heads, the hash
-of each chain's newest entry, travel with packets and adverts; a chain that does not reach a head
-that was announced has been cut off.
+What travels is a suffix: entry texts, one a line, each after those it builds on, packed by zlib.
+Heads, the hash of each chain's newest entry, travel with packets and adverts; a chain that does not
+reach a head that was announced has been cut off.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 
-from mfd_flower.ledger.chains import Chains
-from mfd_flower.ledger.entries import Entry, text_hash
-from mfd_flower.ledger.fields import LedgerError, malformed, show
+from mfd_flower.ledger.chain import Chains
+from mfd_flower.ledger.entry import SIGNATURE_CHARS, Entry, text_hash
+from mfd_flower.ledger.errors import LedgerError, malformed
 
-MAX_SUFFIX_CHARS = 1 << 26
+LINE_CHARS = 2048
+"""No entry is longer, but a genesis: its keys, which do not pack well, make up for that."""
 
 
 def heads(chains: Chains) -> dict[str, str]:
@@ -22,7 +24,7 @@ def heads(chains: Chains) -> dict[str, str]:
 
 
 def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
-    """Return the entries that a node lacks that announced these heads.
+    """Return the entries that a node lacks that announced these heads, one a line.
 
     Parameters
     ----------
@@ -32,11 +34,6 @@ def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
         The one head of a receiver that has one chain, or its heads by chain. Without any,
         everything is lacking. A chain whose head is not known here is longer there, or forked:
         nothing of it is sent, and what the receiver makes of that is up to `receive`.
-
-    Returns
-    -------
-    str
-        One line an entry; empty if nothing is lacking.
     """
     reached = dict.fromkeys(chains.tips, -1)
     if isinstance(since, str):
@@ -84,8 +81,7 @@ def receive(
         With the reason; `entry` is the number among the new lines, where it lies in one.
     """
     count, tips = len(chains.entries), dict(chains.tips)
-    lines = [line for line in _lines(text) if not chains.has(text_hash(line))]
-    new = chains.extend(lines)
+    new = chains.extend([line for line in _lines(text) if not chains.has(text_hash(line))])
     try:
         for name, known in (announced or {}).items():
             if not chains.has(known):
@@ -98,6 +94,37 @@ def receive(
     return new
 
 
+def packed(lines: str) -> bytes:
+    """Return a suffix as it travels beside a packet."""
+    return zlib.compress(lines.encode("ascii"), 9)
+
+
+def unpacked(data: object) -> str:
+    """Return a suffix as it was before it was packed; empty if nothing came.
+
+    An entry packs into no less than the 64 bytes of its signature, so what came bounds how many
+    there are: more than that is refused before it takes memory.
+
+    Raises
+    ------
+    LedgerError
+        ``malformed``, if it is no zlib stream of ASCII, or longer than so many entries can be.
+    """
+    if not data:
+        return ""
+    if not isinstance(data, bytes):
+        raise malformed("lines", data, "must be ASCII packed by zlib")
+    most = (len(data) // (SIGNATURE_CHARS // 2) + 1) * LINE_CHARS
+    try:
+        stream = zlib.decompressobj()
+        lines = stream.decompress(data, most).decode("ascii")
+    except (zlib.error, UnicodeDecodeError):
+        raise malformed("lines", data, "must be ASCII packed by zlib") from None
+    if not stream.eof or stream.unused_data:
+        raise malformed("lines", data, f"must be whole, and at most {most} characters unpacked")
+    return lines
+
+
 def _check_newest(chains: Chains, head: str) -> None:
     entry = chains.find(head)
     if entry is None:
@@ -108,13 +135,14 @@ def _check_newest(chains: Chains, head: str) -> None:
         raise LedgerError("replay", f"{said}, it stands at {newest.place}")
 
 
-def _cut_off(field: str, head: str) -> LedgerError:
-    return LedgerError("cut-off", f"{field} = {show(head[:12])}: not reached by what is here")
+def _cut_off(name: str, head: str) -> LedgerError:
+    return LedgerError("cut-off", f"{name} = {head[:12]!r}: not reached by what is here")
 
 
 def _lines(text: object) -> list[str]:
-    if not isinstance(text, str) or len(text) > MAX_SUFFIX_CHARS or not text.isascii():
-        raise malformed("suffix", text, f"at most {MAX_SUFFIX_CHARS} ASCII characters")
-    if text and not text.endswith("\n"):
-        raise malformed("suffix", text[-60:], "whole lines")
+    if not isinstance(text, str) or not text.isascii():
+        raise malformed("suffix", text, "must be ASCII")
+    # Counted before they are split: a line feed alone takes no byte on the way and many here.
+    if text.count("\n") * SIGNATURE_CHARS > len(text) or (text and not text.endswith("\n")):
+        raise malformed("suffix", text, "must be whole entries, one a line")
     return text.split("\n")[:-1]

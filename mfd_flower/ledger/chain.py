@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mfd_flower.ledger.entries import Entry, parse_entry, text_hash
-from mfd_flower.ledger.fields import LedgerError
+from mfd_flower.ledger.entry import Entry, parse_entry, text_hash
+from mfd_flower.ledger.errors import LedgerError
 from mfd_flower.ledger.keys import signed_by
 from mfd_flower.ledger.writing import ENTRY, Tip, check_receipt
 
@@ -41,7 +41,7 @@ class Chains:
     ) -> None:
         self.entries: list[Entry] = []
         self.tips: dict[str, Tip] = {}
-        self._founders = dict(members) if members is not None else None
+        self._founders = members
         self._by_hash: dict[str, Entry] = {}
         self._by_place: dict[tuple[str, int], Entry] = {}
         self._made: dict[tuple[str, str], Entry] = {}
@@ -112,7 +112,7 @@ class Chains:
             except LedgerError as error:
                 self.rewind(count, tips)
                 reason, said = error.reason, str(error)
-                if reason == "missing" and _comes_later(text, texts[number + 1 :]):
+                if reason == "missing" and entry.prev in map(text_hash, texts[number + 1 :]):
                     reason, said = "order", f"{said}; it comes later"
                 raise LedgerError(reason, said, number) from None
             self.entries.append(entry)
@@ -130,76 +130,63 @@ class Chains:
         if tip is None and entry.kind != "genesis":
             said = f"place {entry.place} of {entry.chain}: the genesis of the chain is missing"
             raise LedgerError("missing", said)
-        keys = entry.members if tip is None else tip.keys
+        keys = tip.keys if tip else entry.members
         _check_author(entry, keys, check_signatures)
         if tip is None:
             self._check_founders(entry)
-            return Tip(
-                model_id=entry.model_id,
-                walker=entry.walker,
-                place=0,
-                hash=entry.hash,
-                author=entry.author,
-                version=entry.version,
-                hop=entry.hop,
-                time_s=entry.time_s,
-                members=entry.members,
-                keys=keys,
-                founder=entry.author,
-            )
+            return Tip.after(entry, entry.version, entry.members, keys, entry.author)
         self._check_place(entry, tip)
         if entry.author not in tip.members:
             raise LedgerError("unknown-author", f"author = {entry.author}: left before this entry")
-        if entry.time_s < tip.time_s:
-            said = f"time_s = {entry.time_s}: must be at least {tip.time_s}, of the entry before"
-            raise LedgerError("clock", said)
-        if entry.hop < tip.hop:
-            said = f"hop = {entry.hop}: must be at least {tip.hop}, of the entry before"
-            raise LedgerError("order", said)
+        for reason, name in (("clock", "time_s"), ("order", "hop")):
+            if (now := getattr(entry, name)) < (least := getattr(tip, name)):
+                said = f"{name} = {now}: must be at least {least}, of the entry before"
+                raise LedgerError(reason, said)
         if entry.receiver and check_signatures:
             check_receipt(tip, tip.hash, entry.receiver, entry.receipt)
-        members, version = _members_after(entry, tip), tip.version
-        if entry.kind == "version":
-            self._check_parents(entry, tip)
-            version = entry.version
-        elif entry.kind == "refusal":
-            version = self._parent_of_refused(entry, tip)
-        return tip._replace(
-            place=entry.place,
-            hash=entry.hash,
-            author=entry.author,
-            version=version,
-            hop=entry.hop,
-            time_s=entry.time_s,
-            members=members,
-            keys={**tip.keys, **members} if members is not tip.members else tip.keys,
-        )
+        members = _members_after(entry, tip)
+        if members is not tip.members:
+            keys = {**keys, **members}
+        return Tip.after(entry, self._version_after(entry, tip), members, keys, tip.founder)
 
     def _check_founders(self, entry: Entry) -> None:
         expected = self._founders
         if expected is None and self.entries:
-            expected = dict(self.entries[0].members)
-        if expected is not None and dict(entry.members) != expected:
+            expected = self.entries[0].members
+        if expected is not None and entry.members != dict(expected):
             said = f"members of {entry.chain}: not the collaboration set of this ledger"
             raise LedgerError("members", said)
 
     def _check_place(self, entry: Entry, tip: Tip) -> None:
-        here = self._by_place.get((entry.chain, entry.place))
-        if here is not None and here.hash == entry.hash:
-            said = f"place {entry.place} of {entry.chain}: this entry is here already"
-            raise LedgerError("replay", said)
-        if here is not None:
-            wrote = f"{entry.author} wrote two entries"
-            if here.author != entry.author:
-                wrote = f"{here.author} and {entry.author} wrote different entries"
-            said = f"place {entry.place} of {entry.chain}: {wrote}, {here.hash[:12]}... is here"
-            raise LedgerError("fork", said)
+        at = f"place {entry.place} of {entry.chain}"
+        if here := self._by_place.get((entry.chain, entry.place)):
+            if here.hash == entry.hash:
+                raise LedgerError("replay", f"{at}: this entry is here already")
+            wrote = f"{here.author} and {entry.author} wrote different entries"
+            if here.author == entry.author:
+                wrote = f"{entry.author} wrote two entries"
+            raise LedgerError("fork", f"{at}: {wrote}, {here.hash[:12]}... is here")
         if entry.place > tip.place + 1:
-            said = f"place {entry.place} of {entry.chain}: place {tip.place + 1} is missing"
-            raise LedgerError("missing", said)
+            raise LedgerError("missing", f"{at}: place {tip.place + 1} is missing")
         if entry.prev != tip.hash:
             said = f"follows {entry.prev[:12]}..., but place {tip.place} is {tip.hash[:12]}..."
-            raise LedgerError("fork", f"place {entry.place} of {entry.chain}: {said}")
+            raise LedgerError("fork", f"{at}: {said}")
+
+    def _version_after(self, entry: Entry, tip: Tip) -> str:
+        """Return the version that is in force after `entry`."""
+        if entry.kind == "version":
+            self._check_parents(entry, tip)
+            return entry.version
+        if entry.kind != "refusal":
+            return tip.version
+        refused = self._made[entry.chain, tip.version]
+        if entry.version != tip.version or not refused.parents:
+            said = "must be the version in force, and not the first of the chain"
+            raise LedgerError("parent", f"version = {entry.version[:12]}...: {said}")
+        if entry.subject != refused.author:
+            said = f"must be {refused.author}, who made the refused version"
+            raise LedgerError("parent", f"subject = {entry.subject}: {said}")
+        return refused.parents[0]
 
     def _check_parents(self, entry: Entry, tip: Tip) -> None:
         if (entry.chain, entry.version) in self._made:
@@ -213,16 +200,6 @@ class Chains:
             if not any((name, parent) in self._made for name in others if name != entry.chain):
                 said = f"parents = {parent[:12]}...: no other chain of this model here made it"
                 raise LedgerError("parent", said)
-
-    def _parent_of_refused(self, entry: Entry, tip: Tip) -> str:
-        refused = self._made[entry.chain, tip.version]
-        if entry.version != tip.version or not refused.parents:
-            said = "must be the version in force, and not the first of the chain"
-            raise LedgerError("parent", f"version = {entry.version[:12]}...: {said}")
-        if entry.subject != refused.author:
-            said = f"must be {refused.author}, who made the refused version"
-            raise LedgerError("parent", f"subject = {entry.subject}: {said}")
-        return refused.parents[0]
 
 
 def _check_author(entry: Entry, keys: Mapping[str, str], check_signatures: bool) -> None:
@@ -251,9 +228,3 @@ def _members_after(entry: Entry, tip: Tip) -> Mapping[str, str]:
         said = f"subject = {entry.subject}: only itself or {tip.founder}, the founder, may say so"
         raise LedgerError("members", said)
     return {name: public for name, public in tip.members.items() if name != entry.subject}
-
-
-def _comes_later(text: str, rest: Sequence[str]) -> bool:
-    """Tell whether the entry that `text` follows is among `rest`."""
-    prev = parse_entry(text).prev
-    return any(text_hash(later) == prev for later in rest)

@@ -1,4 +1,4 @@
-"""Admission: whether an arriving version is fit to be trained on, or poison.
+"""The poisoning test: whether an arriving version is fit to be trained on.
 
 Signatures say who made a version; this says whether the update helped. The receiver compares the
 version with its parent on its own samples, by loss and error rate (Fang et al. 2020, arXiv
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import bounded
 from mfd_flower.ledger.history import History, Update
 
 CLASS_SHARE = 0.05
@@ -29,105 +29,54 @@ MAD_TO_SIGMA = 1.4826
 
 @dataclass(frozen=True)
 class Admission:
-    """How strict a receiver is.
+    """How strict a receiver is."""
 
-    Attributes
-    ----------
-    false_refusal : float
-        Level of the loss test and of the accuracy test, each: the share of versions refused that
-        are neither better nor worse than their parents. Above 0, at most 0.5.
-    recorded_margin : float
-        Accuracy that a version may lie below its parent's recorded one, where the receiver cannot
-        measure the parent; from 0 to 1.
-    norm_mads : float
-        Robust standard deviations that the log of an update's norm may lie above the median of
-        accepted ones; above 0.
-    norm_ratio : float
-        Times the median norm that is always allowed, however alike the accepted ones are; over 1.
-    least_cosine : float
-        Least cosine to the running direction; -1 admits all. Honest updates are nearly orthogonal
-        to each other: it is a return to an old version that points back.
-
-    Raises
-    ------
-    ConfigError
-        If a value is outside of these.
-    """
-
-    false_refusal: float = 0.001
-    recorded_margin: float = 0.1
-    norm_mads: float = 4.0
-    norm_ratio: float = 1.3
-    least_cosine: float = -0.5
-
-    def __post_init__(self) -> None:
-        for name, holds, accepted in (
-            ("false_refusal", 0 < self.false_refusal <= 0.5, "above 0 and at most 0.5"),
-            ("recorded_margin", 0 <= self.recorded_margin <= 1, "from 0 to 1"),
-            ("norm_mads", 0 < self.norm_mads < math.inf, "above 0 and finite"),
-            ("norm_ratio", 1 < self.norm_ratio < math.inf, "above 1 and finite"),
-            ("least_cosine", -1 <= self.least_cosine <= 1, "from -1 to 1"),
-        ):
-            if not holds:
-                raise ConfigError(f"admission.{name}", getattr(self, name), f"must be {accepted}")
+    false_refusal: float = bounded(0.001, 0.0, 0.5, open_low=True)
+    """Level of the loss test and of the accuracy test, each: the share of versions refused that are
+    neither better nor worse than their parents."""
+    norm_mads: float = bounded(4.0, 0.0, open_low=True)
+    """Robust standard deviations that the log of an update's norm may lie above the median of
+    accepted ones."""
+    norm_ratio: float = bounded(1.3, 1.0, open_low=True)
+    """Times the median norm that is always allowed, however alike the accepted ones are."""
+    least_cosine: float = bounded(-0.5, -1.0, 1.0)
+    """Least cosine to the running direction; -1 admits all. Honest updates are nearly orthogonal to
+    each other: it is a return to an old version that points back."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One version on the receiver's own samples.
-
-    Attributes
-    ----------
-    losses : ndarray
-        Cross-entropy of each sample in nats, ``(n,)``.
-    correct : ndarray of bool
-        Whether each was classified right, ``(n,)``.
-    """
+    """One version on the receiver's own samples, in the same order as any other."""
 
     losses: NDArray[np.floating[Any]]
+    """Cross-entropy of each sample in nats, ``(n,)``."""
     correct: NDArray[np.bool_]
+    """Whether each was classified right, ``(n,)``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a receiver knows of an arriving version; what it lacks is None and goes untested.
-
-    Attributes
-    ----------
-    arrived : Measured
-        The arriving version on the receiver's samples.
-    parent : Measured, optional
-        Its parent on the same samples, in the same order.
-    recorded_accuracy : float, optional
-        The parent's accuracy as others recorded it, used if `parent` is None.
-    update : Update, optional
-        From parent to arriving version.
-    """
+    """What a receiver knows of an arriving version."""
 
     arrived: Measured
-    parent: Measured | None = None
-    recorded_accuracy: float | None = None
-    update: Update | None = None
+    parent: Measured
+    update: Update
+    """From parent to arriving version."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a version is admitted.
-
-    Attributes
-    ----------
-    reason : str
-        Empty, or what it was refused for: ``not-finite``, ``unchanged``, ``loss``, ``accuracy``,
-        ``norm`` or ``direction``.
-    measured, limit : float
-        The statistic that was refused and the bound it crossed: standard errors (``loss``), a
-        probability (``accuracy``), times the median (``norm``), a cosine (``direction``).
-    """
+    """Whether a version is admitted."""
 
     accepted: bool
     reason: str = ""
+    """Empty, or what it was refused for: ``not-finite``, ``unchanged``, ``loss``, ``accuracy``,
+    ``norm`` or ``direction``."""
     measured: float = 0.0
+    """The statistic that was refused: standard errors (``loss``), a probability (``accuracy``),
+    times the median (``norm``), a cosine (``direction``)."""
     limit: float = 0.0
+    """The bound that it crossed."""
 
 
 def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict:
@@ -137,36 +86,29 @@ def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict
     on each sample: a version that is worse on most samples is found although its mean loss, which
     a few samples decide, has not moved. The accuracy is compared by the exact sign test on the
     samples that only one version gets right (McNemar 1947). Few samples let more
-    poison in, but refuse no more honest versions.
-
-    Parameters
-    ----------
-    evidence : Evidence
-        What the receiver measured.
-    history : History
-        The accepted updates; call `History.after` if this one is accepted and no other time.
-    admission : Admission
-        How strict to be.
+    poison in, but refuse no more honest versions. `history` is that of the accepted updates: call
+    `History.after` if this one is accepted and no other time.
     """
-    update = evidence.update
-    norm = 1.0 if update is None else update.norm
-    if not np.isfinite([*evidence.arrived.losses, norm]).all():
+    arrived, parent, update = evidence.arrived, evidence.parent, evidence.update
+    if not np.isfinite([*arrived.losses, update.norm]).all():
         return Verdict(False, "not-finite", math.nan, math.inf)
-    if norm == 0:
+    if update.norm == 0:
         return Verdict(False, "unchanged")
-    if update is not None and history.log_norms:
+    if history.log_norms:
         times, limit = _norm_against(history, update, admission)
         if times > limit:
             return Verdict(False, "norm", times, limit)
         cosine = history.cosine(update)
         if cosine < admission.least_cosine:
             return Verdict(False, "direction", cosine, admission.least_cosine)
-    if evidence.parent is not None:
-        score = signed_rank_score(_log_ratios(evidence.arrived, evidence.parent))
-        limit = NormalDist().inv_cdf(1 - admission.false_refusal)
-        if score > limit:
-            return Verdict(False, "loss", score, limit)
-    chance = _accuracy_chance(evidence, admission)
+    score = signed_rank_score(_log_ratios(arrived, parent))
+    limit = NormalDist().inv_cdf(1 - admission.false_refusal)
+    if score > limit:
+        return Verdict(False, "loss", score, limit)
+    # How likely so few right answers are if the version is no worse than its parent.
+    lost = int((parent.correct & ~arrived.correct).sum())
+    won = int((arrived.correct & ~parent.correct).sum())
+    chance = binomial_tail(lost, lost + won, 0.5)
     if chance < admission.false_refusal:
         return Verdict(False, "accuracy", chance, admission.false_refusal)
     return Verdict(True)
@@ -185,7 +127,6 @@ def comparable(labels: NDArray[np.int64], author_counts: NDArray[np.int64]) -> N
         Of the receiver's samples, ``(n,)``.
     author_counts : ndarray
         Samples of each class that the author holds, ``(num_classes,)``.
-
     """
     return author_counts[labels] >= CLASS_SHARE * author_counts.sum()
 
@@ -224,19 +165,6 @@ def _log_ratios(arrived: Measured, parent: Measured) -> NDArray[np.floating[Any]
     # A parent that is not finite is no reason to refuse: any finite loss is below its.
     before = np.nan_to_num(parent.losses, nan=np.inf, posinf=np.inf)
     return np.log(arrived.losses + LOSS_FLOOR) - np.log(before + LOSS_FLOOR)
-
-
-def _accuracy_chance(evidence: Evidence, admission: Admission) -> float:
-    """Return how likely so few right answers are if the version is no worse than its parent."""
-    right = evidence.arrived.correct
-    if evidence.parent is not None:
-        lost = int((evidence.parent.correct & ~right).sum())
-        won = int((right & ~evidence.parent.correct).sum())
-        return binomial_tail(lost, lost + won, 0.5)
-    if evidence.recorded_accuracy is None:
-        return 1.0
-    least = min(1.0, max(0.0, evidence.recorded_accuracy - admission.recorded_margin))
-    return binomial_tail(int((~right).sum()), len(right), 1 - least)
 
 
 def _norm_against(history: History, update: Update, admission: Admission) -> tuple[float, float]:

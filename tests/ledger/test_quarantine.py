@@ -7,17 +7,17 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfd_flower.ledger.standing import Standing
+from mfd_flower.ledger.quarantine import Quarantine
 
 EVENTS = ("refused", "accepted", "readmitted")
 events = st.lists(st.tuples(st.sampled_from(EVENTS), st.sampled_from(["n0", "n1"])), max_size=20)
 
 
-def after(log: list[tuple[str, str]]) -> Standing:
-    standing = Standing()
+def after(log: list[tuple[str, str]]) -> Quarantine:
+    quarantine = Quarantine()
     for event, author in log:
-        standing = getattr(standing, event)(author)
-    return standing
+        quarantine = getattr(quarantine, event)(author)
+    return quarantine
 
 
 @settings(max_examples=60, deadline=None)

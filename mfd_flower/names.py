@@ -1,0 +1,24 @@
+"""What nodes, walkers, models and versions may be called, on every wire and in every file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mfd_flower.checks import Form
+
+WALKER = r"[A-Za-z0-9._-]{1,32}"
+HEX = r"[0-9a-f]{64}"
+Address = Annotated[
+    str,
+    Form(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "an address of up to 64 letters, digits, . _ -"),
+]
+Walker = Annotated[str, Form(WALKER, "up to 32 letters, digits, . _ -")]
+ModelId = Annotated[
+    str,
+    Form(
+        r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}",
+        "a name of up to 128 letters, digits, . _ : / @ + -",
+    ),
+]
+Digest = Annotated[str, Form(HEX, "64 hexadecimal digits")]
+"""SHA-256: a version of a model, an entry of the ledger."""
