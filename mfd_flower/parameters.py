@@ -31,8 +31,11 @@ def parameters_of(cls: type[Any]) -> Mapping[str, Mapping[str, Any]]:
     for fields in (cls, getattr(cls, "Options", None)):
         if isinstance(fields, type) and dataclasses.is_dataclass(fields):
             return _of_fields(fields)
+    texts = _docstring_texts(cls)
     found = {
-        p.name: _described(p.annotation, MISSING if p.default is p.empty else p.default)
+        p.name: _described(
+            p.annotation, MISSING if p.default is p.empty else p.default, text=texts.get(p.name)
+        )
         for p in inspect.signature(cls).parameters.values()
         if p.name != "run" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
@@ -70,6 +73,18 @@ def _of_fields(cls: type[Any]) -> dict[str, dict[str, Any]]:
             default = field.default_factory()
         found[field.name] = _described(hint, default, field.metadata, text)
     return found
+
+
+def _docstring_texts(cls: type[Any]) -> dict[str, str]:
+    """Return what the numpy docstring of a class says of each parameter of its constructor."""
+    own = next(each for each in cls.__mro__ if "__init__" in vars(each))
+    section = re.search(
+        r"^Parameters\n-+\n(.*?)(\n\n\w[^\n]*\n-+\n|\Z)", inspect.getdoc(own) or "", re.M | re.S
+    )
+    named = re.findall(
+        r"^(\w[\w, ]*?) ?:.*\n((?:[ \n].*\n?)*)", section[1] if section else "", re.M
+    )
+    return {name: " ".join(text.split()) for names, text in named for name in names.split(", ")}
 
 
 def _described(

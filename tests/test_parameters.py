@@ -78,6 +78,8 @@ def test_constructor_keywords_stand_in_where_there_are_no_options() -> None:
     found = parameters_of(FedProx)
     assert found["proximal_mu"]["type"] == "float"
     assert found["fraction_train"]["default"] == 1.0
+    assert found["fraction_train"]["text"].startswith("Fraction of nodes used during training")
+    assert found["proximal_mu"]["required"] is False
     assert "train_metrics_aggr_fn" not in found, "a function cannot stand in settings"
     assert "run" not in parameters_of(Optional)
 
