@@ -288,7 +288,7 @@ def traits(as_json: JsonOption = False) -> None:
     _list("trait", object, as_json)
 
 
-def _list(kind: str, base: type[Any], as_json: bool) -> None:
+def _list(kind: str, base: type, as_json: bool) -> None:
     from mfd_flower.finding import find, sources
     from mfd_flower.parameters import parameters_of, rows
 

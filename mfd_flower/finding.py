@@ -62,7 +62,7 @@ class Source:
 class Found:
     """A class and where it comes from."""
 
-    cls: type[Any]
+    cls: type
     origin: str
     """As `Source` has it."""
     file: Path
@@ -82,7 +82,7 @@ def sources(kind: str) -> dict[str, Source]:
     return dict(sorted(found.items()))
 
 
-def find(kind: str, name: str, base: type[Any]) -> Found:
+def find(kind: str, name: str, base: type) -> Found:
     """Return the subclass of `base` that a short or long name means.
 
     Like an import this is done once a process, for each working directory: what changes in a file
@@ -97,7 +97,7 @@ def find(kind: str, name: str, base: type[Any]) -> Found:
 
 
 @functools.lru_cache(maxsize=256)
-def _find(kind: str, name: str, base: type[Any], folder: Path) -> Found:
+def _find(kind: str, name: str, base: type, folder: Path) -> Found:
     known = sources(kind)
     source = known.get(name)
     if source is None:

@@ -15,7 +15,7 @@ from mfd_flower.checks import field_texts
 
 
 @functools.lru_cache(maxsize=256)
-def parameters_of(cls: type[Any]) -> Mapping[str, Mapping[str, Any]]:
+def parameters_of(cls: type) -> Mapping[str, Mapping[str, Any]]:
     """Return what may be set on a class, in the order of its source.
 
     These are the fields of a dataclass, or of its `Options` if that is one; else the keywords of
@@ -59,7 +59,7 @@ def rows(options: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, str
         yield f"{table}{name}", option["type"], default, accepted, option["text"] or ""
 
 
-def _of_fields(cls: type[Any]) -> dict[str, dict[str, Any]]:
+def _of_fields(cls: type) -> dict[str, dict[str, Any]]:
     hints, texts = get_type_hints(cls), field_texts(cls)
     found: dict[str, dict[str, Any]] = {}
     for field in dataclasses.fields(cls):
@@ -75,7 +75,7 @@ def _of_fields(cls: type[Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _docstring_texts(cls: type[Any]) -> dict[str, str]:
+def _docstring_texts(cls: type) -> dict[str, str]:
     """Return what the numpy docstring of a class says of each parameter of its constructor."""
     own = next(each for each in cls.__mro__ if "__init__" in vars(each))
     section = re.search(
