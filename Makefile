@@ -1,30 +1,41 @@
-# make demo: install and run the comparison.  make test: install, lint, types, tests.
+# make demo: install and run the comparison.  make test: lint, types and the quick tests, minutes.
+# make test-all: the slow tests too, which start Flower's own engines.  make docs: out/docs.
 # Only Python 3.11 to 3.13, git and make are needed. Paths with spaces are fine.
 SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= experiments/compare.toml
 OUT ?= out/demo
-MFD := .venv/bin/mfd
+JOBS ?= 2
+BIN := .venv/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test test-all lint docs clean
 
 demo: .venv/installed
-	$(MFD) compare "$(CONFIG)" --out "$(OUT)" --resume
+	$(BIN)/mfd compare "$(CONFIG)" --out "$(OUT)" --resume
 
 test: lint
-	.venv/bin/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/lint-imports --no-cache --no-logo
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "mfd-flower needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=..." % v)'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
 	touch .venv/installed
 
 clean:

@@ -16,6 +16,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mfd_flower.checks import ConfigError
@@ -273,24 +274,50 @@ def infer(
 
 @app.command(epilog="Example: mfd strategies --json")
 def strategies(as_json: JsonOption = False) -> None:
-    """List what can be run, with parameters and defaults read from the classes."""
-    from mfd_flower.strategy import find_strategy, parameters_of, short_names
+    """List the strategies that are found here, with their options."""
+    from flwr.serverapp.strategy import Strategy
 
-    found: dict[str, dict[str, Any]] = {}
-    for name in short_names():
-        strategy = find_strategy(name)
-        parameters = {k: v if _plain(v) else str(v) for k, v in parameters_of(strategy).items()}
-        summary = (strategy.__doc__ or "").strip().splitlines()[0]
-        found[name] = {"summary": summary, "parameters": parameters}
+    _list("strategy", Strategy, as_json)
+    if not as_json:
+        out_console.print("Any flwr strategy runs too: mfd run flwr.serverapp.strategy:FedAdam ...")
+
+
+@app.command(epilog="Example: mfd traits --json")
+def traits(as_json: JsonOption = False) -> None:
+    """List the traits of a walk that are found here, with their options."""
+    _list("trait", object, as_json)
+
+
+def _list(kind: str, base: type, as_json: bool) -> None:
+    from mfd_flower.finding import find, sources
+    from mfd_flower.parameters import parameters_of, rows
+
+    entries: dict[str, dict[str, Any]] = {}
+    for name, source in sources(kind).items():
+        try:
+            cls = find(kind, name, base).cls
+        except ConfigError as error:
+            # One file that is broken does not hide the others.
+            entries[name] = {"from": source.origin, "error": str(error)}
+            continue
+        entries[name] = {
+            "summary": (cls.__doc__ or "").strip().partition("\n")[0],
+            "from": source.origin,
+            "options": parameters_of(cls),
+        }
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(entries, indent=1))
         return
-    table = Table("strategy", "what it is", "parameters (default)")
-    for name, entry in found.items():
-        words = ", ".join(f"{k}={v}" for k, v in entry["parameters"].items())
-        table.add_row(name, str(entry["summary"]), words)
-    out_console.print(table)
-    out_console.print("Any flwr strategy runs too: mfd run flwr.serverapp.strategy:FedAdam ...")
+    for name, entry in entries.items():
+        title = f"{name} ({entry['from']}): {entry.get('error') or entry['summary']}"
+        out_console.print(title, markup=False)
+        if found := list(rows(entry.get("options", {}))):
+            headings = ("option", "type", "default", "accepted", "what it is")
+            columns = [c for c in range(len(headings)) if any(row[c] for row in found)]
+            table = Table(*(headings[c] for c in columns))
+            for row in found:
+                table.add_row(*(escape(row[c]) for c in columns))
+            out_console.print(table)
 
 
 @app.command(
@@ -335,10 +362,6 @@ def data(
         out_console.print(partition_table(federation.images.classes, counts))
     for file in plot_partition(out, federation.images.classes, counts):
         err_console.print(f"plot: {file}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,16 @@
-"""Find a strategy by name and build it from settings.
+"""Build a strategy from settings, and read what it says of itself.
 
-A short name is a file of the `strategies` package (`mfd-walk` is `strategies/mfd_walk.py`); a full
-one is ``package.module:Class``. The class is a `flwr.serverapp.strategy.Strategy`; it may carry
+Any `flwr.serverapp.strategy.Strategy` will do; it may carry
 
 - ``client_actions``: message type to handler ``(Message, Context) -> Message``, its client half;
 - ``links``: message type to link, see `mfd_flower.runtime.metered_grid`;
+- ``Options``: a frozen dataclass of its keywords, with bounds and a text under each field;
 - a constructor parameter ``run``, which receives the `RunConfig`.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,8 @@ from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.finding import find
+from mfd_flower.parameters import parameters_of
 
 Handler = Callable[[Message, Context], Message]
 
@@ -60,56 +58,14 @@ class OwnLoop:
         return None
 
 
-def short_names() -> list[str]:
-    """Return the short names of the strategies that stand in the `strategies` package."""
-    package = importlib.import_module("strategies")
-    modules = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return sorted(name.replace("_", "-") for name in modules if not name.startswith("_"))
-
-
-@functools.lru_cache(maxsize=64)
 def find_strategy(name: str) -> type[Strategy]:
-    """Return the class that a short or full name means.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such module or class, or it is not a Flower strategy.
-    """
-    module_name, colon, class_name = name.partition(":")
-    if not colon:
-        names = short_names()
-        if name not in names:
-            accepted = f"accepted: {', '.join(names)} or package.module:Class"
-            raise ConfigError("strategy", name, accepted)
-        module_name = f"strategies.{name.replace('-', '_')}"
-    if str(Path.cwd()) not in sys.path:
-        # A command line tool does not have the working directory on sys.path as python -m does.
-        sys.path.append(str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError("strategy", name, f"module not importable ({error})") from error
-    if not colon:
-        flat = name.replace("-", "")
-        found = [key for key in vars(module) if key.lower() == flat]
-        class_name = found[0] if found else f"(a class named {flat!r} in any case)"
-    strategy = getattr(module, class_name, None)
-    if not inspect.isclass(strategy) or not issubclass(strategy, Strategy):
-        raise ConfigError(
-            "strategy", name, f"{module_name} has no Flower Strategy class {class_name}"
-        )
-    return strategy
+    """Return the class that a short or long name means, see `mfd_flower.finding`."""
+    return find("strategy", name, Strategy).cls
 
 
-def parameters_of(strategy: type[Strategy]) -> dict[str, Any]:
-    """Return the constructor keywords of a strategy with their defaults."""
-    parameters = inspect.signature(strategy).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.name != "run" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
+def source_of(name: str) -> Path:
+    """Return the file in which a strategy was found by this name."""
+    return find("strategy", name, Strategy).file
 
 
 def build_strategy(run: RunConfig) -> Strategy:

@@ -117,8 +117,8 @@ def test_strategies_are_read_from_the_classes(capsys: pytest.CaptureFixture[str]
     _, stdout, _ = call(capsys, "strategies", "--json")
     found = json.loads(stdout)
     assert {"fedavg", "mfd-walk", "local-only", "centralised"} <= found.keys()
-    assert found["mfd-walk"]["parameters"]["policy"] == "label-balance"
-    assert found["fedavg"]["parameters"]["fraction_train"] == 1.0
+    assert found["mfd-walk"]["options"]["policy"]["default"] == "label-balance"
+    assert found["fedavg"]["options"]["fraction_train"]["default"] == 1.0
 
 
 def test_data_shows_and_plots_who_holds_what(

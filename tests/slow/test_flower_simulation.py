@@ -17,6 +17,7 @@ import pytest
 
 from mfd_flower.config import RunConfig
 from mfd_flower.runtime.runner import run_locally
+from tests.slow.test_wheel import readme_strategy
 
 ROOT = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")
@@ -43,7 +44,10 @@ def started_from(home: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Give a copy of the app, and an environment with a FLWR_HOME and ports of its own."""
+    """Give a copy of the app, and an environment with a FLWR_HOME and ports of its own.
+
+    The app has one more strategy, the README's.
+    """
     home = tmp_path_factory.mktemp("flwr")
     app = tmp_path_factory.mktemp("an app")
     for name in ("pyproject.toml", "README.md", "LICENSE", "mfd_flower", "strategies"):
@@ -52,6 +56,7 @@ def flower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
             shutil.copytree(source, app / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, app / name)
+    (app / "strategies" / "half_avg.py").write_text(readme_strategy())
     environment = {
         **os.environ,
         "PATH": f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}",
@@ -113,15 +118,18 @@ def run_on_flower(
     reason="Flower 1.41's SuperLink cannot migrate its database in an environment with a space in"
     " its path (alembic splits the location there)",
 )
-@pytest.mark.parametrize("strategy", ["fedavg", "mfd-walk"])
+@pytest.mark.parametrize("strategy", ["fedavg", "half-avg", "mfd-walk"])
 def test_same_bytes_and_accuracies_as_in_process(
     make_run: Callable[..., RunConfig],
     flower: tuple[Path, dict[str, str]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     strategy: str,
 ) -> None:
     run = make_run(strategy, rounds=2, data={"partition": "dirichlet"})
     found, said = run_on_flower(flower, run, tmp_path / "run.json", nodes=3)
+    if strategy == "half-avg":
+        monkeypatch.chdir(flower[0])
     expected = run_locally(run)
     assert "Traceback" not in said
     assert found["visits"] == expected["visits"]
