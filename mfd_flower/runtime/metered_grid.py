@@ -76,8 +76,8 @@ class MeteredGrid(Grid):
         Address of every training request in order.
     sources : list of str
         Where each of them came from; empty for the server.
-    failures : list of str
-        Reason of every error reply.
+    failures, failed : list of str
+        Reason of every error reply, and the address that it concerns.
     """
 
     def __init__(
@@ -105,6 +105,8 @@ class MeteredGrid(Grid):
         self.visits: list[str] = []
         self.sources: list[str] = []
         self.failures: list[str] = []
+        self.failed: list[str] = []
+        self._node_bytes: Counter[int] = Counter()
 
     def totals(self) -> dict[str, int]:
         """Return the bytes so far by kind."""
@@ -114,6 +116,15 @@ class MeteredGrid(Grid):
     def virtual_seconds(self) -> float:
         """Time at which the last actor is done: parallel work costs its slowest member."""
         return max(self._ready_s.values(), default=0.0)
+
+    @property
+    def busiest_node_bytes(self) -> int | None:
+        """Wire bytes of the node that sent and received most.
+
+        None where nodes reported links beside the star: of those one end alone is known.
+        """
+        beside = any(kind.endswith(".link") for kind in self.wire_by_type)
+        return None if beside else max(self._node_bytes.values(), default=0)
 
     def arrival_s(self, message_id: str) -> float:
         """Return when a message that has no reply yet arrives, in virtual seconds."""
@@ -207,6 +218,9 @@ class MeteredGrid(Grid):
             link = "down" if kind == "star" else kind
             source = self._source(content) if kind != "star" else SERVER
             took_s = self._transfer(link, size, message.metadata.message_type)
+            if link != "relay":
+                ends = [node_id, *([source] if source != SERVER else [])]
+                self._node_bytes.update(dict.fromkeys(ends, size.wire))
             arrived_s = max(self._ready_s[source] + took_s, self._ready_s[node_id])
             sent.append(_Sent(node_id, kind, arrived_s, place))
             if message.metadata.message_type.partition(".")[0] == "train":
@@ -220,6 +234,7 @@ class MeteredGrid(Grid):
         node_id, done_s = sent.node_id, sent.arrived_s
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
+            self.failed.append(self.address(node_id))
             # The sender knows of the failure one latency after the request would have arrived.
             noticed_s = done_s + self._network.latency_s
             self._ready_s[SERVER] = max(self._ready_s[SERVER], noticed_s)
@@ -232,6 +247,7 @@ class MeteredGrid(Grid):
         self._ready_s[node_id] = max(self._ready_s[node_id], done_s)
         if sent.link == "star":
             arrived_s = done_s + self._transfer("up", size, reply.metadata.message_type)
+            self._node_bytes[node_id] += size.wire
             self._ready_s[SERVER] = max(self._ready_s[SERVER], arrived_s)
         else:
             self._bytes["relay"] += size.wire

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.client_app import app as client_app
 from mfd_flower.config import RunConfig
 from mfd_flower.node import evaluate_tunables, initial_tunables
 from mfd_flower.records import tensors_of
+from mfd_flower.results import reason_of
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -85,7 +90,8 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     )
     meter = MeteredGrid(grid, links_of(type(strategy)), run.network, addresses=addresses)
     points: list[Point] = []
-
+    # The step during which each failure so far happened.
+    failed_at: list[int] = []
     measured: list[tuple[ArrayRecord, dict[str, float]]] = []
 
     def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
@@ -95,6 +101,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         found = [known.get(id(model)) or quality_of(run, model) for model in models]
         measured[:] = zip(models, found, strict=True)
         quality = {name: sum(m[name] for m in found) / len(found) for name in found[0]}
+        failed_at.extend([step] * (len(meter.failures) - len(failed_at)))
         points.append(
             {
                 "step": step,
@@ -105,6 +112,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
                 "joules": meter.joules,
                 "flops": meter.flops,
                 "peak_node_bytes": meter.peak_node_bytes,
+                "busiest_node_bytes": meter.busiest_node_bytes,
                 "wall_seconds": time.perf_counter() - started,
             }
         )
@@ -124,8 +132,12 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     if meter.updates == 0:
         reason = meter.failures[-1] if meter.failures else "no training request was sent"
         raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")
+    failed_at.extend([points[-1]["step"]] * (len(meter.failures) - len(failed_at)))
     record = {
+        "strategy_file": strategy_file(strategy),
         "nodes": run.data.nodes,
+        "model": None,
+        "models": None,
         "tunables": sum(t.numel() for t in initial.values()),
         "settings": run.flat(),
         "points": points,
@@ -134,7 +146,10 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         "wire_by_type": dict(meter.wire_by_type),
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),
-        "failed_replies": len(meter.failures),
+        "failures": [
+            {"node": node, "step": step, "reason": reason_of(reason)}
+            for node, step, reason in zip(meter.failed, failed_at, meter.failures, strict=True)
+        ],
     }
     if lines := getattr(strategy, "replica", ""):
         record["ledger"] = lines
@@ -149,7 +164,23 @@ def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
     """Measure a model on the held-out test set, and a backdoor's success where there is one."""
     tensors = tensors_of(model)
     found = evaluate_tunables(run, tensors)
-    quality = {"accuracy": found.accuracy, "loss": found.loss, "macro_f1": found.macro_f1}
+    quality = {
+        "accuracy": found.accuracy,
+        "macro_accuracy": found.macro_accuracy,
+        "loss": found.loss,
+    }
     if (triggered := trigger_samples(run)) is not None:
         quality["attack_success"] = evaluate_tunables(run, tensors, triggered).accuracy
     return quality
+
+
+def strategy_file(strategy: Strategy) -> dict[str, str]:
+    """Return the path of a strategy's source file, as imported or from here, and its SHA-256."""
+    source = Path(inspect.getfile(type(strategy))).resolve()
+    imported = type(strategy).__module__.replace(".", "/") + ".py"
+    path = source.name
+    if source.as_posix().endswith(f"/{imported}"):
+        path = imported
+    elif source.is_relative_to(Path.cwd()):
+        path = source.relative_to(Path.cwd()).as_posix()
+    return {"path": path, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
