@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -175,12 +176,9 @@ def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
 
 
 def strategy_file(strategy: Strategy) -> dict[str, str]:
-    """Return the path of a strategy's source file, as imported or from here, and its SHA-256."""
+    """Return the path of a strategy's source file, as imports see it, and its SHA-256."""
     source = Path(inspect.getfile(type(strategy))).resolve()
-    imported = type(strategy).__module__.replace(".", "/") + ".py"
-    path = source.name
-    if source.as_posix().endswith(f"/{imported}"):
-        path = imported
-    elif source.is_relative_to(Path.cwd()):
-        path = source.relative_to(Path.cwd()).as_posix()
-    return {"path": path, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    roots = [Path(folder).resolve() for folder in ("", *sys.path)]
+    paths = [source.relative_to(root) for root in roots if source.is_relative_to(root)]
+    path = min(paths, key=lambda path: len(path.parts), default=Path(source.name))
+    return {"path": path.as_posix(), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
