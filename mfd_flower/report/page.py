@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mfd_flower.files import write_json, write_text
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import write_plots
-from mfd_flower.report.tables import heading, sections, summary_csv
+from mfd_flower.report.tables import summary_csv, tables_of
 from mfd_flower.report.tree import version_tree
 from mfd_flower.results import SCHEMA, Results
 
@@ -39,8 +39,8 @@ def write_report(folder: Path | str, results: Results) -> Path:
         titled = [(f"{run['strategy']}, seed {run['seed']}", run) for run in here]
         scenarios.append(
             {
-                "heading": heading(name, scenario),
-                "sections": list(sections(scenario)),
+                "name": name,
+                "tables": list(tables_of(name, scenario)),
                 "paths": [(title, path_map(run)) for title, run in titled if is_walk(run)],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
                 "figures": [

@@ -1,4 +1,4 @@
-"""The tables of `columns` for the terminal, as Markdown and as CSV."""
+"""The columns of `columns` as tables: for the terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from mfd_flower.report import columns
-from mfd_flower.report.columns import Column, Row, Section, megabytes
+from mfd_flower.report.columns import Column, Row, Table, megabytes
 
 STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
 
@@ -28,31 +28,33 @@ def heading(name: str, scenario: Mapping[str, Any]) -> str:
     )
 
 
-def sections(scenario: Mapping[str, Any]) -> Iterator[tuple[Section, list[Row]]]:
-    """Yield the tables of a scenario that have something to say, with their rows."""
-    rows = scenario["rows"]
-    same, payload, *others = columns.TABLES
-    at_same = [row for row in rows if same.shows(row)]
-    yield same, at_same or rows
-    if at_same and len(at_same) < len(rows):
-        yield payload, sorted(filter(payload.shows, rows), key=lambda row: -row["tunables"])
-    for section in others:
-        if shown := [row for row in rows if section.shows(row)]:
-            yield section, shown
+def tables_of(
+    name: str, scenario: Mapping[str, Any]
+) -> Iterator[tuple[Table, str, list[Column], list[Row]]]:
+    """Yield the tables of a scenario that have something to say: title, columns and rows."""
+    for table in columns.TABLES:
+        rows = [row for row in scenario["rows"] if row[table.shows]]
+        title = f"{name}: {table.title}"
+        if table is columns.SAME:
+            rows, title = rows or scenario["rows"], heading(name, scenario)
+        elif table is columns.PAYLOAD:
+            differ = len({row["same_payload"] for row in scenario["rows"]}) > 1
+            rows = sorted(rows, key=lambda row: -row["tunables"]) if differ else []
+        if rows:
+            yield table, title, [c for c in columns.COLUMNS if table in c.tables], rows
 
 
-def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+def summary_tables(summary: Mapping[str, Any]) -> Iterator[RichTable]:
     """Yield the brief tables of all scenarios for the terminal."""
     for name, scenario in summary.items():
-        for place, (section, rows) in enumerate(sections(scenario)):
-            title = f"{name}: {section.title}" if place else heading(name, scenario)
-            if section.brief:
-                yield plain_table(section.columns, rows, title)
+        for table, title, shown, rows in tables_of(name, scenario):
+            if table.brief:
+                yield plain_table(shown, rows, title)
 
 
-def plain_table(shown: Sequence[Column], rows: Sequence[Row], title: str | None = None) -> Table:
+def plain_table(shown: Sequence[Column], rows: Sequence[Row], title: str = "") -> RichTable:
     """Return a table for the terminal."""
-    table = Table(*(column.heading for column in shown), title=title, **STYLE)
+    table = RichTable(*(column.heading for column in shown), title=title or None, **STYLE)
     for row in rows:
         table.add_row(*(column.cell(row) for column in shown))
     return table
@@ -62,23 +64,21 @@ def markdown(summary: Mapping[str, Any]) -> str:
     """Return the tables of all scenarios as Markdown."""
     parts = []
     for name, scenario in summary.items():
-        for place, (section, rows) in enumerate(sections(scenario)):
-            title = f"{name}: {section.title}" if place else f"**{heading(name, scenario)}**"
-            lines = [[c.heading for c in section.columns], ["---"] * len(section.columns)]
-            lines += [[c.cell(row) for c in section.columns] for row in rows]
-            parts += [title, "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
+        for _, title, shown, rows in tables_of(name, scenario):
+            lines = [[c.heading for c in shown], ["---"] * len(shown)]
+            lines += [[c.cell(row) for c in shown] for row in rows]
+            parts += [f"**{title}**", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
     return "\n\n".join(parts) + "\n"
 
 
 def summary_csv(summary: Mapping[str, Any]) -> str:
     """Return one line a scenario and strategy with all columns, in full and in their units."""
-    every = {column.heading: column for table in columns.TABLES for column in table.columns}
-    page = io.StringIO()
     lines = [
-        {"scenario": name} | dict(pair for c in every.values() for pair in _numbers(c, row))
+        {"scenario": name} | dict(pair for c in columns.COLUMNS for pair in _numbers(c, row))
         for name, scenario in summary.items()
         for row in scenario["rows"]
     ]
+    page = io.StringIO()
     writer = csv.DictWriter(page, list(lines[0]) if lines else ["scenario"])
     writer.writeheader()
     writer.writerows(lines)
@@ -86,7 +86,7 @@ def summary_csv(summary: Mapping[str, Any]) -> str:
 
 
 def _numbers(column: Column, row: Row) -> Iterator[tuple[str, Any]]:
-    value = column.value(row)
+    value = column.of(row)
     if column.unit == "mean":
         yield column.heading, value["mean"]
         yield f"{column.heading} (std)", value["std"]
@@ -94,9 +94,9 @@ def _numbers(column: Column, row: Row) -> Iterator[tuple[str, Any]]:
         yield f"{column.heading} ({column.unit})" if column.unit else column.heading, value
 
 
-def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> RichTable:
     """Return samples by node and class."""
-    table = Table("node", *classes, "all")
+    table = RichTable("node", *classes, "all")
     for node, row in enumerate(counts):
         table.add_row(f"n{node}", *(str(c) if c else "." for c in row), str(sum(row)))
     return table

@@ -30,11 +30,6 @@ class RunsFailedError(RuntimeError):
     """Some runs ended without a result; the others are kept."""
 
 
-def unwatched(comparison: Comparison, done: int) -> AbstractContextManager[Hear]:
-    """Show nothing."""
-    return nullcontext(lambda key, event: None)
-
-
 def compare(
     config: Path | str | Tables | Comparison,
     out: Path | str | None = None,
@@ -42,7 +37,7 @@ def compare(
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    watch: Watch = unwatched,
+    watch: Watch = lambda comparison, done: nullcontext(lambda key, event: None),
 ) -> Results:
     """Run every strategy of a comparison on the same data and seeds.
 

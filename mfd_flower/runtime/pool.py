@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any
 
@@ -28,7 +28,7 @@ _news: multiprocessing.Queue[tuple[str, Event]]
 
 def run_side_by_side(
     planned: Sequence[PlannedRun], jobs: int | None, hear: Hear
-) -> Iterator[tuple[PlannedRun, dict[str, Any] | Exception]]:
+) -> Generator[tuple[PlannedRun, dict[str, Any] | Exception], None, None]:
     """Yield each run as it ends, with its record or with what it failed of.
 
     Parameters

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from mfd_flower.accounting.summary import summarise
 from mfd_flower.report import columns
-from mfd_flower.report.columns import TEXTS, Column
+from mfd_flower.report.columns import COLUMNS, SERVED, TABLES, TEXTS, Column
 from mfd_flower.report.page import write_report
 from mfd_flower.report.tables import markdown, summary_tables
 from mfd_flower.results import Results
@@ -28,7 +27,6 @@ RUNS = [
     run("lost", curve([0.1, 0.2])),
 ]
 RESULTS = Results({"name": "test", "margin": 0.01}, MACHINE, RUNS)
-UNKNOWN = Column("age", lambda row: None, "s", "Nobody counted it.")
 
 
 def terminal(summary: dict[str, Any]) -> str:
@@ -41,31 +39,29 @@ def terminal(summary: dict[str, Any]) -> str:
 def test_a_column_added_in_one_place_shows_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each table gets one column more, all of them different."""
+    """One entry for each table, with a heading of its own."""
     how = "The letters of the label, <counted> by hand."
-    names = [f"letters {place}" for place in range(len(columns.TABLES))]
-    tables = [
-        replace(
-            table,
-            columns=(*table.columns, Column(name, lambda r: len(r["strategy"]), "bytes", how)),
-        )
-        for name, table in zip(names, columns.TABLES, strict=True)
+    letters = [
+        Column(f"letters {place}", lambda row: len(row["strategy"]), "bytes", how, (table,))
+        for place, table in enumerate(TABLES)
     ]
-    monkeypatch.setattr(columns, "TABLES", tuple(tables))
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, *letters))
     page, text = write_report(tmp_path, RESULTS).read_text(), markdown(RESULTS.summary)
     lines = list(csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text())))
-    for name, table in zip(names, tables, strict=True):
-        assert f'<th title="{html.escape(how)}">{name}</th>' in page
-        assert f"| {name} |" in text
-        assert (name in terminal(RESULTS.summary)) is table.brief
-        assert [line[f"{name} (bytes)"] for line in lines] == ["6", "4", "9", "4"]
-    assert page.count("<td>4 B</td>") == text.count("| 4 B |") > len(tables)
+    for column in letters:
+        assert f'<th title="{html.escape(how)}">{column.heading}</th>' in page
+        assert f"| {column.heading} |" in text
+        assert (column.heading in terminal(RESULTS.summary)) is column.tables[0].brief
+        assert [line[f"{column.heading} (bytes)"] for line in lines] == ["6", "4", "9", "4"]
+    assert page.count("<td>4 B</td>") == text.count("| 4 B |") > len(TABLES)
 
 
-def test_every_column_of_every_table_has_a_unit_and_says_how_it_was_counted() -> None:
-    every = {c for table in columns.TABLES for c in table.columns}
-    assert all(column.unit in TEXTS and column.how.endswith(".") for column in every)
-    assert len({column.heading for column in every}) == len(every), "summary.csv needs other names"
+def test_every_column_stands_in_a_table_has_a_unit_and_says_how_it_was_counted() -> None:
+    for column in (*COLUMNS, *SERVED):
+        assert column.unit in TEXTS
+        assert column.how.endswith(".")
+    assert all(column.tables for column in COLUMNS)
+    assert len({column.heading for column in COLUMNS}) == len(COLUMNS)  # they name CSV's
 
 
 def test_every_row_stands_at_its_payload() -> None:
@@ -77,11 +73,11 @@ def test_every_row_stands_at_its_payload() -> None:
 
 
 def test_what_never_happens_and_what_is_not_known_are_told_apart() -> None:
-    rows = {row["strategy"]: row for row in RESULTS.summary["iid"]["rows"]}
-    assert columns.WIRE_TO_TARGET.cell(rows["lost"]) == "never"
-    assert columns.RATIO.cell(rows["lost"]) == "-"
-    assert columns.SEEDS.cell(rows["lost"]) == "0/1"
-    assert UNKNOWN.cell(rows["lost"]) == "-"
+    shown = {column.heading: column for column in COLUMNS}
+    (lost,) = [row for row in RESULTS.summary["iid"]["rows"] if row["strategy"] == "lost"]
+    assert shown["wire to target"].cell(lost) == shown["99%"].cell(lost) == "never"
+    assert shown["of FedAvg's"].cell(lost) == shown["busiest node"].cell(lost) == "-"
+    assert shown["seeds"].cell(lost) == "0/1"
 
 
 def test_without_a_yardstick_all_rows_are_shown() -> None:
