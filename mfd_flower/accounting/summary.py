@@ -18,21 +18,11 @@ Run = Mapping[str, Any]
 
 
 def summarise(runs: Sequence[Run], margin: float) -> dict[str, Any]:
-    """Summarise the runs of a comparison, scenario by scenario.
+    """Summarise the runs of a comparison: scenario to its answer, with one row a strategy.
 
-    Parameters
-    ----------
-    runs : sequence of mapping
-        Entries of ``results.json``'s ``runs``.
-    margin : float
-        How far below the yardstick's final accuracy the target lies.
-
-    Returns
-    -------
-    dict
-        Scenario to ``{"target", "best", "yardstick", "yardstick_bytes", "rows"}``. The target is
-        the final accuracy of the most accurate yardstick entry less `margin`, the yardstick the
-        one that reaches it with the fewest `wire` bytes; `best` is the best accuracy of any row.
+    ``target`` is the final accuracy of the most accurate yardstick entry less `margin`,
+    ``yardstick`` the entry that reaches it with the fewest `wire` bytes, ``best`` the best accuracy
+    of any row's mean curve.
     """
     scenarios: dict[str, dict[str, list[Run]]] = {}
     for run in runs:

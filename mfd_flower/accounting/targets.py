@@ -12,17 +12,7 @@ HEADLINE_SHARE = 0.99
 
 
 def first_reach(points: Sequence[Point], target: float, kind: str = "wire") -> float | None:
-    """Return the bytes at the first point that is at or above `target`; None if none is.
-
-    Parameters
-    ----------
-    points : sequence of mapping
-        The measured points in order; each has ``accuracy`` and ``bytes``.
-    target : float
-        Accuracy in [0, 1].
-    kind : str
-        Which bytes, a key of a point's ``bytes``.
-    """
+    """Return the bytes of a kind at the first point at or above `target`; None if none is."""
     return next((p["bytes"][kind] for p in points if p["accuracy"] >= target), None)
 
 

@@ -31,14 +31,7 @@ def run_side_by_side(
 ) -> Generator[tuple[PlannedRun, dict[str, Any] | Exception], None, None]:
     """Yield each run as it ends, with its record or with what it failed of.
 
-    Parameters
-    ----------
-    planned : sequence of PlannedRun
-        What to run.
-    jobs : int, optional
-        Processes; one a core without it.
-    hear : callable
-        Hears how the runs get on, while this waits.
+    There are as many processes as `jobs` says, or one a core.
     """
     cores = os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(planned)))

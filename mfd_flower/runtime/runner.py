@@ -52,16 +52,7 @@ def local_grid(run: RunConfig, workers: int | None = None) -> LocalGrid:
 
 
 def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
-    """Run a strategy on a grid.
-
-    Parameters
-    ----------
-    grid : Grid
-        Any engine's; its nodes run `mfd_flower.client_app`.
-    run : RunConfig
-        Settings; the nodes hold the same.
-    on_point : callable, optional
-        Called with every measured point.
+    """Run a strategy on any engine's grid, whose nodes hold the same settings.
 
     Returns
     -------
@@ -165,11 +156,7 @@ def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
     """Measure a model on the held-out test set, and a backdoor's success where there is one."""
     tensors = tensors_of(model)
     found = evaluate_tunables(run, tensors)
-    quality = {
-        "accuracy": found.accuracy,
-        "macro_accuracy": found.macro_accuracy,
-        "loss": found.loss,
-    }
+    quality = {name: getattr(found, name) for name in ("accuracy", "macro_accuracy", "loss")}
     if (triggered := trigger_samples(run)) is not None:
         quality["attack_success"] = evaluate_tunables(run, tensors, triggered).accuracy
     return quality
