@@ -52,11 +52,13 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Quality on a set: micro accuracy, mean cross-entropy, macro F1."""
+    """Quality on a set: micro accuracy, mean cross-entropy, macro F1, mean recall of a class."""
 
     accuracy: float
     loss: float
     macro_f1: float
+    macro_accuracy: float
+    """Over the classes that are present in the set."""
 
 
 class Batches:
@@ -145,6 +147,7 @@ class PromptLearner(lightning.LightningModule):
         self.epoch_loss = 0.0
         self.accuracy = MulticlassAccuracy(model.head.out_features, average="micro")
         self.macro_f1 = MulticlassF1Score(model.head.out_features, average="macro")
+        self.recalls = MulticlassAccuracy(model.head.out_features, average=None)
         self.test_loss = 0.0
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -187,6 +190,7 @@ class PromptLearner(lightning.LightningModule):
         logits = self(inputs)
         self.accuracy.update(logits, labels)
         self.macro_f1.update(logits, labels)
+        self.recalls.update(logits, labels)
         self.test_loss += float(F.cross_entropy(logits, labels, reduction="sum"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -316,6 +320,7 @@ def evaluate(
         float(learner.accuracy.compute()),
         learner.test_loss / len(samples),
         float(learner.macro_f1.compute()),
+        float(learner.recalls.compute()[samples.labels.unique()].mean()),
     )
 
 

@@ -71,8 +71,8 @@ class MeteredGrid(PassThrough, Grid):
         links beside the star carried stands under ``<message type>.link``.
     visits, sources : list of str
         Address of every training request in order, and where it came from; empty for the server.
-    failures : list of str
-        Reason of every error reply.
+    failures, failed : list of str
+        Reason of every error reply, and the address that it concerns.
     """
 
     def __init__(
@@ -100,6 +100,8 @@ class MeteredGrid(PassThrough, Grid):
         self.visits: list[str] = []
         self.sources: list[str] = []
         self.failures: list[str] = []
+        self.failed: list[str] = []
+        self._node_bytes: Counter[str] = Counter()
 
     def totals(self) -> dict[str, int]:
         """Return the bytes so far by kind."""
@@ -109,6 +111,15 @@ class MeteredGrid(PassThrough, Grid):
     def virtual_seconds(self) -> float:
         """Time at which the last actor is done."""
         return self._clock.end_s
+
+    @property
+    def busiest_node_bytes(self) -> int | None:
+        """Wire bytes of the node that sent and received most.
+
+        None where nodes reported links beside the star: of those one end alone is known.
+        """
+        beside = any(kind.endswith(".link") for kind in self.wire_by_type)
+        return None if beside else max(self._node_bytes.values(), default=0)
 
     def arrival_s(self, message_id: str) -> float:
         """Return when a message that has no reply yet arrives, in virtual seconds."""
@@ -202,6 +213,7 @@ class MeteredGrid(PassThrough, Grid):
         address, link, done_s = self._sent.pop(asked, unknown)
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
+            self.failed.append(address)
             # The sender knows of the failure one latency after the request would have arrived.
             noticed_s = done_s + self._world.latency_s(address, EDGE, done_s)
             self._clock.occupy(EDGE, noticed_s)
@@ -235,6 +247,8 @@ class MeteredGrid(PassThrough, Grid):
         self._bytes[way] += size.wire
         self.wire_by_type[message_type] += size.wire
         self._bill_sending(source, size.wire, at_s)
+        for end in {source, to} - {EDGE}:
+            self._node_bytes[end] += size.wire
         transfer = Transfer(source, to, cast(Link, way))
         return at_s + transfer_s(self._world, transfer, size.wire, at_s)
 

@@ -133,7 +133,7 @@ def test_same_bytes_and_accuracies_as_in_process(
     expected = run_locally(run)
     assert "Traceback" not in said
     assert found["visits"] == expected["visits"]
-    assert found["failed_replies"] == 0
+    assert found["failures"] == []
     for ours, theirs in zip(expected["points"], found["points"], strict=True):
         assert ours["bytes"] == theirs["bytes"]
         assert ours["updates"] == theirs["updates"]
