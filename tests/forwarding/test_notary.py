@@ -19,6 +19,7 @@ from mfd_flower.forwarding import Custody, Notary, lines
 from mfd_flower.forwarding.lines import unpacked
 from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 from mfd_flower.ledger import Chains, Entry, LedgerError, key_of
+from mfd_flower.network.world import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import Packet, version_digest
 from mfd_flower.runtime import LocalGrid, MeteredGrid
@@ -74,7 +75,8 @@ class Walked:
         self.steps: list[int] = []
         with LocalGrid(app, run.data.nodes, run.flat()) as inner:
             addresses = call_roll(inner, run.data.nodes)
-            self.grid = Tap(inner, links_of(type(strategy)), run.network, addresses=addresses)
+            world = world_of(run.network, run.data.nodes, run.seed)
+            self.grid = Tap(inner, links_of(type(strategy)), world, addresses)
             self.grid.change = change or self.grid.change
             self.grid.change_asked = change_asked or self.grid.change_asked
             result = strategy.start(

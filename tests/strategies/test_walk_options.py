@@ -17,6 +17,7 @@ from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.forwarding import Custody, announced_counts
 from mfd_flower.models import build_model, get_tunables
+from mfd_flower.network.world import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import Packet, repack
 from mfd_flower.runtime import LocalGrid, MeteredGrid
@@ -65,7 +66,8 @@ def watched(run: RunConfig) -> tuple[Watch, dict[str, torch.Tensor]]:
     initial = ArrayRecord(get_tunables(build_model(run.model, 10, run.seed)))
     with LocalGrid(app, run.data.nodes, run.flat()) as inner:
         addresses = call_roll(inner, run.data.nodes)
-        grid = Watch(inner, links_of(type(walk)), run.network, addresses=addresses)
+        world = world_of(run.network, run.data.nodes, run.seed)
+        grid = Watch(inner, links_of(type(walk)), world, addresses)
         result = walk.start(grid, initial, num_rounds=run.strategy.rounds)
     return grid, result.arrays.to_torch_state_dict()
 
