@@ -7,7 +7,6 @@ code. Nothing is trained: a fit returns the tunables moved by a little, so that 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import time
@@ -16,9 +15,9 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
-from mfd_flower.models.classifier import FitResult
 
 from mfd_flower.config import RunConfig
+from mfd_flower.models.training import FitResult
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid
