@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from mfd_flower.forwarding import Notary
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
-from mfd_flower.forwarding import Notary
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 from mfd_flower.ledger import parse_entry
 from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables

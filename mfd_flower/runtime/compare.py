@@ -12,13 +12,11 @@ from typing import Any
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
-from mfd_flower.data import load_federation
-from mfd_flower.models import build_model
+from mfd_flower.node import check_run
 from mfd_flower.results import FILE, Results, reason_of
 from mfd_flower.runtime.ledgers import write_ledger
 from mfd_flower.runtime.pool import Hear, run_side_by_side
 from mfd_flower.strategy import build_strategy
-from mfd_flower.threat import attack_of
 
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
 
@@ -102,15 +100,9 @@ def check(comparison: Comparison) -> None:
     ConfigError
         For the first setting that does not fit data, model or strategy.
     """
-    checked = set()
     for planned in comparison.runs:
-        run = planned.config
-        build_strategy(run)
-        attack_of(run)
-        if (run.data, run.model, run.seed) not in checked:
-            checked.add((run.data, run.model, run.seed))
-            num_classes = load_federation(run.data, run.seed).num_classes
-            build_model(run.model, num_classes, run.seed)
+        build_strategy(planned.config)
+        check_run(planned.config)
 
 
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:

@@ -14,10 +14,11 @@ from typing import Any
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
+from mfd_flower.adversary.attackers import poisoners, trigger_samples
 from mfd_flower.config import RunConfig
 from mfd_flower.handlers import StrategyClientApp
 from mfd_flower.network.world import world_of
-from mfd_flower.node import evaluate_tunables, initial_tunables
+from mfd_flower.node import check_run, evaluate_tunables, initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.results import reason_of
 from mfd_flower.runtime.faulty_grid import FaultyGrid
@@ -26,7 +27,6 @@ from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
-from mfd_flower.threat import attack_of, poisoners, trigger_samples
 
 Point = dict[str, Any]
 OnPoint = Callable[[Point], None]
@@ -82,7 +82,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     """
     started = time.perf_counter()
     strategy = build_strategy(run)
-    attack_of(run)
+    check_run(run)
     initial = dict(initial_tunables(run))
     addresses = call_roll(
         grid,

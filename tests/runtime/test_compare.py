@@ -14,9 +14,9 @@ from flwr.app import Context, Message
 from flwr.serverapp.strategy import FedAvg
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.handlers import train
 from mfd_flower.comparison import Comparison, comparison_from_tables
 from mfd_flower.config import RunConfig
+from mfd_flower.handlers import train
 from mfd_flower.report.page import write_report
 from mfd_flower.results import Results
 from mfd_flower.runtime.compare import RunsFailedError, check, compare, run
