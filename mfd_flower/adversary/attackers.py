@@ -96,10 +96,18 @@ def _poisoned(run: RunConfig) -> dict[int, Samples]:
 def change_on_link(
     run: RunConfig, index: int, content: RecordDict, rng: np.random.Generator
 ) -> None:
-    """Change the first arrays in a message that node `index` has finished, if it does so."""
-    if (on_link := attack_by(run, index).on_link) is not None:
-        name, arrays = next(iter(content.array_records.items()))
+    """Change the arrays or the packet in a message that is ready, if node `index` does so."""
+    if (on_link := attack_by(run, index).on_link) is None:
+        return
+    for name, arrays in content.array_records.items():
         content[name] = ArrayRecord(on_link(tensors_of(arrays), rng))
+        return
+    for record in content.config_records.values():
+        for key, value in record.items():
+            if isinstance(value, bytes):
+                data = torch.frombuffer(bytearray(value), dtype=torch.uint8)
+                record[key] = on_link({key: data}, rng)[key].numpy().tobytes()
+                return
 
 
 @functools.lru_cache(maxsize=4)
