@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 
 from mfd_flower.checks import ConfigError, build
+from mfd_flower.finding import find
 from mfd_flower.walk.trait import Trait
 
 
@@ -24,7 +23,8 @@ def read_traits(tables: object) -> tuple[Trait, ...]:
         raise ConfigError("options.traits", tables, "a table of traits, each a table of options")
     found: dict[str, Trait] = {}
     for name, options in {"codec": {}, **tables}.items():
-        found[name] = build(find_trait(name), options, f"options.traits.{name}.")
+        field = f"options.traits.{name}"
+        found[name] = build(find("trait", name, Trait, field).cls, options, f"{field}.")
     for name, trait in found.items():
         if missing := [other for other in trait.needs if other not in found]:
             raise ConfigError(f"options.traits.{name}", tables[name], f"needs trait {missing[0]}")
@@ -32,17 +32,3 @@ def read_traits(tables: object) -> tuple[Trait, ...]:
             said = f"does not go with trait {others[0]}"
             raise ConfigError(f"options.traits.{name}", tables[name], said)
     return tuple(found[name] for name in sorted(found, key=lambda name: (found[name].layer, name)))
-
-
-def find_trait(name: str) -> type[Trait]:
-    """Return the trait of a name."""
-    names = sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__))
-    if name not in names:
-        raise ConfigError(f"options.traits.{name}", name, f"accepted: {', '.join(names)}")
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    flat = name.replace("-", "")
-    return next(
-        kind
-        for key, kind in vars(module).items()
-        if key.lower() == flat and isinstance(kind, type) and issubclass(kind, Trait)
-    )
