@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mfd_flower.accounting.summary import spread
-from mfd_flower.report.tables import megabytes
-from mfd_flower.runtime.compare import read_results
+from mfd_flower.report.columns import megabytes
+from mfd_flower.results import Results
 
 HEADINGS = (
     "strategy",
@@ -60,7 +60,7 @@ def main() -> None:
     """Print one table a scenario."""
     parser = argparse.ArgumentParser(description="Table of the HFSL experiment.")
     parser.add_argument("folder", type=Path, help="with results.json")
-    runs = read_results(parser.parse_args().folder)["runs"]
+    runs = Results.load(parser.parse_args().folder).runs
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
         here = [run for run in runs if run["scenario"] == scenario]
         print(f"**{scenario}**\n\n| {' | '.join(HEADINGS)} |")

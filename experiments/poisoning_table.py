@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mfd_flower.accounting.summary import spread
-from mfd_flower.runtime.compare import read_results
+from mfd_flower.results import Results
 
 CLEAN = "no attack"
 Runs = Sequence[Mapping[str, Any]]
@@ -51,7 +51,7 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description="Table of the poisoning experiment.")
     parser.add_argument("folder", type=Path, help="with results.json")
-    runs = read_results(parser.parse_args().folder)["runs"]
+    runs = Results.load(parser.parse_args().folder).runs
     names = list(dict.fromkeys(run["strategy"] for run in runs))
 
     def cell(scenario: str, name: str) -> Runs:

@@ -38,36 +38,25 @@ IMAGE_PX = 28
 def draw_glyphs() -> tuple[Tensor, Tensor, int]:
     """Draw every letter in every font that has it.
 
-    Returns
-    -------
-    glyphs : Tensor
-        White on black, ``(glyphs, 1, 64, 64)``, values in [0, 1].
-    labels : Tensor
-        Letter index, ``(glyphs,)``. Latin letters whose two cases look alike share one label.
-    num_classes : int
-        Number of distinct letters.
+    Returns white letters on black, ``(glyphs, 1, 64, 64)`` in [0, 1], the index of each letter
+    ``(glyphs,)``, and the number of letters. Latin ones whose two cases look alike count as one.
     """
-    same_in_both_cases = set("cosvwxz")
-    names = [c.lower() if c.lower() in same_in_both_cases else c for c in LATIN]
-    index = {name: i for i, name in enumerate(dict.fromkeys([*names, *GREEK, *CYRILLIC]))}
+    letters = LATIN + GREEK + CYRILLIC
+    names = {char: char.lower() if char.lower() in set("cosvwxz") else char for char in letters}
+    index = {name: number for number, name in enumerate(dict.fromkeys(names.values()))}
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     files = sorted({path for pattern in FONT_PATTERNS for path in folder.glob(pattern)})
     glyphs, labels = [], []
     for path in files:
         covered = FT2Font(str(path)).get_charmap()
         font = ImageFont.truetype(str(path), 44)
-        for char in LATIN + GREEK + CYRILLIC:
-            if ord(char) not in covered:
-                continue
+        for char in letters:
             canvas = Image.new("L", (CANVAS_PX, CANVAS_PX))
             centre = (CANVAS_PX / 2, CANVAS_PX / 2)
             ImageDraw.Draw(canvas).text(centre, char, fill=255, font=font, anchor="mm")
-            pixels = np.asarray(canvas, dtype=np.float32) / 255
-            if not pixels.any():
-                continue
-            glyphs.append(fit_in_box(canvas))
-            name = char.lower() if char.lower() in same_in_both_cases else char
-            labels.append(index[name])
+            if ord(char) in covered and canvas.getbbox():
+                glyphs.append(fit_in_box(canvas))
+                labels.append(index[names[char]])
     return torch.from_numpy(np.stack(glyphs))[:, None], torch.tensor(labels), len(index)
 
 
@@ -89,17 +78,8 @@ def fit_in_box(canvas: Image.Image) -> np.ndarray:
 def distort(glyphs: Tensor, generator: torch.Generator) -> Tensor:
     """Bend printed letters until they look as if a hand had drawn them.
 
-    Parameters
-    ----------
-    glyphs : Tensor
-        ``(batch, 1, 64, 64)`` in [0, 1].
-    generator : torch.Generator
-        The only source of randomness.
-
-    Returns
-    -------
-    Tensor
-        ``(batch, 1, 28, 28)`` in [0, 1]: affine map, elastic field, stroke width, grey noise.
+    ``(batch, 1, 64, 64)`` in [0, 1] become ``(batch, 1, 28, 28)`` by an affine map, an elastic
+    field, stroke width and grey noise, all drawn from `generator`.
     """
     n = len(glyphs)
 
@@ -109,21 +89,18 @@ def distort(glyphs: Tensor, generator: torch.Generator) -> Tensor:
     angle, shear = uniform(-0.35, 0.35), uniform(-0.35, 0.35)
     wide, high = uniform(0.75, 1.25), uniform(0.75, 1.15)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    affine = torch.stack(
-        [
-            torch.stack([cos * wide, (-sin + shear) * wide, uniform(-0.12, 0.12)], -1),
-            torch.stack([sin * high, cos * high, uniform(-0.12, 0.12)], -1),
-        ],
-        1,
-    )
+    across = torch.stack([cos * wide, (-sin + shear) * wide, uniform(-0.12, 0.12)], -1)
+    down = torch.stack([sin * high, cos * high, uniform(-0.12, 0.12)], -1)
+    affine = torch.stack([across, down], 1)
     grid = F.affine_grid(affine, [n, 1, IMAGE_PX, IMAGE_PX], align_corners=False)
-    coarse = torch.randn(n, 2, 5, 5, generator=generator) * uniform(0.0, 0.09, 1, 1, 1)
-    field = F.interpolate(coarse, size=IMAGE_PX, mode="bicubic", align_corners=True)
-    fine = torch.randn(n, 2, 9, 9, generator=generator) * uniform(0.0, 0.025, 1, 1, 1)
-    field = field + F.interpolate(fine, size=IMAGE_PX, mode="bicubic", align_corners=True)
+    fields = []
+    for knots, most in ((5, 0.09), (9, 0.025)):
+        shifts = torch.randn(n, 2, knots, knots, generator=generator) * uniform(0.0, most, 1, 1, 1)
+        fields.append(F.interpolate(shifts, size=IMAGE_PX, mode="bicubic", align_corners=True))
     # Stroke width: blur at canvas size, then cut at a random level.
     soft = F.avg_pool2d(F.avg_pool2d(glyphs, 5, 1, 2), 5, 1, 2)
-    bent = F.grid_sample(soft, grid + field.permute(0, 2, 3, 1), align_corners=False)
+    grid = grid + (fields[0] + fields[1]).permute(0, 2, 3, 1)
+    bent = F.grid_sample(soft, grid, align_corners=False)
     level, slope = uniform(0.12, 0.55, 1, 1, 1), uniform(5.0, 16.0, 1, 1, 1)
     ink = torch.sigmoid((bent - level) * slope)
     floor = torch.sigmoid(-level * slope)

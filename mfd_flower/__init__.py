@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mfd_flower.models import PromptedViT, get_tunables, set_tunables
     from mfd_flower.models.stages import split_model
     from mfd_flower.packets import Packet, PacketError, example_packet
-    from mfd_flower.results import Results, compare, run
+    from mfd_flower.results import Results
     from mfd_flower.routing import Candidate, choose, kl_divergence
+    from mfd_flower.runtime.compare import compare, run
     from mfd_flower.split.cuts import plan_cuts
 
     __version__: str
@@ -48,8 +49,9 @@ _HOMES = {
     "models": ("PromptedViT", "get_tunables", "set_tunables"),
     "models.stages": ("split_model",),
     "packets": ("Packet", "PacketError", "example_packet"),
-    "results": ("Results", "compare", "run"),
+    "results": ("Results",),
     "routing": ("Candidate", "choose", "kl_divergence"),
+    "runtime.compare": ("compare", "run"),
     "split.cuts": ("plan_cuts",),
 }
 

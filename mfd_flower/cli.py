@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -20,14 +21,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.comparison import (
-    Comparison,
-    comparison_from_tables,
-    load_comparison,
-    read_toml,
-)
+from mfd_flower.comparison import Comparison, load_comparison
 from mfd_flower.config import RunConfig
+from mfd_flower.files import to_json
 from mfd_flower.ledger.commands import ledger_app
+from mfd_flower.results import Results, reason_of
 
 app = typer.Typer(
     help="Send the model to the data: run, compare and plan MFD walks and federated learning.",
@@ -41,7 +39,13 @@ if not out_console.is_terminal:
     # In a pipe rich assumes 80 columns, which is too few for the tables.
     out_console = Console(width=120)
 err_console = Console(stderr=True)
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ConfigPath = Annotated[Path, typer.Argument(help="Comparison, a TOML file.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for results and report.")]
+ResumeOption = Annotated[bool, typer.Option(help="Go on where an earlier start ended.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace other results in the folder.")]
+JobsOption = Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")]
 
 
 def main() -> None:
@@ -51,61 +55,58 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ConfigError as error:
-        err_console.print(f"mfd: {error}", markup=False, highlight=False, soft_wrap=True)
+        _say(f"mfd: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        line = str(error).strip().splitlines()[-1] if str(error).strip() else ""
-        message = f"mfd: failed: {type(error).__name__}: {line}"
-        err_console.print(message, markup=False, highlight=False, soft_wrap=True)
+        _say(f"mfd: failed: {type(error).__name__}: {reason_of(error)}")
         if os.environ.get("MFD_DEBUG"):
             raise
         sys.exit(1)
 
 
+def _say(line: str, console: Console = err_console) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: mfd compare experiments/compare.toml --out out/demo")
 def compare(
-    config: Annotated[Path, typer.Argument(help="Comparison, a TOML file.")],
-    out: Annotated[Path, typer.Option(help="Folder for results and report.")],
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier start ended.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")] = 0,
+    config: ConfigPath,
+    out: OutOption,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run every strategy of a comparison on the same data and seeds, and report."""
-    _run(load_comparison(config), out, resume, overwrite, jobs, as_json)
+    _measure(load_comparison(config), out, jobs, as_json, resume, overwrite)
 
 
 @app.command(epilog="Example: mfd run mfd-walk --config experiments/compare.toml --out out/walk")
 def run(
     strategy: Annotated[str, typer.Argument(help="Short name or package.module:Class.")],
     config: Annotated[Path, typer.Option(help="Settings, a TOML file of a comparison.")],
-    out: Annotated[Path, typer.Option(help="Folder for results and report.")],
+    out: OutOption,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds or tours.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier start ended.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")] = 0,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run one strategy on the data, scenarios and seeds of a config.
 
     Where the config lists the strategy, its first entry's settings are used.
     """
-    tables = read_toml(config)
-    entries = [e for e in tables.get("strategies", []) if e.get("strategy") == strategy]
-    entry = dict(entries[0]) if entries else {"strategy": strategy}
-    if rounds is not None:
-        entry["rounds"] = rounds
-    comparison = comparison_from_tables({**tables, "strategies": [entry]}, config.stem)
-    _run(comparison, out, resume, overwrite, jobs, as_json)
+    comparison = load_comparison(config, strategy, rounds)
+    _measure(comparison, out, jobs, as_json, resume, overwrite)
 
 
 @app.command(epilog="Example: mfd reproduce compare")
 def reproduce(
     name: Annotated[str, typer.Argument(help="A file of experiments/, without .toml.")],
     out: Annotated[Path | None, typer.Option(help="Folder; out/NAME without it.")] = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")] = 0,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure an experiment of this repository again; goes on where it was stopped."""
@@ -114,39 +115,28 @@ def reproduce(
         accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
         raise ConfigError("NAME", name, accepted)
     comparison = load_comparison(Path("experiments") / f"{name}.toml")
-    _run(comparison, out or Path("out") / name, True, False, jobs, as_json)
+    _measure(comparison, out or Path("out") / name, jobs, as_json, resume=True)
 
 
-def _run(
-    comparison: Comparison, out: Path, resume: bool, overwrite: bool, jobs: int, as_json: bool
+def _measure(
+    comparison: Comparison,
+    out: Path,
+    jobs: int,
+    as_json: bool,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> None:
     from mfd_flower.report.progress import watch
-    from mfd_flower.report.report import write_report
-    from mfd_flower.report.tables import summary_tables
-    from mfd_flower.runtime.compare import check, open_results, run_comparison
+    from mfd_flower.runtime.compare import compare
 
-    check(comparison)
-    results = open_results(out, comparison, resume=resume, overwrite=overwrite)
-    missing = len(comparison.runs) - len(results["runs"])
-    if missing:
-        try:
-            with watch(err_console, comparison, len(results["runs"])) as watcher:
-                run_comparison(comparison, out, results, watcher, jobs or None)
-        except KeyboardInterrupt:
-            done = len(results["runs"])
-            err_console.print(
-                f"mfd: stopped; {done} of {len(comparison.runs)} runs are kept in {out},"
-                " the same command with --resume goes on",
-                markup=False,
-            )
-            raise typer.Exit(130) from None
-    report = write_report(out, results)
-    if as_json:
-        print(json.dumps(results["summary"], indent=1))
-        return
-    for table in summary_tables(results["summary"]):
-        out_console.print(table)
-    out_console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    shown = functools.partial(watch, err_console)
+    keep = {"resume": resume, "overwrite": overwrite}
+    try:
+        results = compare(comparison, out, jobs=jobs or None, watch=shown, **keep)
+    except KeyboardInterrupt as stop:
+        _say(f"mfd: stopped; {stop}, the same command with --resume goes on")
+        raise typer.Exit(130) from None
+    _report(out, results, as_json)
 
 
 @app.command(epilog="Example: mfd report out/demo")
@@ -156,21 +146,22 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write tables, plots and report.html again from results.json."""
-    from mfd_flower.report.report import write_report
-    from mfd_flower.report.tables import markdown, summary_tables
-    from mfd_flower.runtime.compare import read_results
+    _report(folder, Results.load(folder), as_json, as_markdown)
 
-    results = read_results(folder)
-    path = write_report(folder, results)
+
+def _report(folder: Path, results: Results, as_json: bool, as_markdown: bool = False) -> None:
+    from mfd_flower.report.page import write_report
+    from mfd_flower.report.tables import markdown, summary_tables
+
+    page = write_report(folder, results)
     if as_json:
-        print(json.dumps(results["summary"], indent=1))
-        return
-    if as_markdown:
-        print(markdown(results["summary"]), end="")
-        return
-    for table in summary_tables(results["summary"]):
-        out_console.print(table)
-    out_console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+        print(to_json(results.summary))
+    elif as_markdown:
+        print(markdown(results.summary), end="")
+    else:
+        for table in summary_tables(results.summary):
+            out_console.print(table)
+        _say(f"report: {page}", out_console)
 
 
 @app.command(epilog="Example: mfd plan --params 7e9 --bytes-per-param 2 --nodes 10 --rounds 100")
@@ -191,7 +182,7 @@ def plan(
 ) -> None:
     """Say what each way of learning would send, by closed form."""
     from mfd_flower.accounting.plan import plan as closed_forms
-    from mfd_flower.report.tables import megabytes
+    from mfd_flower.report.columns import megabytes
 
     if not params >= 1:
         raise ConfigError("--params", params, "must be at least 1")
@@ -221,7 +212,7 @@ def plan(
 
 @app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
 def infer(
-    config: Annotated[Path, typer.Argument(help="Settings, a TOML file of a comparison.")],
+    config: ConfigPath,
     strategy: Annotated[str, typer.Option(help="One that serves; its first entry is used.")] = (
         "hfsl"
     ),
@@ -234,42 +225,24 @@ def infer(
 ) -> None:
     """Let a cluster answer a node's request by split inference, and say what it costs."""
     from mfd_flower.data import load_federation
-    from mfd_flower.report.tables import megabytes
+    from mfd_flower.report.columns import SERVED
+    from mfd_flower.report.tables import plain_table
     from mfd_flower.runtime.inference import read_tunables, save_tunables, train_then_serve
 
-    tables = read_toml(config)
-    entries = [e for e in tables.get("strategies", []) if e.get("strategy") == strategy]
-    entry = {**(entries[0] if entries else {"strategy": strategy})}
-    entry.pop("only", None)
-    chosen = comparison_from_tables({**tables, "strategies": [entry]}, config.stem).runs[0].config
+    chosen = load_comparison(config, strategy).runs[0].config
     num_classes = load_federation(chosen.data, chosen.seed).num_classes
     tensors = read_tunables(tunables, chosen, num_classes) if tunables else None
-    rounds = chosen.strategy.rounds
 
     def on_round(number: int) -> None:
-        err_console.print(f"training: round {number} of {rounds}", highlight=False)
+        _say(f"training: round {number} of {chosen.strategy.rounds}")
 
     served, tensors = train_then_serve(chosen, samples, tensors, on_round)
     if save:
         save_tunables(save, tensors)
     if as_json:
-        print(json.dumps([each.as_dict() for each in served], indent=1))
+        print(to_json([each.as_dict() for each in served]))
         return
-    table = Table(
-        "delivered", "bytes", "in", "accuracy", "latency", "samples/s", "links", "peak a node"
-    )
-    for each in served:
-        table.add_row(
-            each.shipped,
-            megabytes(each.shipped_bytes),
-            f"{each.delivery_s:.3g} s",
-            f"{each.accuracy:.3f}",
-            f"{each.latency_s:.3g} s",
-            f"{each.samples_per_s:.3g}",
-            megabytes(sum(each.request_bytes.values())),
-            megabytes(each.peak_node_bytes),
-        )
-    out_console.print(table)
+    out_console.print(plain_table(SERVED, [each.as_dict() for each in served]))
 
 
 @app.command(epilog="Example: mfd strategies --json")
@@ -341,10 +314,6 @@ def data(
     as_json: JsonOption = False,
 ) -> None:
     """Show who holds which labels."""
-    from mfd_flower.data import load_federation
-    from mfd_flower.report.plots import plot_partition
-    from mfd_flower.report.tables import partition_table
-
     settings = {
         "name": name,
         "path": path,
@@ -355,15 +324,18 @@ def data(
         "train_samples": train_samples,
         "test_samples": test_samples,
     }
-    config = RunConfig.from_tables({"data": settings}).data
-    federation = load_federation(config, seed)
+    from mfd_flower.data import load_federation
+    from mfd_flower.report.plots import plot_partition, save
+    from mfd_flower.report.tables import partition_table
+
+    federation = load_federation(RunConfig.from_tables({"data": settings}).data, seed)
     counts = [federation.label_counts(node).tolist() for node in range(nodes)]
     if as_json:
         print(json.dumps({"classes": federation.images.classes, "counts": counts}))
     else:
         out_console.print(partition_table(federation.images.classes, counts))
-    for file in plot_partition(out, federation.images.classes, counts):
-        err_console.print(f"plot: {file}", markup=False, highlight=False, soft_wrap=True)
+    for file in save(plot_partition(federation.images.classes, counts), out / "partition"):
+        _say(f"plot: {file}")
 
 
 if __name__ == "__main__":

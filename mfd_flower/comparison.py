@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 
+SECTIONS = tuple(
+    f.name for f in dataclasses.fields(RunConfig) if f.name not in ("seed", "strategy")
+)
 COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
+
+Tables = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,13 @@ class PlannedRun:
     config: RunConfig
 
     @property
+    def cell(self) -> tuple[str, str, int]:
+        """Scenario, label and seed; unique within a comparison."""
+        return self.scenario, self.label, self.config.seed
+
+    @property
     def key(self) -> str:
-        """Unique within a comparison."""
+        """The cell in words."""
         return f"{self.scenario} | {self.label} | seed {self.config.seed}"
 
 
@@ -56,49 +66,58 @@ class Comparison:
         return {"name": self.name, "margin": self.margin, "runs": runs}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or say in one line why not."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError("config", str(path), f"not readable ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("config", str(path), f"not valid TOML ({error})") from error
+def load_comparison(
+    config: Path | str | Tables, strategy: str | None = None, rounds: int | None = None
+) -> Comparison:
+    """Read a comparison; see `experiments/compare.toml` for one.
+
+    Parameters
+    ----------
+    config : path or mapping
+        A TOML file, or its tables.
+    strategy : str, optional
+        Keep this one alone, as its first entry has it if there is one.
+    rounds : int, optional
+        Instead of that entry's.
+    """
+    name, tables = "comparison", config
+    if not isinstance(config, Mapping):
+        name, tables = Path(config).stem, _read_toml(Path(config))
+    assert isinstance(tables, Mapping)
+    if strategy is not None:
+        entries = _list_of_tables(tables.get("strategies", [{}]), "strategies")
+        entry = next((e for e in entries if e.get("strategy") == strategy), {"strategy": strategy})
+        changed = {} if rounds is None else {"rounds": rounds}
+        tables = {**tables, "strategies": [{**entry, **changed}]}
+    return comparison_from_tables(tables, default_name=name)
 
 
-def load_comparison(path: Path) -> Comparison:
-    """Read a comparison from a TOML file; see `experiments/compare.toml` for one."""
-    return comparison_from_tables(read_toml(path), default_name=path.stem)
-
-
-def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comparison:
+def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     """Resolve scenarios, entries and seeds into runs, each of them checked."""
-    sections = tuple(f.name for f in dataclasses.fields(RunConfig) if f.name != "seed")
-    base = {key: tables[key] for key in sections if key in tables and key != "strategy"}
-    for key in tables:
-        if key not in COMPARISON_KEYS and key not in base:
-            accepted = [*COMPARISON_KEYS, *(s for s in sections if s != "strategy")]
-            raise ConfigError(key, tables[key], f"unknown key; accepted: {', '.join(accepted)}")
+    base = _sections(tables, COMPARISON_KEYS)
     seeds = tables.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise ConfigError("seeds", seeds, "a list of one or more whole numbers")
-    margin = tables.get("margin", 0.01)
-    if not isinstance(margin, float) or not 0 <= margin < 1:
-        raise ConfigError("margin", margin, "a number from 0 to below 1")
+    limits = {"low": 0.0, "high": 1.0, "open_low": False}
+    margin = checked("margin", tables.get("margin", 0.01), float, limits)
     scenarios = _list_of_tables(tables.get("scenarios", [{"name": "base"}]), "scenarios")
+    for scenario in scenarios:
+        checked("scenarios.name", scenario.get("name"), str)
+    names = [scenario["name"] for scenario in scenarios]
     entries = _list_of_tables(tables.get("strategies", []), "strategies")
+    for entry in entries:
+        only = entry.get("only", names)
+        if not isinstance(only, list) or not all(name in names for name in only):
+            raise ConfigError(
+                "strategies.only", only, f"a list of scenarios, of {', '.join(names)}"
+            )
     runs = [
-        _planned(base, scenario, entry, seed, sections)
+        _planned(base, scenario, entry, seed)
         for scenario in scenarios
         for entry in entries
         for seed in seeds
-        if scenario.get("name") in entry.get("only", [scenario.get("name")])
+        if scenario["name"] in entry.get("only", names)
     ]
-    names = [scenario.get("name") for scenario in scenarios]
-    for entry in entries:
-        if not isinstance(entry.get("only", []), list) or set(entry.get("only", [])) - set(names):
-            known = ", ".join(map(str, names))
-            raise ConfigError("strategies.only", entry["only"], f"a list of scenarios, of {known}")
     keys = [run.key for run in runs]
     for key in keys:
         if keys.count(key) > 1:
@@ -110,43 +129,45 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
     return Comparison(str(tables.get("name", default_name)), margin, tuple(runs))
 
 
-def _planned(
-    base: Mapping[str, Any],
-    scenario: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    seed: int,
-    sections: tuple[str, ...],
-) -> PlannedRun:
-    if "name" not in scenario:
-        raise ConfigError("scenarios.name", None, "every scenario needs a name")
-    if "strategy" not in entry:
-        raise ConfigError("strategies.strategy", None, "every entry names its strategy")
-    overrides: dict[str, Any] = {}
-    for where, table, own in (
-        ("scenarios", scenario, ("name",)),
-        ("strategies", entry, ENTRY_KEYS),
-    ):
-        for key, value in table.items():
-            if key in own:
-                continue
-            if key not in sections or key == "strategy":
-                accepted = [*own, *(s for s in sections if s != "strategy")]
-                raise ConfigError(
-                    f"{where}.{key}", value, f"unknown key; accepted: {', '.join(accepted)}"
-                )
-            overrides[key] = {**overrides.get(key, {}), **value}
-    merged = {key: {**base.get(key, {}), **overrides.get(key, {})} for key in sections}
+def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:
+    strategy = checked("strategies.strategy", entry.get("strategy"), str)
+    layers = (
+        base,
+        _sections(scenario, ("name",), "scenarios."),
+        _sections(entry, ENTRY_KEYS, "strategies."),
+    )
+    merged = {key: {k: v for t in layers for k, v in t.get(key, {}).items()} for key in SECTIONS}
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise ConfigError("strategies.options", options, "a table of constructor keywords")
     merged["strategy"] = {
-        "name": entry["strategy"],
+        "name": strategy,
         "options": json.dumps(options, sort_keys=True),
         **({"rounds": entry["rounds"]} if "rounds" in entry else {}),
     }
     config = RunConfig.from_tables({**merged, "seed": seed})
-    label = str(entry.get("label", entry["strategy"]))
-    return PlannedRun(str(scenario["name"]), label, bool(entry.get("yardstick", False)), config)
+    label = str(entry.get("label", strategy))
+    return PlannedRun(scenario["name"], label, bool(entry.get("yardstick", False)), config)
+
+
+def _sections(tables: Tables, own: tuple[str, ...], where: str = "") -> dict[str, Tables]:
+    """Return the tables of settings in a table that may also have keys of its own."""
+    for key, value in tables.items():
+        if key not in own and key not in SECTIONS:
+            accepted = ", ".join((*own, *SECTIONS))
+            raise ConfigError(f"{where}{key}", value, f"unknown key; accepted: {accepted}")
+        if key in SECTIONS and not isinstance(value, Mapping):
+            raise ConfigError(f"{where}{key}", value, "a table")
+    return {key: tables[key] for key in SECTIONS if key in tables}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError("config", str(path), f"not readable ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config", str(path), f"not valid TOML ({error})") from error
 
 
 def _list_of_tables(value: Any, name: str) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ class DataConfig:
     """Which images, and who holds them."""
 
     name: str = "mnist5k"
-    """`mnist5k`, `digits`, `fashion-mnist`, `openclipart` or `hf:<owner>/<name>`."""
+    """`mnist5k`, `digits`, `fashion-mnist`, `openclipart`, `hf:<owner>/<name>`, or your own
+    `<module>:<function>`, from a path to an `ImageSet`."""
     path: str = ""
     """Folder of the files, for the sets that are read from one; empty is their usual place."""
     nodes: int = bounded(10, 1)
@@ -57,7 +58,8 @@ class ModelConfig:
 class TrainConfig:
     """One local update."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = "adamw"
+    """A name of `mfd_flower.models.optimizers`."""
     lr: float = bounded(0.01, 0.0, open_low=True)
     momentum: float = bounded(0.0, 0.0, 0.999)
     weight_decay: float = bounded(0.0, 0.0)
@@ -137,22 +139,16 @@ class FaultsConfig:
 
 @dataclass(frozen=True)
 class ThreatConfig:
-    """Which nodes poison what they send, see `mfd_flower.attacks`; no strategy is told."""
+    """Which nodes poison what they send; no strategy is told."""
 
-    kind: Literal[
-        "", "label-flip", "sign-flip", "scale", "noise", "backdoor", "replay", "tamper"
-    ] = ""
-    """Empty for honest nodes alone."""
+    kind: str = ""
+    """A name of `mfd_flower.adversary.attacks`; empty for honest nodes alone."""
     share: float = bounded(0.2, 0.0, 1.0)
     """Share of the nodes that are malicious."""
     scale: float = bounded(1.0, 0.0, open_low=True)
     """Factor on the update, or of the noise's norm to the update's; `scale` needs one but 1."""
     target: int = bounded(0, 0)
     """Class that the trigger stands for (`backdoor`)."""
-
-    def __post_init__(self) -> None:
-        if self.kind == "scale" and self.scale == 1:
-            raise ConfigError("threat.scale", self.scale, "kind scale needs a factor other than 1")
 
 
 @dataclass(frozen=True)

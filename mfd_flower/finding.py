@@ -82,28 +82,28 @@ def sources(kind: str) -> dict[str, Source]:
     return dict(sorted(found.items()))
 
 
-def find(kind: str, name: str, base: type, field: str = "") -> Found:
+def find(kind: str, name: str, base: type) -> Found:
     """Return the subclass of `base` that a short or long name means.
 
     Like an import this is done once a process, for each working directory: what changes in a file
-    later is not seen. An error names the setting `field`, or the kind.
+    later is not seen.
 
     Raises
     ------
     ConfigError
         If there is no such name, its module cannot be imported, or holds no such class.
     """
-    return _find(kind, name, base, field or kind, Path.cwd())
+    return _find(kind, name, base, Path.cwd())
 
 
 @functools.lru_cache(maxsize=256)
-def _find(kind: str, name: str, base: type, field: str, folder: Path) -> Found:
+def _find(kind: str, name: str, base: type, folder: Path) -> Found:
     known = sources(kind)
     source = known.get(name)
     if source is None:
         if not LONG_NAME.fullmatch(name):
             accepted = f"accepted: {', '.join(known) or 'none'} or package.module:Class"
-            raise ConfigError(field, name, accepted)
+            raise ConfigError(kind, name, accepted)
         if str(folder) not in sys.path:
             # A command does not have the working directory on sys.path as python -m does.
             sys.path.append(str(folder))
@@ -112,11 +112,11 @@ def _find(kind: str, name: str, base: type, field: str, folder: Path) -> Found:
     try:
         file, classes = _looked_up(target, KINDS[kind].package)
     except Exception as error:
-        raise ConfigError(field, name, f"module not importable ({_line(error, target)})") from error
+        raise ConfigError(kind, name, f"module not importable ({_line(error, target)})") from error
     for found in classes:
         if inspect.isclass(found) and issubclass(found, base):
             return Found(found, source.origin, file)
-    raise ConfigError(field, name, f"{target} holds no {base.__name__} class of that name")
+    raise ConfigError(kind, name, f"{target} holds no {base.__name__} class of that name")
 
 
 def _looked_up(target: Path | str, package: str) -> tuple[Path, list[Any]]:

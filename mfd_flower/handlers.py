@@ -11,11 +11,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from mfd_flower.accounting.unbilled import CLOCK, REPORT, taken
+from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.network.clock import now_s
 from mfd_flower.node import CostReport, Node, current_report
 from mfd_flower.records import integer, number, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy
-from mfd_flower.threat import LINK, malicious_nodes, tamper
 
 ROLL_CALL = "query.address"
 
@@ -36,9 +36,11 @@ class StrategyClientApp(ClientApp):
         reply = contextvars.copy_context().run(handled)
         if not reply.has_content():
             return reply
-        if report.fits and has_bad_link(context):
+        if report.fits:
             # Sent again, out of custody and untrained, it arrives whole.
-            tamper(reply.content, Node.of(context).rng(step_of(message), LINK))
+            node = Node.of(context)
+            rng = node.rng(step_of(message), LINK)
+            change_on_link(node.run, node.index, reply.content, rng)
         if report.fits or report.flops:
             reply.content[REPORT] = ConfigRecord(
                 {"fits": report.fits, "flops": report.flops, "peak-bytes": report.peak_bytes}
@@ -122,12 +124,6 @@ def engine_workers() -> int:
     return sum(
         min(int(has.get(kind, 0) / part) for kind, part in share.items()) for has in machines
     )
-
-
-def has_bad_link(context: Context) -> bool:
-    """Tell whether an attacker changes what this node sends, after the node has finished it."""
-    node = Node.of(context)
-    return node.run.threat.kind == "tamper" and node.index in malicious_nodes(node.run)
 
 
 def step_of(message: Message) -> int:

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from flwr.app import Context
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mfd_flower.attacks import poisoned_update
+from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, training_samples
+from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples, load_federation
-from mfd_flower.models import build_model, evaluate, fit, get_tunables
-from mfd_flower.models import set_tunables as load_tunables
-from mfd_flower.models.learner import FitResult, Metrics, fit_flops, logits_of
+from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models.loss import Loss
+from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.partial import gradient_entropy
+from mfd_flower.models.residents import model_for, shard
+from mfd_flower.models.step_cost import fit_flops
+from mfd_flower.models.training import FitResult, Metrics, logits_of
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
-from mfd_flower.shards import model_for, shard
-from mfd_flower.threat import UPDATE, attack_of, malicious_nodes, poisoned_shard
 
 
 @dataclass
@@ -41,16 +43,31 @@ class CostReport:
 current_report: ContextVar[CostReport | None] = ContextVar("current_report", default=None)
 
 
-@functools.lru_cache(maxsize=256)
-def run_config_of(items: tuple[tuple[str, str | int | float | bool], ...]) -> RunConfig:
-    """Rebuild the settings of a run from Flower's run config, once a process."""
-    return RunConfig.from_flat(dict(items))
+@contextmanager
+def reported() -> Iterator[None]:
+    """Count the operations of a block as work of the message under way."""
+    with FlopCounterMode(display=False) as counter:
+        yield
+    if (report := current_report.get()) is not None:
+        report.flops += counter.get_total_flops()
+
+
+def check_run(run: RunConfig) -> None:
+    """Try the settings of data, model, training and threat before anything runs.
+
+    Raises
+    ------
+    ConfigError
+        For the first one that names nothing there is, or does not fit the others.
+    """
+    optimizer_of(run.train)
+    attack_of(run)
+    initial_tunables(run)
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
     """Return the tunables that a run begins with; any node can make them from the settings."""
-    num_classes = load_federation(run.data, run.seed).num_classes
-    return _initial_tunables(run.model, num_classes, run.seed)
+    return _initial_tunables(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
 
 
 @functools.lru_cache(maxsize=8)
@@ -58,57 +75,63 @@ def _initial_tunables(config: ModelConfig, num_classes: int, seed: int) -> Mappi
     return MappingProxyType(get_tunables(build_model(config, num_classes, seed)))
 
 
+def loaded_model(run: RunConfig, tensors: Mapping[str, Tensor]) -> PromptedViT:
+    """Return this thread's model with these tunables, and the thread as the run wants it."""
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+    model = model_for(run)
+    set_tunables(model, tensors)
+    return model
+
+
 def evaluate_tunables(
     run: RunConfig, tensors: Mapping[str, Tensor], samples: Samples | None = None
 ) -> Metrics:
     """Measure tunables on the held-out test set of a run, or on other samples."""
-    if run.train.threads:
-        torch.set_num_threads(run.train.threads)
-    network = model_for(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
-    load_tunables(network, tensors)
-    test = shard(run.data, run.model, run.seed, None) if samples is None else samples
-    return evaluate(network, test, stage=network.frozen_stage(), accelerator=run.train.accelerator)
+    model = loaded_model(run, tensors)
+    test = shard(run, None) if samples is None else samples
+    return evaluate(model, test, stage=model.frozen_stage(), accelerator=run.train.accelerator)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One participant.
-
-    Attributes
-    ----------
-    run : RunConfig
-        Settings of the run.
-    index : int
-        Flower's partition id; the address is ``n<index>``.
-    """
+    """One participant of a run."""
 
     run: RunConfig
     index: int
-    address: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "address", f"n{self.index}")
+    """Flower's partition id."""
 
     @classmethod
     def of(cls, context: Context) -> Node:
         """Return the node that a handler is called on."""
-        run = run_config_of(tuple(sorted(context.run_config.items())))
-        return cls(run, int(context.node_config["partition-id"]))
+        settings = context.run_config
+        run, nodes = _run_here(tuple(settings), tuple(settings.values()))
+        index = int(context.node_config["partition-id"])
+        if index not in nodes:
+            nodes[index] = cls(run, index)
+        return nodes[index]
 
     @property
+    def address(self) -> str:
+        """Name by which the others know it."""
+        return f"n{self.index}"
+
+    @functools.cached_property
     def num_classes(self) -> int:
         """Classes of the data set."""
         return load_federation(self.run.data, self.run.seed).num_classes
 
-    @property
+    @functools.cached_property
     def label_counts(self) -> NDArray[np.int64]:
-        """Samples of each class on the node, ``(num_classes,)``."""
-        return load_federation(self.run.data, self.run.seed).label_counts(self.index)
+        """Samples of each class on the node, ``(num_classes,)``, read-only."""
+        counts = load_federation(self.run.data, self.run.seed).label_counts(self.index)
+        counts.flags.writeable = False
+        return counts
 
     @property
     def samples(self) -> Samples:
         """Shard of this node, its inputs at the model's frozen stage."""
-        return shard(self.run.data, self.run.model, self.run.seed, self.index)
+        return shard(self.run, self.index)
 
     def world_view(self) -> View:
         """Return what the node can know of the world, as the message that it handles arrived."""
@@ -130,12 +153,10 @@ class Node:
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
     ) -> tuple[dict[str, Tensor], FitResult]:
-        """Do one local update.
+        """Do one local update of the arriving tunables; returns the trained ones, loss and costs.
 
         Parameters
         ----------
-        tensors : mapping of str to Tensor
-            Arriving tunables.
         step : int
             Round or hop; with the seed and the node it decides all randomness.
         samples : Samples, optional
@@ -143,37 +164,22 @@ class Node:
         epochs, proximal_mu : int and float, optional
             Override the settings `local_epochs` and `proximal_mu`.
         optimizer_state : mapping, optional
-            Where the optimiser starts from.
+            Where the optimiser starts from, ``<tunable>:<slot>``.
         only : collection of str, optional
             Tunables to train; all of them without it.
-
-        Returns
-        -------
-        tensors : dict of str to Tensor
-            Trained tunables.
-        result : FitResult
-            Loss and costs.
         """
         config = self.run.train
         if proximal_mu is not None:
             config = replace(config, proximal_mu=proximal_mu)
         if epochs is not None:
             config = replace(config, local_epochs=epochs)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        attack = attack_of(self.run) if self.index in malicious_nodes(self.run) else None
-        data = samples
-        if data is None:
-            data = poisoned_shard(self.run, self.index) if attack else self.samples
-        network = model_for(self.run.model, self.num_classes, self.run.seed)
-        load_tunables(network, tensors)
+        model = loaded_model(self.run, tensors)
         result = fit(
-            network,
-            data,
+            model,
+            training_samples(self.run, self.index) if samples is None else samples,
             config,
             seed=int(self.rng(step).integers(2**62)),
-            stage=network.frozen_stage(),
-            log_prior=self.log_prior(data),
+            stage=model.frozen_stage(),
             optimizer_state=optimizer_state,
             only=only,
         )
@@ -181,65 +187,45 @@ class Node:
             report.fits += 1
             report.flops += result.flops
             report.peak_bytes = max(report.peak_bytes, result.peak_bytes)
-        trained = get_tunables(network)
-        if attack is not None:
-            rng, old = self.rng(step, UPDATE), initial_tunables(self.run)
-            trained = poisoned_update(tensors, trained, attack, rng, old)
+        trained = get_tunables(model)
+        if (on_update := attack_by(self.run, self.index).on_update) is not None:
+            old, rng = initial_tunables(self.run), self.rng(step, UPDATE)
+            trained = on_update(Update(tensors, trained, old, self.run.threat.scale, rng))
         return trained, result
 
     def fit_flops(self) -> float:
         """Return the floating point operations of one local update."""
-        network = model_for(self.run.model, self.num_classes, self.run.seed)
-        return fit_flops(network, self.samples, self.run.train, network.frozen_stage())
+        model = model_for(self.run)
+        return fit_flops(model, self.samples, self.run.train, model.frozen_stage())
 
     def gradient_entropy(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return how much each tunable is tied to the node's data, see `partial`."""
-        network = model_for(self.run.model, self.num_classes, self.run.seed)
-        load_tunables(network, tensors)
-        prior = self.log_prior(self.samples)
-        with FlopCounterMode(display=False) as counter:
-            entropy = gradient_entropy(network, self.samples, network.frozen_stage(), prior)
-        if (report := current_report.get()) is not None:
-            report.flops += counter.get_total_flops()
-        return entropy
-
-    def log_prior(self, samples: Samples) -> Tensor | None:
-        """Return what training adds to the logits, None if the settings ask for nothing."""
-        if not self.run.train.logit_adjustment:
-            return None
-        return smoothed_log_prior(samples.labels, self.num_classes)
+        """Return how much each tunable is tied to the node's data, see `models.partial`."""
+        model, samples = loaded_model(self.run, tensors), self.samples
+        loss = Loss.of(self.run.train, samples.labels, model)
+        with reported():
+            return gradient_entropy(model, samples, loss, model.frozen_stage())
 
     def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
         """Measure tunables on this node's own shard."""
-        network = model_for(self.run.model, self.num_classes, self.run.seed)
-        load_tunables(network, tensors)
-        return evaluate(network, self.samples, stage=network.frozen_stage())
+        return evaluate_tunables(self.run, tensors, self.samples)
 
     def sample_losses(
         self, tensors: Mapping[str, Tensor]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Measure tunables sample by sample on this node's own shard.
+        """Measure tunables on each sample of this node's own shard.
 
-        Returns
-        -------
-        losses : ndarray
-            Cross-entropy in nats, ``(n,)``.
-        correct : ndarray of bool
-            Whether the sample was classified right, ``(n,)``.
+        Returns the cross-entropy in nats and whether the answer was right, ``(n,)`` each.
         """
-        if self.run.train.threads:
-            torch.set_num_threads(self.run.train.threads)
-        network = model_for(self.run.model, self.num_classes, self.run.seed)
-        load_tunables(network, tensors)
-        with FlopCounterMode(display=False) as counter:
-            logits = logits_of(network, self.samples, network.frozen_stage()).double()
-        if (report := current_report.get()) is not None:
-            report.flops += counter.get_total_flops()
-        losses = F.cross_entropy(logits, self.samples.labels, reduction="none")
-        return losses.numpy(), (logits.argmax(1) == self.samples.labels).numpy()
+        model, samples = loaded_model(self.run, tensors), self.samples
+        with reported():
+            logits = logits_of(model, samples, model.frozen_stage()).double()
+        losses = Loss().cross_entropy(logits, samples.labels, "none")
+        return losses.numpy(), (logits.argmax(1) == samples.labels).numpy()
 
 
-def smoothed_log_prior(labels: Tensor, num_classes: int) -> Tensor:
-    """Return the log label shares with half a sample added to each class, ``(num_classes,)``."""
-    counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
-    return (counts / counts.sum()).log()
+@functools.lru_cache(maxsize=8)
+def _run_here(
+    keys: tuple[str, ...], values: tuple[object, ...]
+) -> tuple[RunConfig, dict[int, Node]]:
+    """Return the settings that Flower's run config holds, and nodes that were asked for before."""
+    return RunConfig.from_flat(dict(zip(keys, values, strict=True))), {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from mfd_flower.config import RunConfig
+from mfd_flower.files import write_json
 from mfd_flower.runtime.runner import run_on
 
 app = ServerApp()
@@ -32,4 +32,4 @@ def main(grid: Grid, context: Context) -> None:
         path = Path(out)
         if not path.is_absolute():
             raise ValueError(f"out = {out!r}: must be an absolute path")
-        path.write_text(json.dumps(record), encoding="utf-8")
+        write_json(path, record)

@@ -17,8 +17,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from mfd_flower.data import Samples, load_federation
+from mfd_flower.data.samples import prepared
 from mfd_flower.models import input_spec
-from mfd_flower.node import Node, model_for
+from mfd_flower.models.residents import model_for
+from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.strategy import OwnLoop
 
@@ -31,12 +33,9 @@ def upload(message: Message, context: Context) -> Message:
     node = Node.of(context)
     federation = load_federation(node.run.data, node.run.seed)
     share = federation.shares[node.index]
-    raw = ArrayRecord(
-        {
-            "images": Array(federation.images.images[share]),
-            "labels": Array(federation.images.labels[share].astype(np.uint8)),
-        }
-    )
+    images, labels = federation.images.images[share], federation.images.labels[share]
+    small = labels.astype(np.min_scalar_type(federation.num_classes - 1))
+    raw = ArrayRecord({"images": Array(images), "labels": Array(small)})
     return Message(RecordDict({"data": raw}), reply_to=message)
 
 
@@ -46,29 +45,23 @@ def centre(message: Message, context: Context) -> Message:
     for name, record in message.content.array_records.items():
         context.state[MODEL if name == "arrays" else f"{UPLOADED}.{name}"] = record
     step = integer(message.content.config_records["config"], "round")
-    samples = prepared(node, context)
+    samples = all_samples(node, context)
     own = tensors_of(context.state.array_records[MODEL])
     trained, _ = node.fit(own, step=step, samples=samples)
     context.state[MODEL] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
 
-def prepared(node: Node, context: Context) -> Samples:
+def all_samples(node: Node, context: Context) -> Samples:
     """Turn the uploads and this node's own data into samples for the model."""
-    parts = [
-        record for name, record in context.state.array_records.items() if name.startswith(UPLOADED)
-    ]
-    images = [record["images"].numpy() for record in parts]
-    labels = [record["labels"].numpy().astype(np.int64) for record in parts]
-    federation = load_federation(node.run.data, node.run.seed)
-    model = model_for(node.run.model, node.num_classes, node.run.seed)
-    uploaded = federation.prepare(
-        np.concatenate(images), np.concatenate(labels), input_spec(model.backbone)
-    )
+    records = context.state.array_records.items()
+    parts = [record for name, record in records if name.startswith(UPLOADED)]
+    images = np.concatenate([part["images"].numpy() for part in parts])
+    labels = np.concatenate([part["labels"].numpy().astype(np.int64) for part in parts])
+    model, own = model_for(node.run), node.samples
+    uploaded = prepared(images, labels, input_spec(model.backbone))
     inputs = model.frozen_outputs(model.frozen_stage(), uploaded.inputs)
-    return Samples(
-        torch.cat([node.samples.inputs, inputs]), torch.cat([node.samples.labels, uploaded.labels])
-    )
+    return Samples(torch.cat([own.inputs, inputs]), torch.cat([own.labels, uploaded.labels]))
 
 
 class Centralised(OwnLoop, Strategy):

@@ -24,8 +24,9 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
 from mfd_flower.models import load_backbone
+from mfd_flower.models.residents import model_for
 from mfd_flower.models.tunables import named_tunables
-from mfd_flower.node import Node, model_for
+from mfd_flower.node import Node
 from mfd_flower.packets import CODECS
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -214,7 +215,7 @@ class HFSL(OwnLoop, Strategy):
         turn = (number - 1) % len(clients) if self.rotate else 0
         stages = seated([*clients[turn:], *clients[:turn]], self.edge_stages)
         if self.cuts == "planned":
-            model = model_for(self.run.model, self.num_classes, self.run.seed)
+            model = model_for(self.run)
             cuts: Sequence[Any] = planned_cuts(model, stages, self.run)
         elif isinstance(self.cuts, str) or len(stages) < self.cluster_size:
             cuts = even_cuts(self.depth, len(stages))

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from mfd_flower import cli
-from mfd_flower.comparison import comparison_from_tables, read_toml
+from mfd_flower.comparison import load_comparison
 from mfd_flower.report.progress import watch
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +65,12 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
             "data.alpha = 0.02: leaves node n",
         ),
         (("[data]", "[data"), "not valid TOML"),
+        (("[data]", "margin = 1.5\n[data]"), "margin = 1.5: must be at least 0 and at most 1"),
+        (("[data]", "train = 3\n[data]"), "train = 3: a table"),
+        (("rounds = 1", "train = 3"), "strategies.train = 3: a table"),
+        (("rounds = 1", 'only = ["x"]'), "strategies.only = ['x']: a list of scenarios, of base"),
+        (("[data]", "[[scenarios]]\nname = [1]\n[data]"), "scenarios.name = [1]: must be a string"),
+        (('[[strategies]]\nstrategy = "fedavg"\nrounds = 1', "[strategies]"), "[[strategies]]"),
         (('tune = "head"', 'backbone = "file:/dev/null"'), "not a safetensors file"),
         (("rounds = 1", 'options = {policy = "x"}'), "fedavg accepts: fraction_train"),
         (("rounds = 1", "rounds = 0"), "strategy.rounds = 0: must be at least 1"),
@@ -169,10 +175,23 @@ def test_run_then_report_then_refuse_then_overwrite(
 
 
 def test_broken_results_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content in ("{", '{"schema": 99}', "[]"):
+    for content in ("{", '{"schema": 1, "runs": []}', '{"schema": 2}', "[]"):
         (tmp_path / "results.json").write_text(content)
         code, _, stderr = call(capsys, "report", tmp_path)
         assert (code, stderr.count("\n")) == (2, 1)
+
+
+def test_a_failed_run_is_status_1_and_says_which_and_what_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "out"
+    broken = '[[strategies]]\nstrategy = "tests.runtime.test_compare:Broken"\nlabel = "x"\n'
+    config.write_text(f"margin = 0\n{GOOD}{broken}")
+    code, _, stderr = call(capsys, "compare", config, "--out", out, "--jobs", 1)
+    assert code == 1
+    last = stderr.splitlines()[-1]
+    assert f"1 of 2 runs failed, 1 are kept in {out}: base | x | seed 0: RuntimeError" in last
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == 1
 
 
 def test_runs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
@@ -226,15 +245,12 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path: Path) -> Non
 
 def test_a_point_that_comes_behind_its_result_is_passed_over() -> None:
     """Runs report from other processes: the last point may arrive after the run's record."""
-    comparison = comparison_from_tables(read_toml(ROOT / "experiments" / "smoke.toml"), "smoke")
+    comparison = load_comparison(ROOT / "experiments" / "smoke.toml")
     key = comparison.runs[0].key
     point = {"step": 1, "updates": 4, "accuracy": 0.5, "bytes": {"wire": 1000}}
     page = io.StringIO()
-    with watch(Console(file=page), comparison, done=0) as watcher:
-        watcher.begin(key)
-        watcher.point(key, point)
-        watcher.end(key)
-        watcher.point(key, {**point, "step": 2})
-        watcher.begin(key)
+    with watch(Console(file=page), comparison, done=0) as hear:
+        for event in ("begins", point, "ends", {**point, "step": 2}, "begins"):
+            hear(key, event)
     assert page.getvalue().count("begins") == 1
     assert "step 2" not in page.getvalue()

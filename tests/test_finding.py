@@ -165,7 +165,7 @@ def test_a_trait_of_the_working_directory_joins_a_walk(here: Write) -> None:
     codec, slow_down = read_traits({"slow-down": {"share": 0.25}})
     assert type(codec).__name__ == "Codec"
     assert vars(slow_down) == {"share": 0.25}
-    refused = "options.traits.slow = 'slow': accepted: admission, .*, slow-down or package"
+    refused = "trait = 'slow': accepted: admission, .*, slow-down or package"
     with pytest.raises(ConfigError, match=refused):
         read_traits({"slow": {}})
 

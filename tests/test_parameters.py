@@ -63,11 +63,8 @@ def test_fields_are_described_as_the_class_declares_them() -> None:
     assert found["inner"]["type"] == "table"
     assert found["inner"]["options"]["depth"]["text"] == "How deep it goes, in metres."
     assert found["more"]["default"] == {}
-    assert (found["least"]["type"], found["least"]["low"], found["least"]["high"]) == (
-        "int",
-        1,
-        None,
-    )
+    least = found["least"]
+    assert (least["type"], least["low"], least["high"]) == ("int", 1, None)
     json.dumps(found, allow_nan=False)
     assert parameters_of(Optional) == found
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,38 @@ from mfd_flower.config import RunConfig
 from mfd_flower.runtime.runner import run_locally
 
 ROOT = Path(__file__).parents[1]
+SMALL = """
+data = { name = "digits", nodes = 3, train_samples = 48, test_samples = 40 }
+model.tune = "head"
+strategies = [{ strategy = "fedavg", rounds = 1 }, { strategy = "mfd-walk", rounds = 2 }]
+"""
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_with(words: str) -> str:
+    (code,) = (c for c in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if words in c)
+    return str(code)
+
+
+def test_the_python_on_the_first_screen_runs_as_written(tmp_path: Path) -> None:
+    """As a plain script: no main guard, though its runs are processes of their own."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "smoke.toml").write_text(SMALL)
+    script = tmp_path / "script.py"
+    script.write_text(python_with("mfd.compare"))
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("mfd-walk 0.")
+    kept = json.loads((tmp_path / "out" / "smoke" / "results.json").read_text())
+    assert [run["strategy"] for run in kept["runs"]] == ["fedavg", "mfd-walk"]
 
 
 def test_the_strategy_in_the_readme_runs_as_written(
     make_run: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = python_with("class HalfAvg")
     assert len(code.splitlines()) <= 30
     (tmp_path / "readme_half_avg.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -43,6 +70,6 @@ def test_every_mfd_command_in_the_readme_exists() -> None:
 
 
 def test_every_linked_file_is_there() -> None:
-    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "experiments" / "README.md"):
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links {target}"

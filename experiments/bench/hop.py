@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
-from mfd_flower.models.classifier import FitResult
 
 from mfd_flower.config import RunConfig
+from mfd_flower.models.training import FitResult
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid

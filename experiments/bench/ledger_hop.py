@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from mfd_flower.forwarding import Notary
+from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
-from mfd_flower.forwarding import Notary
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 from mfd_flower.ledger import parse_entry
+from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
@@ -116,7 +117,8 @@ def walk(tours: int, **options: bool) -> dict[str, float]:
     try:
         with LocalGrid(clock.handle, run.data.nodes, run.flat()) as inner:  # type: ignore[arg-type]
             addresses = call_roll(inner, run.data.nodes)
-            grid = Scale(inner, links_of(type(strategy)), run.network, addresses=addresses)
+            world = world_of(run.network, run.data.nodes, run.seed)
+            grid = Scale(inner, links_of(type(strategy)), world, addresses)
             strategy.start(grid, ArrayRecord(dict(initial_tunables(run))), num_rounds=tours)
     finally:
         for name, method in plain.items():

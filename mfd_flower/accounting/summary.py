@@ -12,31 +12,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mfd_flower.accounting.targets import bytes_to_target, mean_curve
+from mfd_flower.accounting.targets import HEADLINE_SHARE, first_reach, mean_curve, targets_of
 
 Run = Mapping[str, Any]
 
 
 def summarise(runs: Sequence[Run], margin: float) -> dict[str, Any]:
-    """Summarise the runs of a comparison, scenario by scenario.
+    """Summarise the runs of a comparison: scenario to its answer, with one row a strategy.
 
-    Parameters
-    ----------
-    runs : sequence of mapping
-        Entries of ``results.json``'s ``runs``.
-    margin : float
-        How far below the yardstick's final accuracy the target lies.
-
-    Returns
-    -------
-    dict
-        Scenario to ``{"target", "yardstick", "yardstick_bytes", "rows"}``.
+    ``target`` is the final accuracy of the most accurate yardstick entry less `margin`,
+    ``yardstick`` the entry that reaches it with the fewest `wire` bytes, ``best`` the best accuracy
+    of any row's mean curve.
     """
-    scenarios = dict.fromkeys(run["scenario"] for run in runs)
-    return {
-        name: _scenario([run for run in runs if run["scenario"] == name], margin)
-        for name in scenarios
-    }
+    scenarios: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        scenarios.setdefault(run["scenario"], {}).setdefault(run["strategy"], []).append(run)
+    return {name: _scenario(by_strategy, margin) for name, by_strategy in scenarios.items()}
 
 
 def payload_name(settings: Mapping[str, Any]) -> str:
@@ -48,33 +39,46 @@ def payload_name(settings: Mapping[str, Any]) -> str:
     return f"lora (rank {settings['model.lora_rank']})" if tune == "lora" else str(tune)
 
 
-def _scenario(runs: Sequence[Run], margin: float) -> dict[str, Any]:
-    by_strategy: dict[str, list[Run]] = {}
-    for run in runs:
-        by_strategy.setdefault(run["strategy"], []).append(run)
-    rows = {name: _row(name, same) for name, same in by_strategy.items()}
-    yardsticks = [row for row in rows.values() if row["yardstick"]]
-    target = max((row["final"]["mean"] for row in yardsticks), default=None)
-    if target is not None:
-        target -= margin
-        for name, same in by_strategy.items():
-            rows[name] |= _reach(same, target)
-    reaching = [row for row in yardsticks if row.get("sustained_bytes")]
-    best = min(reaching, key=lambda row: row["sustained_bytes"], default=None)
-    for row in rows.values():
-        for ratio, kind in (("ratio", "sustained_bytes"), ("first_ratio", "first_bytes")):
-            row[ratio] = row[kind] / best[kind] if best and row.get(kind) is not None else None
-        row["same_payload"] = best is not None and row["payload"] == best["payload"]
+def _scenario(by_strategy: Mapping[str, Sequence[Run]], margin: float) -> dict[str, Any]:
+    curves = {name: mean_curve([r["points"] for r in runs]) for name, runs in by_strategy.items()}
+    best = max(point["accuracy"] for curve in curves.values() for point in curve)
+    rows = [_row(name, runs) | _shares(curves[name], best) for name, runs in by_strategy.items()]
+    # A baseline of which nodes failed is a weaker one than its name says.
+    yardsticks = [row for row in rows if row["yardstick"] and not row["failures"]]
+    target = max((row["final"]["mean"] - margin for row in yardsticks), default=None)
+
+    def reach(points: Sequence[Run], kind: str = "wire") -> float | None:
+        return None if target is None else first_reach(points, target, kind)
+
+    for row in rows:
+        curve, runs = curves[row["strategy"]], by_strategy[row["strategy"]]
+        row["target_wire"] = reach(curve)
+        row["target_payload"] = reach(curve, "payload")
+        row["seeds_target_wire"] = [reach(run["points"]) for run in runs]
+    reaching = [row for row in yardsticks if row["target_wire"]]
+    yardstick = min(reaching, key=lambda row: row["target_wire"], default=None)
+    for row in rows:
+        row["ratio"] = None
+        if yardstick and row["target_wire"] is not None:
+            row["ratio"] = row["target_wire"] / yardstick["target_wire"]
+        row["same_payload"] = yardstick is not None and row["payload"] == yardstick["payload"]
     return {
         "target": target,
-        "yardstick": best["strategy"] if best else None,
-        "yardstick_bytes": best["sustained_bytes"] if best else None,
-        "rows": list(rows.values()),
+        "best": best,
+        "yardstick": yardstick and yardstick["strategy"],
+        "yardstick_bytes": yardstick and yardstick["target_wire"],
+        "rows": rows,
     }
 
 
 def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     last = [run["points"][-1] for run in runs]
+
+    def mean(key: str) -> float:
+        return statistics.mean(p[key] for p in last)
+
+    sent = mean_curve([[point] for point in last])[0]["bytes"]
+    busiest = [p["busiest_node_bytes"] for p in last]
     return {
         "strategy": name,
         "payload": payload_name(runs[0]["settings"]),
@@ -82,33 +86,28 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "yardstick": runs[0]["yardstick"],
         "seeds": len(runs),
         "final": spread([p["accuracy"] for p in last]),
+        "macro": spread([p["macro_accuracy"] for p in last]),
         "best": spread([max(p["accuracy"] for p in run["points"]) for run in runs]),
         "tour": spread([_last_tour(run) for run in runs]),
-        "total_payload": statistics.mean(p["bytes"]["payload"] for p in last),
-        "total_wire": statistics.mean(p["bytes"]["wire"] for p in last),
-        "total_relay": statistics.mean(p["bytes"]["relay"] for p in last),
+        "total_wire": sent["wire"],
+        "total_payload": sent["payload"],
+        "total_relay": sent["relay"],
         **_control(runs),
         "visits_entropy": spread([visits_entropy(run["visits"], run["nodes"]) for run in runs]),
-        "virtual_seconds": statistics.mean(p["virtual_seconds"] for p in last),
-        "joules": statistics.mean(p["joules"] for p in last),
-        "flops": statistics.mean(p["flops"] for p in last),
+        "virtual_seconds": mean("virtual_seconds"),
+        "joules": mean("joules"),
+        "flops": mean("flops"),
         "peak_node_bytes": max(p["peak_node_bytes"] for p in last),
-        "failed_replies": sum(run["failed_replies"] for run in runs),
+        "busiest_node_bytes": None if None in busiest else max(busiest),
+        "failures": sum(len(run["failures"]) for run in runs),
     }
 
 
-def _reach(runs: Sequence[Run], target: float) -> dict[str, Any]:
-    nodes = runs[0]["nodes"]
-    curve = bytes_to_target(mean_curve([run["points"] for run in runs]), target, nodes)
-    wire = bytes_to_target(mean_curve([run["points"] for run in runs]), target, nodes, "wire")
-    each = [bytes_to_target(run["points"], target, nodes) for run in runs]
-    return {
-        "sustained_bytes": curve.sustained,
-        "sustained_wire_bytes": wire.sustained,
-        "first_bytes": curve.first,
-        "seeds_sustained": [r.sustained for r in each],
-        "seeds_first": [r.first for r in each],
-    }
+def _shares(curve: Sequence[Run], best: float) -> dict[str, Any]:
+    """Return ``targets`` of a row, and its bytes at the headline's share."""
+    targets = targets_of(curve, best)
+    (headline,) = [target for target in targets if target["share"] == HEADLINE_SHARE]
+    return {"targets": targets} | {k: v for k, v in headline.items() if k.endswith("_bytes")}
 
 
 def _control(runs: Sequence[Run]) -> dict[str, float]:

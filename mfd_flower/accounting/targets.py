@@ -1,60 +1,33 @@
-"""How many bytes a run needs to reach an accuracy, and to keep it."""
+"""How many bytes a run needs to reach an accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 Point = Mapping[str, Any]
+SHARES = (0.90, 0.95, 0.98, 0.99, 1.00)
+"""Targets, as shares of the best accuracy that any row of a table reaches."""
+HEADLINE_SHARE = 0.99
 
 
-@dataclass(frozen=True)
-class Reach:
-    """Bytes at which a target accuracy is reached; None if it never is.
-
-    Attributes
-    ----------
-    sustained : int or None
-        At the first point from which the mean accuracy over the next N local updates is at or
-        above the target, N being the number of nodes: one tour of a walk, one round of FedAvg.
-    first : int or None
-        At the first point that touches the target. It flatters a curve that goes up and down.
-    """
-
-    sustained: int | None
-    first: int | None
+def first_reach(points: Sequence[Point], target: float, kind: str = "wire") -> float | None:
+    """Return the bytes of a kind at the first point at or above `target`; None if none is."""
+    return next((p["bytes"][kind] for p in points if p["accuracy"] >= target), None)
 
 
-def bytes_to_target(
-    points: Sequence[Point], target: float, nodes: int, kind: str = "payload"
-) -> Reach:
-    """Find where a run reaches `target`.
-
-    Parameters
-    ----------
-    points : sequence of mapping
-        The measured points in order; each has ``updates``, ``accuracy`` and ``bytes``.
-    target : float
-        Accuracy in [0, 1].
-    nodes : int
-        Window of local updates over which `sustained` averages. A window that the run ends in the
-        middle of proves nothing and does not count.
-    kind : str
-        Which bytes, a key of a point's ``bytes``.
-    """
-    first = next((p["bytes"][kind] for p in points if p["accuracy"] >= target), None)
-    last = points[-1]["updates"] if points else 0
-    for index, point in enumerate(points):
-        end = point["updates"] + nodes
-        # The points lie `gap` updates apart: the last one stands for the updates that follow it.
-        gap = last - points[-2]["updates"] if len(points) > 1 else 0
-        if end > last + gap:
-            break
-        window = [p["accuracy"] for p in points[index:] if p["updates"] < end]
-        if sum(window) / len(window) >= target:
-            return Reach(point["bytes"][kind], first)
-    return Reach(None, first)
+def targets_of(curve: Sequence[Point], best: float) -> list[dict[str, float | None]]:
+    """Return the `wire` bytes by which a curve reaches each of `SHARES` of the best accuracy."""
+    return [
+        {
+            "share": share,
+            "accuracy": share * best,
+            "kept_bytes": None,
+            "first_bytes": first_reach(curve, share * best),
+            "trailing_bytes": None,
+        }
+        for share in SHARES
+    ]
 
 
 def mean_curve(runs: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
@@ -62,16 +35,16 @@ def mean_curve(runs: Sequence[Sequence[Point]]) -> list[dict[str, Any]]:
 
     Runs of one strategy measure at the same steps; where one ended early the curve ends there.
     """
-    curve = []
-    for same_step in zip(*runs, strict=False):
-        count = len(same_step)
-        kinds = same_step[0]["bytes"]
-        curve.append(
-            {
-                "step": same_step[0]["step"],
-                "updates": sum(p["updates"] for p in same_step) / count,
-                "accuracy": sum(p["accuracy"] for p in same_step) / count,
-                "bytes": {k: sum(p["bytes"][k] for p in same_step) / count for k in kinds},
-            }
-        )
-    return curve
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    return [
+        {
+            "step": points[0]["step"],
+            "updates": mean([p["updates"] for p in points]),
+            "accuracy": mean([p["accuracy"] for p in points]),
+            "bytes": {k: mean([p["bytes"][k] for p in points]) for k in points[0]["bytes"]},
+        }
+        for points in zip(*runs, strict=False)
+    ]

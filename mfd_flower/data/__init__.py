@@ -1,7 +1,8 @@
 """Image sets that need no download, their partitions over nodes, and who holds which labels."""
 
-from mfd_flower.data.federation import Federation, Samples, load_federation
+from mfd_flower.data.federation import Federation, load_federation
 from mfd_flower.data.partitions import label_counts, partition_indices
+from mfd_flower.data.samples import Samples
 from mfd_flower.data.sets import ImageSet, load_set
 
 __all__ = [

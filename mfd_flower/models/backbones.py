@@ -25,25 +25,14 @@ FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
 def new_fm_tiny() -> VisionTransformer:
     """Return fm-tiny without its weights: 28 px grey images, 16 patches, 6 blocks of width 96."""
     return VisionTransformer(
-        img_size=28,
-        patch_size=7,
-        in_chans=1,
-        embed_dim=96,
-        depth=6,
-        num_heads=3,
-        num_classes=0,
+        img_size=28, patch_size=7, in_chans=1, embed_dim=96, depth=6, num_heads=3, num_classes=0
     )
 
 
 def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
     """Return the frozen backbone that `config` names, in eval mode; one object a process.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        `backbone` and, where the weights do not tell it, `arch`.
-    seed : int
-        Draws the weights of ``random``.
+    `seed` draws the weights of ``random``.
 
     Raises
     ------
@@ -57,15 +46,13 @@ def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
 def _load(backbone: str, arch: str, seed: int) -> VisionTransformer:
     kind, _, name = backbone.partition(":")
     if backbone == "fm-tiny":
-        model = new_fm_tiny()
-        _load_weights(model, _packaged_weights(), backbone)
+        model = _with_weights(new_fm_tiny(), _packaged_weights(), backbone)
     elif backbone == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _new(arch)
     elif kind == "file" and name:
-        model = _new(arch)
-        _load_weights(model, Path(name), backbone)
+        model = _with_weights(_new(arch), Path(name), backbone)
     elif kind == "hub" and name:
         model = _from_hub(name)
     else:
@@ -83,18 +70,17 @@ def _new(arch: str) -> VisionTransformer:
 
 
 def _from_hub(name: str) -> VisionTransformer:
+    field, value = "model.backbone", f"hub:{name}"
     if not timm.is_model(name):
-        raise ConfigError("model.backbone", f"hub:{name}", "no timm model of this name")
+        raise ConfigError(field, value, "no timm model of this name")
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
+        remedy = "they need a network connection to the hub, or model.backbone = file:<safetensors>"
         raise ConfigError(
-            "model.backbone",
-            f"hub:{name}",
-            f"its weights are not to be had ({type(error).__name__}); they need a network"
-            " connection to the hub, or model.backbone = file:<safetensors>",
+            field, value, f"its weights are not to be had ({type(error).__name__}); {remedy}"
         ) from error
-    return _vision_transformer(model, "model.backbone", f"hub:{name}")
+    return _vision_transformer(model, field, value)
 
 
 def _vision_transformer(model: object, field: str, value: str) -> VisionTransformer:
@@ -110,26 +96,22 @@ def _packaged_weights() -> Path:
         path = Path(entry or ".") / FM_TINY_FILE
         if path.is_file():
             return path
-    raise ConfigError(
-        "model.backbone",
-        "fm-tiny",
-        f"{FM_TINY_FILE} is nowhere on sys.path; `pip install` this package where the node runs",
-    )
+    remedy = "is nowhere on sys.path; `pip install` this package where the node runs"
+    raise ConfigError("model.backbone", "fm-tiny", f"{FM_TINY_FILE} {remedy}")
 
 
-def _load_weights(model: VisionTransformer, path: Path, value: str) -> None:
+def _with_weights(model: VisionTransformer, path: Path, value: str) -> VisionTransformer:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError("model.backbone", value, f"not a safetensors file ({reason})") from error
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in own.items():
+    for name, tensor in model.state_dict().items():
+        shape = tuple(tensor.shape)
         found = tuple(weights[name].shape) if name in weights else None
         if found != shape:
             raise ConfigError(
                 "model.backbone", value, f"needs {name} of shape {shape}, the file has {found}"
             )
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(weights[name])
+        tensor.copy_(weights[name])
+    return model

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from mfd_flower.config import ModelConfig
-from mfd_flower.data.federation import InputSpec
+from mfd_flower.data.samples import InputSpec
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.prompts import PromptedViT
 
@@ -20,40 +20,24 @@ def input_spec(backbone: VisionTransformer) -> InputSpec:
     channels = backbone.patch_embed.proj.in_channels
     # timm's name for what a model was trained with; fm-tiny has none and saw (x - 0.5) / 0.5.
     trained = getattr(backbone, "pretrained_cfg", None) or {}
-    mean = tuple(trained.get("mean", (0.5,) * channels))
-    std = tuple(trained.get("std", (0.5,) * channels))
+    mean, std = (tuple(trained.get(name, (0.5,) * channels)) for name in ("mean", "std"))
     return InputSpec(height, channels, mean, std)
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
-    """Build the model whose tunables `config.tune` names.
+    """Build the model whose tunables `config.tune` names; `seed` draws what is new.
 
     ``head`` trains the classifier alone, ``prompts`` adds visual prompts, ``lora`` adds low-rank
     factors of every block's qkv projection (Hu et al., arXiv 2106.09685), ``full`` trains all
-    weights. The head trains in each of them. Frozen weights are shared with every other model of
-    this process.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        Backbone and method.
-    num_classes : int
-        Outputs.
-    seed : int
-        Draws what is new: same seed, same initial tunables.
-
-    Returns
-    -------
-    PromptedViT
-        With ``requires_grad`` set on exactly the tunables.
+    weights. The head trains in each of them. ``requires_grad`` is set on exactly the tunables;
+    frozen weights are shared with every other model of this process.
     """
     draw = np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(draw >> np.uint64(1)))
     backbone = load_backbone(config, seed)
     if config.tune == "full":
         model = PromptedViT(copy.deepcopy(backbone), num_classes, generator=generator)
-        model.requires_grad_(True)
-        return model
+        return model.requires_grad_(True)
     if config.tune == "lora":
         backbone = _with_lora(backbone, config, generator)
         adapters = [p for p in backbone.parameters() if p.requires_grad]
@@ -61,11 +45,10 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
         for parameter in adapters:
             parameter.requires_grad_(True)
         return model
-    num_prompts = config.prompts if config.tune == "prompts" else 0
     return PromptedViT(
         backbone,
         num_classes,
-        num_prompts,
+        config.prompts if config.tune == "prompts" else 0,
         config.deep,
         dropout=config.prompt_dropout,
         generator=generator,
@@ -79,10 +62,9 @@ def _with_lora(
 
     # The modules are copied, since peft rewires them; the frozen weights in them are not.
     shared = {id(p): p for p in backbone.parameters()}
-    adapted = copy.deepcopy(backbone, shared)
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=["qkv"])
     with torch.random.fork_rng(devices=[]):
-        adapted = inject_adapter_in_model(lora, adapted)
+        adapted = inject_adapter_in_model(lora, copy.deepcopy(backbone, shared))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_A" in name:

@@ -8,14 +8,14 @@ and digests.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from mfd_flower.data.federation import Samples
+from mfd_flower.data.samples import Batches, Samples
+from mfd_flower.models.loss import Loss
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import named_tunables
 
@@ -29,25 +29,11 @@ TINY = 1e-24
 def update_share(
     most: float, full_bytes: int, link_bps: float, compute_s: float, visit_s: float
 ) -> float:
-    r"""Return the share of the tunables that a node updates, above 0 and at most `most`.
+    """Return the share of the tunables that a node updates, above 0 and at most `most`.
 
-    What is updated has to travel on, so that a visit ends in time only if
-
-    .. math:: \text{compute\_s} + 8 \cdot \text{share} \cdot \text{full\_bytes} / \text{link\_bps}
-        \le \text{visit\_s}.
-
-    Parameters
-    ----------
-    most : float
-        Upper bound, from 0 to 1.
-    full_bytes : int
-        Size of all tunables as they travel.
-    link_bps : float
-        Rate of the link to the next hop.
-    compute_s : float
-        Seconds that the local update takes, which grow with the node's data.
-    visit_s : float
-        Seconds that a visit may take, transfer included; 0 for no limit.
+    What is updated has to travel on, so that a visit ends in time only if ``compute_s + 8 * share *
+    full_bytes / link_bps <= visit_s``: the local update, which grows with the node's data, and the
+    transfer of what it changed, of `full_bytes` for all tunables. 0 for `visit_s` is no limit.
     """
     if visit_s == 0:
         return most
@@ -58,14 +44,8 @@ def update_share(
 def selected(scores: Mapping[str, float], sizes: Mapping[str, int], share: float) -> set[str]:
     """Return the tunables of the highest scores whose values are `share` of all, at least one.
 
-    Parameters
-    ----------
-    scores : mapping of str to float
-        Ties fall to the smaller tunable, then to the first name.
-    sizes : mapping of str to int
-        Values of each tunable.
-    share : float
-        From 0 to 1. A tunable that does not fit any more is passed over for a smaller one.
+    `sizes` are the values of each tunable. One that does not fit any more is passed over for a
+    smaller one; ties fall to the smaller tunable, then to the first name.
     """
     left = share * sum(sizes.values())
     ranked = sorted(scores, key=lambda name: (-scores[name], sizes[name], name))
@@ -78,56 +58,37 @@ def selected(scores: Mapping[str, float], sizes: Mapping[str, int], share: float
 
 
 def gradient_entropy(
-    model: PromptedViT, samples: Samples, stage: str = "images", log_prior: Tensor | None = None
+    model: PromptedViT, samples: Samples, loss: Loss, stage: str = "images"
 ) -> dict[str, float]:
     r"""Return the differential entropy of each tunable's local gradient, in nats a value.
 
     .. math:: h = \tfrac12 \ln\left(2 \pi e\, \overline{g^2}\right)
 
     the entropy of a Gaussian (Cover and Thomas, *Elements of Information Theory*, theorem 8.4.1)
-    whose variance is the mean squared gradient of up to 4 batches: the diagonal empirical
-    Fisher information, by which FISH masks choose parameters (Sung et al. 2021, arXiv 2111.09839,
-    section 3.1), averaged over the tunable. Nothing is trained.
+    whose variance is the mean squared gradient of the training loss over up to 4 batches: the
+    diagonal empirical Fisher information, by which FISH masks choose parameters (Sung et al. 2021,
+    arXiv 2111.09839, section 3.1), averaged over the tunable. Nothing is trained.
 
-    Parameters
-    ----------
-    model : PromptedViT
-        Holds the arriving tunables.
-    samples : Samples
-        Local data, its inputs at `stage`; the first 64 are used.
-    stage : str
-        See `PromptedViT.frozen_stage`.
-    log_prior : Tensor, optional
-        Added to the logits, as in training, ``(num_classes,)``.
+    `model` holds the arriving tunables, where distillation and the proximal term have no gradient;
+    the inputs of `samples` are at `stage`.
     """
     named = dict(named_tunables(model))
     squares = dict.fromkeys(named, 0.0)
-    parts = list(
-        zip(samples.inputs.split(ENTROPY_BATCH), samples.labels.split(ENTROPY_BATCH), strict=True)
-    )[:ENTROPY_BATCHES]
+    batches = list(itertools.islice(Batches(samples, ENTROPY_BATCH), ENTROPY_BATCHES))
     model.eval()
-    for inputs, labels in parts:
-        logits = model.forward_from(stage, inputs)
-        if log_prior is not None:
-            logits = logits + log_prior
-        loss = F.cross_entropy(logits, labels)
-        gradients = torch.autograd.grad(loss, list(named.values()))
+    for inputs, labels in batches:
+        batch_loss = loss.of_batch(model.forward_from(stage, inputs), labels)
+        gradients = torch.autograd.grad(batch_loss, list(named.values()))
         for name, gradient in zip(named, gradients, strict=True):
-            squares[name] += float(gradient.square().mean()) / len(parts)
+            squares[name] += float(gradient.square().mean()) / len(batches)
     constant = 2 * math.pi * math.e
     return {name: 0.5 * math.log(constant * (square + TINY)) for name, square in squares.items()}
 
 
-def idle_hops(names: Mapping[str, int], updated: Mapping[str, int], hop: int) -> dict[str, float]:
+def idle_hops(names: Iterable[str], updated: Mapping[str, int], hop: int) -> dict[str, float]:
     """Return the hops since each tunable was last updated, for the choice of the least recent.
 
-    Parameters
-    ----------
-    names : mapping of str to int
-        Every tunable, with its size.
-    updated : mapping of str to int
-        Number of the update at which it last changed, as a packet's header has it.
-    hop : int
-        Number of this update.
+    `updated` has the number of the update at which a tunable last changed, as a packet's header
+    has it; `hop` is the number of this one.
     """
     return {name: float(hop - updated.get(name, 0)) for name in names}

@@ -23,25 +23,18 @@ class PromptedViT(nn.Module):
     Parameters
     ----------
     backbone : VisionTransformer
-        Any timm vision transformer. It is frozen, kept in eval mode and not copied.
+        It is frozen, kept in eval mode and not copied.
     num_classes : int
-        Outputs of the new head.
+        Outputs of the new head, `head`.
     num_prompts : int
         Prompt tokens a layer; 0 leaves the head alone to tune.
     deep : bool
-        Prompts before every block instead of only the first. There are
-        ``num_prompts * dim * layers`` prompt parameters, `layers` being 1 or the depth.
+        Prompts before every block instead of only the first: one tensor ``(num_prompts, dim)`` in
+        `prompts` for each of them.
     dropout : float
         Probability of dropping a prompt's component in training.
     generator : torch.Generator, optional
         Draws the initial prompts and head; without it torch's global one does.
-
-    Attributes
-    ----------
-    prompts : nn.ParameterList
-        Per prompted block a tensor ``(num_prompts, dim)``.
-    head : nn.Linear
-        ``(dim) -> (num_classes)``.
     """
 
     def __init__(
@@ -79,19 +72,8 @@ class PromptedViT(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Parameters
-        ----------
-        images : Tensor
-            ``(batch, channels, height, width)``.
-
-        Returns
-        -------
-        Tensor
-            Logits ``(batch, num_classes)``.
-        """
-        return self.head(self.features(self.embed(images)))
+        """Map images ``(batch, channels, height, width)`` to logits ``(batch, num_classes)``."""
+        return self.forward_from("images", images)
 
     def embed(self, images: Tensor) -> Tensor:
         """Map images to the tokens before the first prompt, ``(batch, tokens, dim)``."""
@@ -107,11 +89,8 @@ class PromptedViT(nn.Module):
     def frozen_stage(self) -> str:
         """Name the last point in front of which nothing trains.
 
-        Returns
-        -------
-        str
-            ``images`` (all trains), ``tokens`` (before the first block) or ``features`` (before the
-            head). What the frozen part makes of a sample never changes, so it can be kept.
+        That is ``images`` (all trains), ``tokens`` (before the first block) or ``features`` (before
+        the head). What the frozen part makes of a sample never changes, so it can be kept.
         """
         trained = [name for name, p in self.named_parameters() if p.requires_grad]
         if all(name.startswith("head.") for name in trained):
@@ -130,24 +109,14 @@ class PromptedViT(nn.Module):
 
     def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Classify from `stage` on; logits ``(batch, num_classes)``."""
-        if stage == "images":
-            return self(inputs)
-        return self.head(inputs if stage == "features" else self.features(inputs))
+        tokens = self.embed(inputs) if stage == "images" else inputs
+        return self.head(tokens if stage == "features" else self.features(tokens))
 
     def insert_prompts(self, tokens: Tensor, index: int) -> Tensor:
         """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.
 
-        Parameters
-        ----------
-        tokens : Tensor
-            ``(batch, tokens, dim)`` before block 0, ``(batch, tokens + num_prompts, dim)`` later.
-        index : int
-            Block that is to see them.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, tokens + num_prompts, dim)``; `tokens` itself where the block has no prompts.
+        Tokens are ``(batch, tokens, dim)`` before block 0, ``(batch, tokens + num_prompts, dim)``
+        from then on; where the block has no prompts they are returned as they are.
         """
         if index >= len(self.prompts):
             return tokens

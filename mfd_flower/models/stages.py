@@ -10,12 +10,11 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import lightning
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -23,9 +22,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
+from mfd_flower.models.loss import Loss
+from mfd_flower.models.optimizers import configured_optimizer
 from mfd_flower.models.prompts import PromptedViT
-from mfd_flower.models.training import configured_optimizer
-from mfd_flower.models.tunables import get_tunables, named_tunables
+from mfd_flower.models.tunables import named_tunables
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
@@ -37,10 +37,10 @@ def split_model(
 ) -> list[Stage]:
     """Split a model into stages that, run in a row, are the model.
 
+    The stages share its parameters, so that training them trains it.
+
     Parameters
     ----------
-    model : PromptedViT
-        Whole; the stages share its parameters, so training them trains it.
     cuts : sequence of int
         Strictly increasing block indices: at cut c, block c - 1 is in front and block c behind. 0
         leaves Emb alone in front, the depth leaves norm and head alone behind.
@@ -48,11 +48,6 @@ def split_model(
         Norm and head become one more stage, for the client that holds the labels.
     inputs : str
         What the first stage gets, ``images`` or ``tokens`` (see `PromptedViT.frozen_stage`).
-
-    Returns
-    -------
-    list of Stage
-        ``len(cuts) + 1`` of them, one more with `u_shape`.
 
     Raises
     ------
@@ -84,13 +79,8 @@ def split_model(
 class Stage(nn.Module):
     """Consecutive blocks of a model, with Emb if `first`, with norm and head if `last`.
 
-    Attributes
-    ----------
-    part : PromptedViT
-        What the stage has of the model. Names are the whole model's, so `get_tunables` and
-        `set_tunables` of `part` fit those of any stage of any cluster that holds the same module.
-    blocks : range
-        Indices of its blocks.
+    `part` is what the stage has of the model. Names are the whole model's, so `get_tunables` and
+    `set_tunables` of `part` fit those of any stage of any cluster that holds the same module.
     """
 
     def __init__(
@@ -103,19 +93,11 @@ class Stage(nn.Module):
         self.part = _part_of(model, blocks, first, last)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run the stage.
+        """Map the first stage's inputs, or what the stage in front returned, to smashed data.
 
-        Parameters
-        ----------
-        inputs : Tensor
-            The first stage's inputs, or what the stage in front returned.
-
-        Returns
-        -------
-        Tensor
-            Smashed data ``(batch, tokens, dim)``, or logits ``(batch, num_classes)`` of the last
-            stage. Tokens that no later stage reads are left out of smashed data: prompts that the
-            next block replaces, and behind the last block all but the pooled token.
+        That is ``(batch, tokens, dim)``, for the last stage logits ``(batch, num_classes)``. Tokens
+        that no later stage reads are left out: prompts that the next block replaces, and behind the
+        last block all but the pooled token.
         """
         tokens = self.part.embed(inputs) if self.embeds else inputs
         if self._has_own_prompts(self.blocks.start):
@@ -144,40 +126,19 @@ class Stage(nn.Module):
 
 
 class SplitStage(lightning.LightningModule):
-    """Train the tunables of one stage; a pipeline makes the gradients of a batch.
+    """Train the tunables of one stage in place; they must not be another thread's too.
 
-    Parameters
-    ----------
-    stage : Stage
-        Its tunables are trained in place. They must not be another thread's too.
-    config : TrainConfig
-        Optimiser, schedule, loss terms.
-    log_prior : Tensor, optional
-        As `PromptLearner` takes it; for the last stage.
-    optimizer_state : mapping, optional
-        Where the optimiser starts from, ``<tunable>:<slot>``.
-
-    Attributes
-    ----------
-    run_batch : callable
-        Set by the pipeline: accumulates the gradients of a batch of so many samples.
+    A pipeline makes the gradients: it sets `run_batch`, which accumulates those of a batch of so
+    many samples. The last stage gets the labels ``(n,)`` of all that it trains on.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: TrainConfig,
-        log_prior: Tensor | None = None,
-        optimizer_state: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, stage: Stage, config: TrainConfig, labels: Tensor | None = None) -> None:
         super().__init__()
         # Lightning would call backward once a batch; here it is called once a micro-batch.
         self.automatic_optimization = False
         self.stage = stage
         self.config = config
-        self.log_prior = log_prior
-        self.optimizer_state = optimizer_state or {}
-        self.anchor = get_tunables(stage.part) if config.proximal_mu else {}
+        self.loss_terms = Loss.of(config, labels, stage.part)
         self.run_batch: Callable[[int], None] | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -185,10 +146,8 @@ class SplitStage(lightning.LightningModule):
         return self.stage(inputs)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the last stage's logits, a scalar."""
-        if self.log_prior is not None:
-            logits = logits + self.config.logit_adjustment * self.log_prior
-        return F.cross_entropy(logits, labels)
+        """Return the loss of the last stage's logits, a scalar."""
+        return self.loss_terms.of_batch(logits, labels)
 
     def training_step(self, size: int, batch_idx: int) -> None:
         """Train on a batch of `size` samples that the pipeline brings."""
@@ -197,11 +156,9 @@ class SplitStage(lightning.LightningModule):
         optimizer = cast(LightningOptimizer, self.optimizers())
         optimizer.zero_grad()
         self.run_batch(size)
-        for name, parameter in named_tunables(self.stage.part):
-            if self.anchor:
-                # The gradient of the proximal term: it needs no neighbour.
-                pull = self.config.proximal_mu * (parameter.detach() - self.anchor[name])
-                parameter.grad = pull if parameter.grad is None else parameter.grad + pull
+        # The proximal term is a sum over tunables, so that a stage needs no neighbour for its part.
+        if (proximal := self.loss_terms.proximal(self.stage.part)) is not None:
+            proximal.backward()
         optimizer.step()
         schedule = cast(LRScheduler | None, self.lr_schedulers())
         if schedule is not None:
@@ -212,7 +169,7 @@ class SplitStage(lightning.LightningModule):
         tunables = dict(named_tunables(self.stage.part))
         if not tunables:
             return None
-        return configured_optimizer(tunables, self.config, self.trainer, self.optimizer_state)
+        return configured_optimizer(tunables, self.config, self.trainer)
 
 
 def _part_of(model: PromptedViT, blocks: range, first: bool, last: bool) -> PromptedViT:

@@ -1,70 +1,114 @@
-"""What every Lightning module here trains with: a quiet Trainer, an optimiser by the settings."""
+"""Local training and evaluation under a quiet Lightning Trainer."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mfd_flower.config import TrainConfig
+from mfd_flower.data.samples import Batches, Samples
+from mfd_flower.models.classifier import Classifier
+from mfd_flower.models.optimizers import optimizer_state as state_of
+from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.step_cost import step_cost
+
+EVALUATION_BATCH = 250
 
 
-def configured_optimizer(
-    tunables: Mapping[str, nn.Parameter],
+@dataclass(frozen=True)
+class FitResult:
+    """What one local update did."""
+
+    loss: float
+    """Mean training loss over the last epoch."""
+    samples: int
+    """Samples processed, epochs counted."""
+    flops: float
+    """Floating point operations of all steps."""
+    peak_bytes: int
+    """Memory of the model, its optimiser and one step's saved tensors."""
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+    """``<tunable>:<slot>``, for a strategy that lets it travel."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Quality on a set: micro accuracy, mean cross-entropy, macro F1."""
+
+    accuracy: float
+    loss: float
+    macro_f1: float
+    macro_accuracy: float
+    """Mean recall over the classes that are present in the set."""
+
+
+def fit(
+    model: PromptedViT,
+    samples: Samples,
     config: TrainConfig,
-    trainer: lightning.Trainer,
-    state: Mapping[str, Tensor],
-) -> OptimizerLRScheduler:
-    """Return AdamW or SGD over the tunables, with a cosine over all steps if asked for.
+    *,
+    seed: int,
+    stage: str = "images",
+    optimizer_state: Mapping[str, Tensor] | None = None,
+    only: Collection[str] | None = None,
+) -> FitResult:
+    """Train `model`'s tunables in place on one shard, whose inputs are at `stage`.
 
-    Parameters
-    ----------
-    tunables : mapping of str to nn.Parameter
-        What trains, by name.
-    config : TrainConfig
-        Optimiser and schedule.
-    trainer : lightning.Trainer
-        Knows the number of steps.
-    state : mapping of str to Tensor
-        Where the optimiser starts from, ``<tunable>:<slot>``.
+    `seed` decides the order of the samples and the dropout, nothing else does. `stage`,
+    `optimizer_state` and `only` are `Classifier`'s.
     """
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "adamw":
-        optimizer = torch.optim.AdamW(
-            tunables.values(), lr=config.lr, weight_decay=config.weight_decay
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            tunables.values(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    for key, value in state.items():
-        name, _, slot = key.rpartition(":")
-        optimizer.state[tunables[name]][slot] = value.clone()
-    if config.lr_schedule == "constant":
-        return optimizer
-    steps = int(trainer.estimated_stepping_batches)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+    classifier = Classifier(model, config, stage, samples.labels, optimizer_state, only)
+    teacher, teacher_flops = None, 0
+    if config.distillation:
+        with FlopCounterMode(display=False) as counter:
+            teacher = logits_of(model, samples, stage)
+        teacher_flops = counter.get_total_flops()
+    generator = torch.Generator()
+    order = generator if config.shuffle else None
+    batches = Batches(samples, config.batch_size, order, teacher)
+    cost = step_cost(classifier, batches.first())
+    model.dropout_generator = generator.manual_seed(seed)
+    trainer = quiet_trainer(config, max_epochs=config.local_epochs)
+    trainer.fit(classifier, batches)
+    model.zero_grad()
+    seen = len(samples) * config.local_epochs
+    return FitResult(
+        classifier.epoch_loss / len(samples),
+        seen,
+        cost.flops * seen / batches.batch_size + teacher_flops,
+        cost.peak_bytes,
+        state_of(classifier.trained(), trainer.optimizers[0]),
+    )
 
 
-def optimizer_state(
-    tunables: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Return a copy of what the optimiser keeps, ``<tunable>:<slot>``."""
-    return {
-        f"{name}:{slot}": value.detach().clone()
-        for name, parameter in tunables.items()
-        for slot, value in optimizer.state[parameter].items()
-        if isinstance(value, Tensor)
-    }
+@torch.no_grad()
+def logits_of(model: PromptedViT, samples: Samples, stage: str) -> Tensor:
+    """Return the model's logits on samples whose inputs are at `stage`, ``(n, num_classes)``."""
+    model.eval()
+    parts = samples.inputs.split(EVALUATION_BATCH)
+    return torch.cat([model.forward_from(stage, part) for part in parts])
+
+
+def evaluate(
+    model: PromptedViT, samples: Samples, *, stage: str = "images", accelerator: str = "cpu"
+) -> Metrics:
+    """Measure `model` on a set of samples whose inputs are at `stage`."""
+    classifier = Classifier(model, TrainConfig(accelerator=accelerator), stage)
+    trainer = quiet_trainer(classifier.config)
+    trainer.test(classifier, Batches(samples, EVALUATION_BATCH), verbose=False)
+    return Metrics(
+        float(classifier.accuracy.compute()),
+        classifier.test_loss / len(samples),
+        float(classifier.macro_f1.compute()),
+        float(classifier.recalls.compute()[samples.labels.unique().long()].mean()),
+    )
 
 
 def quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:

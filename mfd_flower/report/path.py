@@ -34,40 +34,28 @@ def is_walk(run: Mapping[str, Any]) -> bool:
 
 
 def path_map(run: Mapping[str, Any]) -> Markup:
-    """Draw where a walk went.
+    """Draw where a run for which `is_walk` holds went.
 
-    Parameters
-    ----------
-    run : mapping
-        An entry of ``results.json``'s ``runs`` for which `is_walk` holds.
-
-    Returns
-    -------
-    Markup
-        An SVG: nodes on a circle, larger the more often visited; hops from dark to light. Pointing
-        at a hop tells its number, accuracy and bytes.
+    Nodes stand on a circle, larger the more often visited; hops go from dark to light. Pointing at
+    a hop tells its number, accuracy and bytes.
     """
     visits: Sequence[str] = run["visits"]
     points = {point["step"]: point for point in run["points"]}
     count = Counter(visits)
-    most = max(count.values())
     places = {f"n{i}": _place(i, run["nodes"]) for i in range(run["nodes"])}
     colours = matplotlib.colormaps["viridis"]
     hops = []
     for number, (source, destination) in enumerate(zip(run["sources"], visits, strict=True), 1):
         if not source or number == 1:
             continue
-        point = points.get(number)
-        quality = (
-            point and f", accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes so far"
-        )
-        hops.append(
-            {
-                "curve": _curve(places[source], places[destination]),
-                "colour": matplotlib.colors.to_hex(colours(number / max(len(visits), 1))),
-                "says": f"hop {number}: {source} to {destination}{quality or ''}",
-            }
-        )
+        says = f"hop {number}: {source} to {destination}"
+        if point := points.get(number):
+            so_far = point["bytes"]["wire"]
+            says += f", accuracy {point['accuracy']:.3f}, {so_far} bytes so far"
+        colour = matplotlib.colors.to_hex(colours(number / len(visits)))
+        curve = _curve(places[source], places[destination])
+        hops.append({"curve": curve, "colour": colour, "says": says})
+    most = max(count.values())
     nodes = [
         {
             "name": name,
@@ -83,11 +71,8 @@ def path_map(run: Mapping[str, Any]) -> Markup:
 
 def _place(index: int, nodes: int) -> tuple[float, float]:
     angle = 2 * math.pi * index / nodes - math.pi / 2
-    centre = SIZE_PX / 2
-    return (
-        round(centre + RADIUS_PX * math.cos(angle), 1),
-        round(centre + RADIUS_PX * math.sin(angle), 1),
-    )
+    x, y = (SIZE_PX / 2 + RADIUS_PX * of(angle) for of in (math.cos, math.sin))
+    return round(x, 1), round(y, 1)
 
 
 def _curve(start: tuple[float, float], end: tuple[float, float]) -> str:

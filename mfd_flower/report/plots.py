@@ -11,94 +11,84 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mfd_flower.accounting.targets import mean_curve
+from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as PNG and SVG; the same figure gives the same bytes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with matplotlib.rc_context({"svg.hashsalt": "mfd", "svg.fonttype": "none"}):
-        figure.savefig(files[0], dpi=120, bbox_inches="tight")
-        figure.savefig(files[1], bbox_inches="tight", metadata={"Date": None})
-    return files
+        figure.savefig(png, dpi=120, bbox_inches="tight")
+        figure.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+    return png, svg
 
 
-def write_plots(folder: Path, results: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Draw all figures of a comparison; figure name to its files, one set a scenario."""
+def write_plots(folder: Path, results: Results) -> dict[str, list[tuple[Path, Path]]]:
+    """Draw all figures of a comparison; scenario to the files of each."""
     found = {}
-    for place, (name, summary) in enumerate(results["summary"].items()):
-        runs = [run for run in results["runs"] if run["scenario"] == name]
-        for kind, figure in (
-            ("accuracy", plot_accuracy(runs, summary)),
-            ("bytes", plot_bytes(summary)),
-            ("visits", plot_visits(runs)),
-        ):
-            found[f"{name}: {kind}"] = save(figure, folder / f"{kind}-{place}")
+    for place, (name, scenario) in enumerate(results.summary.items()):
+        runs = [run for run in results.runs if run["scenario"] == name]
+        figures = {
+            "accuracy": plot_accuracy(runs, scenario),
+            "bytes": plot_bytes(scenario),
+            "visits": plot_visits(runs),
+        }
+        found[name] = [save(fig, folder / f"{kind}-{place}") for kind, fig in figures.items()]
     return found
 
 
-def plot_accuracy(runs: Sequence[Run], summary: Mapping[str, Any]) -> Figure:
-    """Plot accuracy against payload megabytes, log x: mean over seeds, band of one deviation."""
+def plot_accuracy(runs: Sequence[Run], scenario: Mapping[str, Any]) -> Figure:
+    """Plot accuracy against megabytes sent, log x: mean over seeds, band of one deviation."""
     figure = Figure(figsize=(8, 4.5))
     axes = figure.subplots()
     for strategy in dict.fromkeys(run["strategy"] for run in runs):
         same = [run["points"] for run in runs if run["strategy"] == strategy]
         curve = mean_curve(same)
-        length = len(curve)
-        accuracy = np.array([[p["accuracy"] for p in points[:length]] for points in same])
-        megabytes = np.array([p["bytes"]["payload"] for p in curve]) / 1e6
+        accuracy = np.array([[p["accuracy"] for p in points[: len(curve)]] for points in same])
+        megabytes = np.array([p["bytes"]["wire"] for p in curve]) / 1e6
         sent = megabytes > 0
         if not sent.any():
-            axes.axhline(accuracy[:, -1].mean(), ls=":", lw=1, color="grey")
-            axes.annotate(
-                f"{strategy} (nothing sent)",
-                (0.01, accuracy[:, -1].mean()),
-                xycoords=("axes fraction", "data"),
-                fontsize=7,
-                va="bottom",
-            )
+            place = (0.01, accuracy[:, -1].mean())
+            axes.axhline(place[1], ls=":", lw=1, color="grey")
+            words, where = f"{strategy} (nothing sent)", ("axes fraction", "data")
+            axes.annotate(words, place, xycoords=where, fontsize=7, va="bottom")
             continue
         mean, std = accuracy.mean(0)[sent], accuracy.std(0)[sent]
         (line,) = axes.plot(megabytes[sent], mean, label=strategy, lw=1.4)
-        axes.fill_between(
-            megabytes[sent], mean - std, mean + std, alpha=0.15, color=line.get_color()
-        )
-    if summary["target"] is not None:
-        axes.axhline(summary["target"], ls="--", lw=1, color="black", label="target")
+        band = {"alpha": 0.15, "color": line.get_color()}
+        axes.fill_between(megabytes[sent], mean - std, mean + std, **band)
+    if scenario["target"] is not None:
+        axes.axhline(scenario["target"], ls="--", lw=1, color="black", label="target")
     axes.set_xscale("log")
-    axes.set_xlabel("payload sent so far (MB)")
+    axes.set_xlabel("sent so far, as serialised (MB)")
     axes.set_ylabel("test accuracy")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return figure
 
 
-def plot_bytes(summary: Mapping[str, Any]) -> Figure:
-    """Plot the bytes each strategy needs to reach the target and keep it, and to touch it first."""
-    rows = [row for row in summary["rows"] if row["total_payload"]]
+def plot_bytes(scenario: Mapping[str, Any]) -> Figure:
+    """Plot the bytes by which each strategy first reaches the target."""
+    rows = [row for row in scenario["rows"] if row["total_wire"]]
     figure = Figure(figsize=(8, 0.6 + 0.42 * max(len(rows), 1)))
-    axes: Axes = figure.subplots()
+    axes = figure.subplots()
     for place, row in enumerate(rows):
-        kept, first = row.get("sustained_bytes"), row.get("first_bytes")
-        if kept:
-            axes.barh(place, kept / 1e6, color="tab:blue", height=0.6)
+        if row["target_wire"]:
+            axes.barh(place, row["target_wire"] / 1e6, color="tab:blue", height=0.6)
         else:
-            axes.annotate(
-                "never kept", (0.02, place), xycoords=("axes fraction", "data"), va="center"
-            )
-        if first:
-            axes.plot(first / 1e6, place, "|", color="black", ms=14)
+            where = ("axes fraction", "data")
+            axes.annotate("never reached", (0.02, place), xycoords=where, va="center")
     axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows], fontsize=8)
     axes.invert_yaxis()
-    if any(row.get("sustained_bytes") for row in rows):
+    if any(row["target_wire"] for row in rows):
         axes.set_xscale("log")
-    axes.set_xlabel("payload to target (MB): bar sustained, tick first reach")
+    axes.set_xlabel("sent until the target is first reached, as serialised (MB)")
     axes.grid(alpha=0.3, axis="x")
     return figure
 
@@ -120,9 +110,7 @@ def plot_visits(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def plot_partition(
-    folder: Path, classes: Sequence[str], counts: Sequence[Sequence[int]]
-) -> list[Path]:
+def plot_partition(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
     """Plot samples by node and class as stacked bars."""
     figure = Figure(figsize=(8, 4))
     axes = figure.subplots()
@@ -130,12 +118,11 @@ def plot_partition(
     left = np.zeros(len(table))
     colours = matplotlib.colormaps["tab20"]
     for index, name in enumerate(classes):
-        axes.barh(
-            range(len(table)), table[:, index], left=left, label=name, color=colours(index % 20)
-        )
-        left += table[:, index]
+        part = table[:, index]
+        axes.barh(range(len(table)), part, left=left, label=name, color=colours(index % 20))
+        left += part
     axes.set_yticks(range(len(table)), [f"n{node}" for node in range(len(table))])
     axes.invert_yaxis()
     axes.set_xlabel("samples")
     axes.legend(fontsize=7, ncols=2)
-    return save(figure, folder / "partition")
+    return figure

@@ -26,17 +26,22 @@ class Watcher:
         self._ended: set[str] = set()
         self._tenth: dict[str, int] = {}
 
-    def begin(self, key: str) -> None:
-        """Show that a run has begun."""
+    def __call__(self, key: str, event: Mapping[str, Any] | str) -> None:
+        """Show that a run begins, measured a point, or ends; what comes after its end is old."""
         if key in self._ended:
             return
-        self._bars[key] = self._progress.add_task(key, total=1.0, state="")
-        self._print(f"{key}: begins")
+        if event == "begins":
+            self._bars[key] = self._progress.add_task(key, total=1.0, state="")
+            self._print(f"{key}: begins")
+        elif isinstance(event, Mapping):
+            self._show(key, event)
+        else:
+            self._ended.add(key)
+            if key in self._bars:
+                self._progress.remove_task(self._bars.pop(key))
+            self._progress.advance(self._overall)
 
-    def point(self, key: str, point: Mapping[str, Any]) -> None:
-        """Show a measured point; one that arrives behind the run's own result says nothing new."""
-        if key in self._ended:
-            return
+    def _show(self, key: str, point: Mapping[str, Any]) -> None:
         config = self._planned[key].config
         rounds = config.strategy.rounds
         # A step is a round of all nodes in FedAvg and one update in a walk.
@@ -47,13 +52,6 @@ class Watcher:
         if int(10 * share) > self._tenth.get(key, -1):
             self._tenth[key] = int(10 * share)
             self._print(f"{key}: {state}")
-
-    def end(self, key: str) -> None:
-        """Take the bar of a finished run away."""
-        self._ended.add(key)
-        if key in self._bars:
-            self._progress.remove_task(self._bars.pop(key))
-        self._progress.advance(self._overall)
 
     def _print(self, line: str) -> None:
         if not self._progress.console.is_terminal:

@@ -31,18 +31,10 @@ ACCEPTED, REFUSED, FIRST = "#2b6c8f", "#c0392b", "#333333"
 
 
 def version_tree(versions: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw the versions of a run.
+    """Draw the `versions` of a run.
 
-    Parameters
-    ----------
-    versions : sequence of mapping
-        ``versions`` of an entry of ``results.json``'s ``runs``.
-
-    Returns
-    -------
-    Markup
-        An SVG: hops from left to right, one lane a walker, refused versions below it with a cross.
-        Pointing at a version tells its entry.
+    Hops go from left to right, one lane a walker, refused versions below it with a cross. Pointing
+    at a version tells its entry.
     """
     walkers = sorted({version["walker"] for version in versions})
     lanes = {walker: MARGIN_PX + LANE_PX * place for place, walker in enumerate(walkers)}

@@ -1,53 +1,95 @@
-"""Run a comparison: many runs side by side in processes, kept one by one as they finish."""
+"""Run a comparison: every run is kept as it ends, and a later start goes on from there."""
 
 from __future__ import annotations
 
-import json
-import logging
-import multiprocessing
 import os
 import platform
-import queue
-import signal
-import threading
-import time
-from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from mfd_flower.accounting.summary import summarise
 from mfd_flower.checks import ConfigError
-from mfd_flower.comparison import Comparison, PlannedRun
-from mfd_flower.data import load_federation
-from mfd_flower.files import write_json
-from mfd_flower.models import build_model
+from mfd_flower.comparison import Comparison, Tables, load_comparison
+from mfd_flower.node import check_run
+from mfd_flower.results import FILE, Results, reason_of
 from mfd_flower.runtime.ledgers import write_ledger
+from mfd_flower.runtime.pool import Hear, run_side_by_side
 from mfd_flower.strategy import build_strategy
-from mfd_flower.threat import attack_of
 
-SCHEMA = 1
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
 
-
-News = tuple[str, dict[str, Any] | None]
-"""A run's key and a measured point; None says that the run has begun."""
-_news: multiprocessing.Queue[News]
-"""Set in each worker process."""
+Watch = Callable[[Comparison, int], AbstractContextManager[Hear]]
+"""Takes a comparison and how many of its runs are done; shows how the others get on."""
 
 
-class Watcher(Protocol):
-    """Hears how the runs get on, each by its key."""
+class RunsFailedError(RuntimeError):
+    """Some runs ended without a result; the others are kept."""
 
-    def begin(self, key: str) -> None:
-        """Hear that a run has begun."""
 
-    def point(self, key: str, point: Mapping[str, Any]) -> None:
-        """Hear of a measured point."""
+def compare(
+    config: Path | str | Tables | Comparison,
+    out: Path | str | None = None,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch = lambda comparison, done: nullcontext(lambda key, event: None),
+) -> Results:
+    """Run every strategy of a comparison on the same data and seeds.
 
-    def end(self, key: str) -> None:
-        """Hear that a run is finished and kept."""
+    Parameters
+    ----------
+    config : path, mapping or Comparison
+        A TOML file, or its tables.
+    out : path, optional
+        Folder for ``results.json``, which is whole after each run; nothing is written without it.
+    jobs : int, optional
+        Runs side by side; one a core without it. The numbers do not depend on it.
+    resume, overwrite : bool
+        Go on with what the folder holds, or replace it.
+    watch : callable, optional
+        Shows how the runs get on, as `mfd_flower.report.progress.watch` does.
+
+    Raises
+    ------
+    ConfigError
+        For bad input, before anything runs or is written.
+    RunsFailedError
+        If some runs failed, when the others have ended.
+    """
+    comparison = config if isinstance(config, Comparison) else load_comparison(config)
+    check(comparison)
+    folder = None if out is None else Path(out)
+    results = Results(comparison.describe(), machine())
+    if folder is not None:
+        results = _opened(folder, results, len(comparison.runs), resume, overwrite)
+    done = len(results.runs)
+    if done < len(comparison.runs):
+        try:
+            with watch(comparison, done) as hear:
+                _run_missing(comparison, folder, results, jobs, hear)
+        except KeyboardInterrupt:
+            kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
+            raise KeyboardInterrupt(kept) from None
+    return results
+
+
+def run(
+    strategy: str,
+    config: Path | str | Tables,
+    out: Path | str | None = None,
+    *,
+    rounds: int | None = None,
+    **keywords: Any,
+) -> Results:
+    """Run one strategy on the data, scenarios and seeds of a comparison.
+
+    Where the comparison lists the strategy, its first entry's settings are used; `rounds` replaces
+    that entry's. The other parameters are those of `compare`.
+    """
+    return compare(load_comparison(config, strategy, rounds), out, **keywords)
 
 
 def check(comparison: Comparison) -> None:
@@ -58,129 +100,63 @@ def check(comparison: Comparison) -> None:
     ConfigError
         For the first setting that does not fit data, model or strategy.
     """
-    checked = set()
     for planned in comparison.runs:
-        run = planned.config
-        build_strategy(run)
-        attack_of(run)
-        if (run.data, run.model, run.seed) not in checked:
-            checked.add((run.data, run.model, run.seed))
-            num_classes = load_federation(run.data, run.seed).num_classes
-            build_model(run.model, num_classes, run.seed)
+        build_strategy(planned.config)
+        check_run(planned.config)
 
 
-def open_results(
-    folder: Path, comparison: Comparison, *, resume: bool, overwrite: bool
-) -> dict[str, Any]:
-    """Read what an earlier start left in `folder`, or begin anew.
+def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
+    """Return what an earlier start left in a folder, or `fresh` if there is nothing to keep."""
 
-    Raises
-    ------
-    ConfigError
-        If the folder is not writable, holds results of another comparison, or holds results of
-        this one that are neither to be resumed nor overwritten.
-    """
-    file = folder / "results.json"
+    def refused(reason: str) -> ConfigError:
+        return ConfigError("--out", str(folder), reason)
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial = folder / ".writable"
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise ConfigError("--out", str(folder), f"not writable ({error.strerror})") from error
-    fresh = {
-        "schema": SCHEMA,
-        "config": comparison.describe(),
-        "machine": machine(),
-        "runs": [],
-        "summary": {},
-    }
-    if overwrite or not file.exists():
+        raise refused(f"not writable ({error.strerror})") from error
+    if overwrite or not (folder / FILE).exists():
         return fresh
-    found = read_results(folder)
-    if found["config"] != fresh["config"]:
-        raise ConfigError(
-            "--out", str(folder), "holds results of another comparison; --overwrite replaces them"
-        )
-    if not resume and len(found["runs"]) < len(comparison.runs):
-        raise ConfigError(
-            "--out", str(folder), "holds an unfinished comparison; --resume or --overwrite"
-        )
+    found = Results.load(folder)
+    if found.config != fresh.config:
+        raise refused("holds results of another comparison; --overwrite replaces them")
+    if not resume and len(found.runs) < runs:
+        raise refused("holds an unfinished comparison; --resume or --overwrite")
     return found
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """Read ``results.json`` of a folder, or say in one line why not."""
-    file = folder / "results.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError("DIR", str(folder), f"no results.json ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError("DIR", str(folder), f"results.json is not JSON ({error})") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise ConfigError("DIR", str(folder), f"results.json is not of schema {SCHEMA}")
-    return found
+def _run_missing(
+    comparison: Comparison, folder: Path | None, results: Results, jobs: int | None, hear: Hear
+) -> None:
+    """Do the runs that `results` lacks; after each one ``results.json`` is whole again."""
 
+    def cell(record: Mapping[str, Any]) -> tuple[str, str, int]:
+        return record["scenario"], record["strategy"], record["seed"]
 
-def run_comparison(
-    comparison: Comparison,
-    folder: Path,
-    results: dict[str, Any],
-    watcher: Watcher,
-    jobs: int | None = None,
-) -> dict[str, Any]:
-    """Do the runs that `results` lacks; after each one ``results.json`` is whole again.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        What to run.
-    folder : Path
-        Holds ``results.json``.
-    results : dict
-        From `open_results`; filled in place.
-    watcher : Watcher
-        Hears how the runs get on.
-    jobs : int, optional
-        Runs side by side; as many as there are cores without it. The numbers do not depend on it.
-    """
-    done = {(r["scenario"], r["strategy"], r["seed"]) for r in results["runs"]}
-    todo = [p for p in comparison.runs if (p.scenario, p.label, p.config.seed) not in done]
-    jobs = max(1, min(jobs or os.cpu_count() or 1, len(todo)))
-    order = {(p.scenario, p.label, p.config.seed): i for i, p in enumerate(comparison.runs)}
-    # Spawned, not forked: torch's and Flower's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    news: multiprocessing.Queue[News] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)
-    )
-    waiting: dict[Future[dict[str, Any]], PlannedRun] = {
-        pool.submit(_worker, planned, threads): planned for planned in todo
-    }
-    try:
-        while waiting:
-            finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            _pass_on(news, watcher)
-            for future in finished:
-                planned = waiting.pop(future)
-                record = future.result()
-                if lines := record.pop("ledger", ""):
-                    number = order[record["scenario"], record["strategy"], record["seed"]]
-                    record["ledger"] = write_ledger(folder, record, number, lines)
-                results["runs"].append(record)
-                results["runs"].sort(key=lambda r: order[r["scenario"], r["strategy"], r["seed"]])
-                results["summary"] = summarise(results["runs"], comparison.margin)
-                write_json(folder / "results.json", results)
-                watcher.end(planned.key)
-    except BaseException:
-        for process in list(pool._processes.values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return results
+    place = {planned.cell: number for number, planned in enumerate(comparison.runs)}
+    done = {cell(record) for record in results.runs}
+    todo = [planned for planned in comparison.runs if planned.cell not in done]
+    failed: dict[str, Exception] = {}
+    with closing(run_side_by_side(todo, jobs, hear)) as ended:
+        for planned, record in ended:
+            if isinstance(record, Exception):
+                failed[planned.key] = record
+                continue
+            lines = record.pop("ledger", "")
+            if lines and folder:
+                record["ledger"] = write_ledger(folder, record, place[planned.cell], lines)
+            results.runs.append(record)
+            results.runs.sort(key=lambda record: place[cell(record)])
+            if folder:
+                results.save(folder)
+    if failed:
+        kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
+        why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())
+        first = next(iter(failed.values()))
+        raise RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}") from first
 
 
 def machine() -> dict[str, Any]:
@@ -191,48 +167,3 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
-
-
-def _begin_worker(news: multiprocessing.Queue[News]) -> None:
-    global _news
-    _news = news
-    # Ctrl-C reaches the whole process group; the parent decides what to keep.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        # Whoever killed the parent wants no run to go on unseen.
-        os._exit(1)
-
-
-def _worker(planned: PlannedRun, threads: int) -> dict[str, Any]:
-    from mfd_flower.runtime.runner import run_locally
-
-    _news.put((planned.key, None))
-    started = time.perf_counter()
-    record = run_locally(planned.config, lambda p: _news.put((planned.key, p)), workers=threads)
-    return {
-        "scenario": planned.scenario,
-        "strategy": planned.label,
-        "seed": planned.config.seed,
-        "yardstick": planned.yardstick,
-        "wall_seconds": time.perf_counter() - started,
-        **record,
-    }
-
-
-def _pass_on(news: multiprocessing.Queue[News], watcher: Watcher) -> None:
-    while True:
-        try:
-            key, point = news.get_nowait()
-        except queue.Empty:
-            return
-        if point is None:
-            watcher.begin(key)
-        else:
-            watcher.point(key, point)

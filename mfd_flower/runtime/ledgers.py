@@ -56,12 +56,11 @@ def admission_counts(
     Parameters
     ----------
     versions : iterable of mapping
-        From `versions_of`; all of them were judged, the first ones of the chains apart.
+        From `versions_of`; all but the first ones of the chains were judged.
     poisoners : collection of str
         Addresses of the malicious nodes.
     not_taken : iterable of (str, int, str)
-        Walker, hop and sender of packets that no receiver could take, which never became versions
-        of the ledger.
+        Walker, hop and sender of packets that no receiver could take.
     """
     counts = {
         f"{kind}_{end}": 0 for kind in ("honest", "poisoned") for end in ("accepted", "refused")
@@ -74,13 +73,7 @@ def admission_counts(
 
 
 def write_ledger(folder: Path, record: Mapping[str, Any], number: int, lines: str) -> str:
-    """Write the ledger of run `number` of a comparison as a file that ``mfd ledger`` reads.
-
-    Returns
-    -------
-    str
-        Its path inside `folder`.
-    """
+    """Write the ledger of a run, the `number`-th, for ``mfd ledger``; returns the path inside."""
     words = f"{number} {record['scenario']} {record['strategy']} seed {record['seed']}"
     name = f"ledgers/{re.sub(r'[^A-Za-z0-9.]+', '-', words).strip('-')}.sqlite"
     path = folder / name

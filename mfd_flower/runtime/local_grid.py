@@ -6,12 +6,12 @@ import os
 import traceback
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from copy import copy, deepcopy
+from copy import copy
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
-from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
@@ -156,9 +156,10 @@ class LocalGrid(Grid):
 
 def _own_records(content: RecordDict) -> RecordDict:
     """Copy the records, so that neither side sees what the other writes into them later."""
-    return RecordDict(
-        {
-            name: ArrayRecord(dict(record)) if isinstance(record, ArrayRecord) else deepcopy(record)
-            for name, record in content.items()
-        }
-    )
+    own = content.copy()
+    for name, record in content.items():
+        own[name] = record.copy()
+        for key, value in record.items():
+            if isinstance(value, list):
+                own[name][key] = value.copy()
+    return own

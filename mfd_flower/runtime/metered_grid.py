@@ -71,8 +71,8 @@ class MeteredGrid(PassThrough, Grid):
         links beside the star carried stands under ``<message type>.link``.
     visits, sources : list of str
         Address of every training request in order, and where it came from; empty for the server.
-    failures : list of str
-        Reason of every error reply.
+    failures, failed : list of str
+        Reason of every error reply, and the address that it concerns.
     """
 
     def __init__(
@@ -100,6 +100,8 @@ class MeteredGrid(PassThrough, Grid):
         self.visits: list[str] = []
         self.sources: list[str] = []
         self.failures: list[str] = []
+        self.failed: list[str] = []
+        self._node_bytes: Counter[str] = Counter()
 
     def totals(self) -> dict[str, int]:
         """Return the bytes so far by kind."""
@@ -109,6 +111,15 @@ class MeteredGrid(PassThrough, Grid):
     def virtual_seconds(self) -> float:
         """Time at which the last actor is done."""
         return self._clock.end_s
+
+    @property
+    def busiest_node_bytes(self) -> int | None:
+        """Wire bytes of the node that sent and received most.
+
+        None where nodes reported links beside the star: of those one end alone is known.
+        """
+        beside = any(kind.endswith(".link") for kind in self.wire_by_type)
+        return None if beside else max(self._node_bytes.values(), default=0)
 
     def arrival_s(self, message_id: str) -> float:
         """Return when a message that has no reply yet arrives, in virtual seconds."""
@@ -185,12 +196,10 @@ class MeteredGrid(PassThrough, Grid):
             address = self.address(message.metadata.dst_node_id)
             link = self._links.get(message_type, "star")
             source = EDGE if link == "star" else self._source(content)
-            way = "down" if link == "star" else link
-            arrived_s = self._transfer(
-                source, address, way, sizes[id(content)], message_type, self._clock.free_s(source)
-            )
-            arrived_s = max(arrived_s, self._clock.free_s(address))
-            sent.append(_Sent(address, link, arrived_s))
+            transfer = Transfer(source, address, cast(Link, "down" if link == "star" else link))
+            starts_s = self._clock.free_s(source)
+            arrives_s = self._transfer(transfer, sizes[id(content)], message_type, starts_s)
+            sent.append(_Sent(address, link, max(arrives_s, self._clock.free_s(address))))
             if message_type.partition(".")[0] == "train":
                 self.visits.append(address)
                 self.sources.append(source if source != EDGE else "")
@@ -202,6 +211,7 @@ class MeteredGrid(PassThrough, Grid):
         address, link, done_s = self._sent.pop(asked, unknown)
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
+            self.failed.append(address)
             # The sender knows of the failure one latency after the request would have arrived.
             noticed_s = done_s + self._world.latency_s(address, EDGE, done_s)
             self._clock.occupy(EDGE, noticed_s)
@@ -211,7 +221,8 @@ class MeteredGrid(PassThrough, Grid):
         self._clock.occupy(address, done_s)
         size = measure(reply.content)
         if link == "star":
-            arrived_s = self._transfer(address, EDGE, "up", size, message_type, done_s)
+            transfer = Transfer(address, EDGE, "up")
+            arrived_s = self._transfer(transfer, size, message_type, done_s)
             self._clock.occupy(EDGE, arrived_s)
         else:
             self._bytes["relay"] += size.wire
@@ -223,19 +234,19 @@ class MeteredGrid(PassThrough, Grid):
         source = next((str(record[SOURCE]) for record in records if SOURCE in record), EDGE)
         return source if source in self._ids else EDGE
 
-    def _transfer(
-        self, source: str, to: str, way: str, size: Size, message_type: str, at_s: float
-    ) -> float:
+    def _transfer(self, transfer: Transfer, size: Size, message_type: str, at_s: float) -> float:
         """Bill one transfer that starts at `at_s`; returns when it arrives."""
+        link: str = transfer.link
         self._bytes["relay"] += size.wire
-        if way == "relay":
+        if link == "relay":
             return at_s
         self._bytes["payload"] += size.payload
         self._bytes["wire"] += size.wire
-        self._bytes[way] += size.wire
+        self._bytes[link] += size.wire
         self.wire_by_type[message_type] += size.wire
-        self._bill_sending(source, size.wire, at_s)
-        transfer = Transfer(source, to, cast(Link, way))
+        self._bill_sending(transfer.source, size.wire, at_s)
+        for end in {transfer.source, transfer.destination} - {EDGE}:
+            self._node_bytes[end] += size.wire
         return at_s + transfer_s(self._world, transfer, size.wire, at_s)
 
     def _bill_work(

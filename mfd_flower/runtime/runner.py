@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
+from mfd_flower.adversary.attackers import poisoners, trigger_samples
 from mfd_flower.config import RunConfig
 from mfd_flower.handlers import StrategyClientApp
 from mfd_flower.network.world import world_of
-from mfd_flower.node import evaluate_tunables, initial_tunables
+from mfd_flower.node import check_run, evaluate_tunables, initial_tunables
 from mfd_flower.records import tensors_of
+from mfd_flower.results import reason_of
 from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.strategy import build_strategy, find_strategy, links_of
-from mfd_flower.threat import attack_of, poisoners, trigger_samples
+from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
 
 Point = dict[str, Any]
 OnPoint = Callable[[Point], None]
@@ -58,16 +62,7 @@ def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> Metered
 
 
 def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
-    """Run a strategy on a grid.
-
-    Parameters
-    ----------
-    grid : Grid
-        Any engine's; its nodes run `mfd_flower.client_app`.
-    run : RunConfig
-        Settings; the nodes hold the same.
-    on_point : callable, optional
-        Called with every measured point.
+    """Run a strategy on any engine's grid, whose nodes hold the same settings.
 
     Returns
     -------
@@ -87,7 +82,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     """
     started = time.perf_counter()
     strategy = build_strategy(run)
-    attack_of(run)
+    check_run(run)
     initial = dict(initial_tunables(run))
     addresses = call_roll(
         grid,
@@ -97,7 +92,8 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     )
     meter = metered(grid, run, addresses)
     points: list[Point] = []
-
+    # The step during which each failure so far happened.
+    failed_at: list[int] = []
     measured: list[tuple[ArrayRecord, dict[str, float]]] = []
 
     def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
@@ -107,6 +103,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         found = [known.get(id(model)) or quality_of(run, model) for model in models]
         measured[:] = zip(models, found, strict=True)
         quality = {name: sum(m[name] for m in found) / len(found) for name in found[0]}
+        failed_at.extend([step] * (len(meter.failures) - len(failed_at)))
         points.append(
             {
                 "step": step,
@@ -117,6 +114,7 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
                 "joules": meter.joules,
                 "flops": meter.flops,
                 "peak_node_bytes": meter.peak_node_bytes,
+                "busiest_node_bytes": meter.busiest_node_bytes,
                 "wall_seconds": time.perf_counter() - started,
             }
         )
@@ -136,8 +134,12 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     if meter.updates == 0:
         reason = meter.failures[-1] if meter.failures else "no training request was sent"
         raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")
+    failed_at.extend([points[-1]["step"]] * (len(meter.failures) - len(failed_at)))
     record = {
+        "strategy_file": strategy_file(run.strategy.name),
         "nodes": run.data.nodes,
+        "model": None,
+        "models": None,
         "tunables": sum(t.numel() for t in initial.values()),
         "settings": run.flat(),
         "points": points,
@@ -146,7 +148,10 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         "wire_by_type": dict(meter.wire_by_type),
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),
-        "failed_replies": len(meter.failures),
+        "failures": [
+            {"node": node, "step": step, "reason": reason_of(reason)}
+            for node, step, reason in zip(meter.failed, failed_at, meter.failures, strict=True)
+        ],
     }
     if lines := getattr(strategy, "replica", ""):
         record["ledger"] = lines
@@ -161,7 +166,16 @@ def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
     """Measure a model on the held-out test set, and a backdoor's success where there is one."""
     tensors = tensors_of(model)
     found = evaluate_tunables(run, tensors)
-    quality = {"accuracy": found.accuracy, "loss": found.loss, "macro_f1": found.macro_f1}
+    quality = {name: getattr(found, name) for name in ("accuracy", "macro_accuracy", "loss")}
     if (triggered := trigger_samples(run)) is not None:
         quality["attack_success"] = evaluate_tunables(run, tensors, triggered).accuracy
     return quality
+
+
+def strategy_file(name: str) -> dict[str, str]:
+    """Return the path of a strategy's source file, as imports see it, and its SHA-256."""
+    source = source_of(name).resolve()
+    roots = [Path(folder).resolve() for folder in ("", *sys.path)]
+    paths = [source.relative_to(root) for root in roots if source.is_relative_to(root)]
+    path = min(paths, key=lambda path: len(path.parts), default=Path(source.name))
+    return {"path": path.as_posix(), "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}

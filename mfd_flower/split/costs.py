@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.config import TrainConfig
+from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.stages import Stage
 
 
@@ -33,7 +34,7 @@ def training_cost(
         FLOPs of this micro-batch; memory of weights, gradients and optimiser state, and of what
         `micro_batches` forward passes save.
     """
-    slots = 2 if config.optimizer == "adamw" else int(config.momentum > 0)
+    slots = optimizer_of(config).slots(config)
     trained = [p for p in stage.parameters() if p.requires_grad]
     key = (
         tuple((tuple(p.shape), p.requires_grad) for p in stage.parameters()),

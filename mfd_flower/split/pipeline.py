@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.models.learner import FitResult
+from mfd_flower.models.optimizers import optimizer_state
 from mfd_flower.models.stages import SplitStage
-from mfd_flower.models.training import optimizer_state, quiet_trainer
+from mfd_flower.models.training import FitResult, quiet_trainer
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.split.costs import training_cost
 from mfd_flower.split.links import Neighbours

@@ -15,8 +15,9 @@ from torch import Tensor
 from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.config import RunConfig
 from mfd_flower.models import set_tunables
+from mfd_flower.models.residents import model_for, shard
 from mfd_flower.models.tunables import named_tunables
-from mfd_flower.node import Node, model_for, shard
+from mfd_flower.node import Node
 from mfd_flower.records import integer, number, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError
@@ -41,7 +42,7 @@ def answer(message: Message, context: Context) -> Message:
     count = integer(message.content.config_records["request"], "samples")
     tensors = tensors_of(context.state.array_records[DELIVERED])
     asks = roster.members[0] == node.address
-    test = shard(node.run.data, node.run.model, node.run.seed, None) if asks else None
+    test = shard(node.run, None) if asks else None
 
     def work(position: int) -> Share:
         inputs = test.inputs[:count] if test and position == 0 else None
@@ -137,7 +138,7 @@ class Service:
 
     def _stage_of(self, address: str) -> dict[str, Tensor]:
         set_tunables(
-            model_for(self.run.model, self.num_classes, self.run.seed),
+            model_for(self.run),
             tensors_of(self.arrays),
         )
         stages = stages_of(self.run, self.num_classes, self.roster)

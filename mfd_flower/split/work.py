@@ -17,11 +17,11 @@ from torch import Tensor
 
 from mfd_flower.config import RunConfig, TrainConfig
 from mfd_flower.data import Samples
+from mfd_flower.data.samples import Batches
 from mfd_flower.models import get_tunables, set_tunables
-from mfd_flower.models.learner import Batches
+from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import SplitStage, Stage, split_model
 from mfd_flower.models.tunables import named_tunables
-from mfd_flower.node import model_for, smoothed_log_prior
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.inference import infer_stage
 from mfd_flower.split.pipeline import run_stage
@@ -31,7 +31,7 @@ from mfd_flower.split.share import Share, bytes_by_peer
 
 def stages_of(run: RunConfig, num_classes: int, roster: Roster) -> list[Stage]:
     """Return the stages of this thread's model; training one does not touch another thread's."""
-    model = model_for(run.model, num_classes, run.seed)
+    model = model_for(run)
     inputs = model.frozen_stage()
     return split_model(model, roster.cuts, u_shape=roster.u_shape, inputs=inputs)
 
@@ -82,13 +82,13 @@ def train_position(
             neighbours.upstream.send(torch.cat(labels))
         if labels_travel and neighbours.is_last:
             labels = in_batches(neighbours.downstream.recv(roster.timeout_s), config)
-        prior = None
-        if config.logit_adjustment and neighbours.is_last:
+        every = None
+        if neighbours.is_last:
             every = torch.cat(labels)
-            prior = smoothed_log_prior(every[: len(every) // config.local_epochs], num_classes)
+            every = every[: len(every) // config.local_epochs]
         seed = np.random.SeedSequence([run.seed, roster.round, roster.cluster, position])
         result = run_stage(
-            SplitStage(stage, config, prior),
+            SplitStage(stage, config, every),
             neighbours,
             timeout_s=roster.timeout_s,
             inputs=inputs if neighbours.is_first else (),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,10 @@ import pytest
 from PIL import Image
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.data import load_set
-from mfd_flower.data.sets import OPENCLIPART_CLASSES
+from mfd_flower.config import RunConfig
+from mfd_flower.data import load_federation, load_set
+from mfd_flower.data.sets import OPENCLIPART_FOLDERS, SETS, Source
+from tests.harness import trial
 
 
 def test_mnist5k_is_balanced_and_upright() -> None:
@@ -53,16 +58,17 @@ def test_fashion_mnist_reads_idx_files(tmp_path: Path) -> None:
 
 
 def test_openclipart_drops_duplicates_and_unreadable_files(tmp_path: Path) -> None:
-    for index, place in enumerate(OPENCLIPART_CLASSES.values()):
+    for index, place in enumerate(OPENCLIPART_FOLDERS.split()):
         folder = tmp_path / place / "sub"
         folder.mkdir(parents=True)
         Image.new("RGBA", (90, 30), (index * 30, 0, 0, 255)).save(folder / "a.png")
-    first = tmp_path / next(iter(OPENCLIPART_CLASSES.values())) / "sub"
+    first = tmp_path / "animals" / "sub"
     (first / "b.png").write_bytes((first / "a.png").read_bytes())
     (first / "c.png").write_bytes(b"not a picture")
     found = load_set("openclipart", str(tmp_path))
     assert found.images.shape == (8, 64, 64, 3)
     assert found.labels.tolist() == list(range(8))
+    assert found.classes[1:4] == ("flags", "food", "icons")
     assert found.images[3, 32, 32].tolist() == [90, 0, 0]
     assert found.images[3, 2, 2].tolist() == [255, 255, 255]
 
@@ -86,3 +92,81 @@ def test_hub_set_is_read_through_flwr_datasets(tmp_path: Path) -> None:
     assert found.classes == ("cat", "dog")
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1]
     assert set(found.images[found.labels == 1][..., 0].ravel().tolist()) == {200}
+
+
+OWN = """
+import numpy as np
+from mfd_flower.data import ImageSet
+
+def stripes(path):
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    images[20:, ::2] = 255
+    return ImageSet(images, np.repeat([0, 1], 20), ("plain " + path, "striped"))
+
+def labelled_too_high(path):
+    found = stripes(path)
+    return ImageSet(found.images, found.labels + 1, found.classes)
+
+def as_floats(path):
+    found = stripes(path)
+    return ImageSet(found.images / 255, found.labels, found.classes)
+
+def a_pair(path):
+    return stripes(path).images, stripes(path).labels
+
+def absent(path):
+    raise FileNotFoundError("no stripes here")
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a module of sets into the folder where the command runs."""
+    name = f"own_sets_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return name
+
+
+def test_a_function_of_ones_own_is_a_set(
+    own_module: str, make_run: Callable[..., RunConfig]
+) -> None:
+    data = {"name": f"{own_module}:stripes", "path": "here", "train_samples": 24, "test_samples": 8}
+    run = make_run("fedavg", rounds=1, data=data, model={"tune": "head"})
+    assert load_federation(run.data, 0).images.classes == ("plain here", "striped")
+    ended = trial(run)
+    assert ended.tensors["head.weight"].shape[0] == 2
+    assert ended.accuracy >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("labelled_too_high", "data.name = .*: must give an ImageSet: uint8 images"),
+        ("as_floats", "data.name = .*: must give an ImageSet: uint8 images"),
+        ("a_pair", "data.name = .*: must give an ImageSet: uint8 images"),
+        ("absent", "data.path = 'there': no stripes here$"),
+        ("no_such", "data.name = .* has no attribute 'no_such'; accepted: mnist5k, .*:<function>"),
+    ],
+)
+def test_an_own_function_that_gives_none_is_refused(
+    own_module: str, function: str, line: str
+) -> None:
+    with pytest.raises(ConfigError, match=line) as caught:
+        load_set(f"{own_module}:{function}", "there")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar", "hf:", "digits:x", "no_such_module:function"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.name = .*accepted: mnist5k, digits, "):
+        load_set(name)
+
+
+def test_a_new_entry_is_all_that_a_new_set_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load_set("digits")
+    source = Source(lambda path: replace(digits, classes=(*digits.classes, path)), "usual place")
+    monkeypatch.setitem(SETS, "more-digits", source)
+    assert load_set("more-digits").classes[-1] == "usual place"
+    assert load_set("more-digits", "elsewhere").classes[-1] == "elsewhere"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models import build_model
+from mfd_flower.models.loss import Loss
 from mfd_flower.models.partial import (
     ENTROPY_BATCH,
     gradient_entropy,
@@ -71,7 +72,7 @@ def test_entropy_is_that_of_a_gaussian_of_the_mean_square_gradient(
     few = type(node.samples)(
         node.samples.inputs[:ENTROPY_BATCH], node.samples.labels[:ENTROPY_BATCH]
     )
-    entropy = gradient_entropy(model, few, model.frozen_stage())
+    entropy = gradient_entropy(model, few, Loss(), model.frozen_stage())
     logits = model.forward_from(model.frozen_stage(), few.inputs)
     loss = torch.nn.functional.cross_entropy(logits, few.labels)
     gradient = torch.autograd.grad(loss, model.head.weight)[0]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from flwr.app import Context, Message
 from flwr.serverapp.strategy import FedAvg
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, comparison_from_tables
 from mfd_flower.config import RunConfig
-from mfd_flower.report.report import write_report
-from mfd_flower.runtime.compare import check, open_results, run_comparison
+from mfd_flower.handlers import train
+from mfd_flower.report.page import write_report
+from mfd_flower.results import Results
+from mfd_flower.runtime.compare import RunsFailedError, check, compare, run
+from mfd_flower.runtime.runner import run_locally
 
 TABLES: dict[str, Any] = {
     "seeds": [0, 1],
@@ -31,28 +36,31 @@ SCHEMA = {
     "step",
     "updates",
     "accuracy",
+    "macro_accuracy",
     "loss",
-    "macro_f1",
     "bytes",
     "virtual_seconds",
     "joules",
     "flops",
     "peak_node_bytes",
+    "busiest_node_bytes",
     "wall_seconds",
 }
-
-
-class Silence:
-    def begin(self, key: str) -> None: ...
-
-    def point(self, key: str, point: Any) -> None: ...
-
-    def end(self, key: str) -> None: ...
 
 
 class Broken(FedAvg):
     def configure_train(self, *args: Any, **keywords: Any) -> Any:
         raise RuntimeError("out of order")
+
+
+def train_unless_n1(message: Message, context: Context) -> Message:
+    if context.node_config["partition-id"] == 1:
+        raise ValueError("n1 is out of order")
+    return train(message, context)
+
+
+class OneFails(FedAvg):
+    client_actions: ClassVar = {"train": train_unless_n1}
 
 
 class Half(FedAvg):
@@ -64,25 +72,22 @@ def comparison(**changes: Any) -> Comparison:
     return comparison_from_tables({**TABLES, **changes}, "test")
 
 
-def run(plan: Comparison, folder: Path, **flags: bool) -> dict[str, Any]:
-    flags = {"resume": False, "overwrite": False, **flags}
-    results = open_results(folder, plan, **flags)
-    return run_comparison(plan, folder, results, Silence())
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    run(comparison(), folder)
+    compare(comparison(), folder)
     return folder
 
 
 def test_results_follow_the_schema(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert len(results["runs"]) == 6
     for entry in results["runs"]:
         assert {"strategy", "seed", "nodes", "points", "scenario"} <= entry.keys()
+        assert (entry["model"], entry["models"], entry["failures"]) == (None, None, [])
+        assert entry["strategy_file"].keys() == {"path", "sha256"}
+        assert not Path(entry["strategy_file"]["path"]).is_absolute()
         totals = [point["bytes"] for point in entry["points"]]
         for point in entry["points"]:
             assert set(point) == SCHEMA
@@ -98,6 +103,8 @@ def test_results_follow_the_schema(finished: Path) -> None:
     rows = results["summary"]["base"]["rows"]
     assert [row["strategy"] for row in rows] == ["fedavg", "mfd-walk", "prompts"]
     assert not rows[2]["same_payload"]
+    for row in rows:
+        assert row.keys() >= {"targets", "kept_bytes", "first_bytes", "trailing_bytes"}
 
 
 def test_all_strategies_start_from_the_same_model_and_data(finished: Path) -> None:
@@ -108,59 +115,83 @@ def test_all_strategies_start_from_the_same_model_and_data(finished: Path) -> No
     assert first["fedavg", 0]["loss"] != first["fedavg", 1]["loss"]
 
 
+def without_wall_time(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for entry in runs:
+        for timed in (entry, *entry["points"]):
+            timed.pop("wall_seconds")
+    return runs
+
+
 def test_resume_does_only_what_is_missing(finished: Path, tmp_path: Path) -> None:
-    results = json.loads((finished / "results.json").read_text())
-    kept = results["runs"][:4]
-    kept[0]["wall_seconds"] = -1.0  # would be overwritten if it ran again
-    (tmp_path / "results.json").write_text(json.dumps({**results, "runs": kept}))
+    results = Results.load(finished)
+    results.runs[4:] = []
+    results.runs[0]["wall_seconds"] = -1.0  # would be overwritten if it ran again
+    results.save(tmp_path)
     with pytest.raises(ConfigError, match="unfinished comparison; --resume or --overwrite"):
-        open_results(tmp_path, comparison(), resume=False, overwrite=False)
-    again = run(comparison(), tmp_path, resume=True)
-    assert again["runs"][0]["wall_seconds"] == -1.0
-    strip = ("wall_seconds",)
-    for one, two in zip(again["runs"], results["runs"], strict=True):
-        for entry in (one, two):
-            for point in (entry, *entry["points"]):
-                for key in strip:
-                    point.pop(key, None)
-        assert one == two
+        compare(comparison(), tmp_path)
+    again = compare(comparison(), tmp_path, resume=True)
+    assert again.runs[0]["wall_seconds"] == -1.0
+    assert without_wall_time(again.runs) == without_wall_time(Results.load(finished).runs)
 
 
 def test_results_of_another_comparison_are_refused(finished: Path) -> None:
     before = (finished / "results.json").read_bytes()
     for resume in (False, True):
         with pytest.raises(ConfigError, match="another comparison; --overwrite"):
-            open_results(finished, comparison(margin=0.02), resume=resume, overwrite=False)
+            compare(comparison(margin=0.02), finished, resume=resume)
     assert (finished / "results.json").read_bytes() == before
 
 
 def test_a_report_is_self_contained(finished: Path) -> None:
-    results = json.loads((finished / "results.json").read_text())
+    results = Results.load(finished)
     page = write_report(finished, results).read_text()
     assert page.count("<svg") == 3 + 2  # three figures, and the paths of two walks
-    hops = [p for r in results["runs"][2:4] if r["seed"] == 0 for p in r["points"][2:]]
+    hops = [p for r in results.runs[2:4] if r["seed"] == 0 for p in r["points"][2:]]
     for point in hops:
         assert f"accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes" in page
     for outside in ("src=", "@import", "<script", "<link"):
         assert outside not in page
-    for row in results["summary"]["base"]["rows"]:
+    for row in results.summary["base"]["rows"]:
         assert row["strategy"] in page
-    lines = (finished / "rounds.csv").read_text().splitlines()
-    assert len(lines) == 1 + sum(len(r["points"]) for r in results["runs"])
+    for name, lines in (("rounds", len(results.frame())), ("summary", 3)):
+        with (finished / f"{name}.csv").open(newline="") as file:
+            assert len(list(csv.DictReader(file))) == lines
     assert {p.suffix for p in finished.glob("accuracy-0*")} == {".png", ".svg"}
 
 
-def test_a_failing_run_leaves_the_finished_ones(tmp_path: Path) -> None:
+def test_a_frame_has_a_row_for_every_point(finished: Path) -> None:
+    results = Results.load(finished)
+    frame = results.frame()
+    assert len(frame) == sum(len(entry["points"]) for entry in results.runs)
+    entry = results.runs[3]
+    mine = frame[(frame.strategy == entry["strategy"]) & (frame.seed == entry["seed"])]
+    assert list(mine.accuracy) == [point["accuracy"] for point in entry["points"]]
+    assert list(mine.bytes_wire) == [point["bytes"]["wire"] for point in entry["points"]]
+
+
+def test_one_strategy_of_a_comparison_runs_as_its_entry_says(finished: Path) -> None:
+    alone = run("mfd-walk", {**TABLES, "seeds": [0]}, jobs=1)
+    (entry,) = without_wall_time(alone.runs)
+    assert entry == without_wall_time(Results.load(finished).runs)[2]
+
+
+def test_a_failing_run_leaves_the_others(tmp_path: Path) -> None:
     strategies = [
+        {"strategy": "tests.runtime.test_compare:Broken", "label": "broken", "rounds": 1},
         {"strategy": "fedavg", "rounds": 1},
-        {"strategy": "tests.runtime.test_compare:Broken", "rounds": 1},
     ]
-    plan = comparison(strategies=strategies, seeds=[0])
-    results = open_results(tmp_path, plan, resume=False, overwrite=False)
-    with pytest.raises(RuntimeError, match="out of order"):
-        run_comparison(plan, tmp_path, results, Silence(), jobs=1)
-    left = json.loads((tmp_path / "results.json").read_text())
-    assert [r["strategy"] for r in left["runs"]] == ["fedavg"]
+    with pytest.raises(RunsFailedError) as failed:
+        compare(comparison(strategies=strategies, seeds=[0]), tmp_path, jobs=1)
+    said = f"1 of 2 runs failed, 1 are kept in {tmp_path}: base | broken | seed 0: RuntimeError"
+    assert str(failed.value) == f"{said}: out of order"
+    assert [entry["strategy"] for entry in Results.load(tmp_path).runs] == ["fedavg"]
+
+
+def test_a_failing_node_is_named_with_its_reason(make_run: Callable[..., RunConfig]) -> None:
+    record = run_locally(make_run("tests.runtime.test_compare:OneFails", rounds=2))
+    reason = "ValueError: n1 is out of order"
+    assert record["failures"] == [{"node": "n1", "step": s, "reason": reason} for s in (1, 2)]
+    assert record["points"][-1]["updates"] == 4
 
 
 def test_everything_is_checked_before_anything_runs() -> None:
@@ -175,8 +206,6 @@ def test_everything_is_checked_before_anything_runs() -> None:
 
 
 def test_a_strategy_from_anywhere_is_billed(make_run: Callable[..., RunConfig]) -> None:
-    from mfd_flower.runtime.runner import run_locally
-
     record = run_locally(make_run("tests.runtime.test_compare:Half", rounds=2))
     assert record["points"][-1]["updates"] == 2
     assert record["points"][-1]["bytes"]["payload"] == 2 * 2 * 4 * record["tunables"]

@@ -37,7 +37,9 @@ def meet(message: Message, context: Context) -> Message:
 
 @app.query("scribble")
 def scribble(message: Message, context: Context) -> Message:
-    message.content.config_records["config"]["x"] = 99
+    config = message.content.config_records["config"]
+    config["x"] = 99
+    config["many"].append(99)  # type: ignore[union-attr]
     message.content["more"] = ConfigRecord({"y": 1})
     return Message(RecordDict(), reply_to=message)
 
@@ -90,10 +92,11 @@ def test_push_and_pull_hand_each_reply_out_once() -> None:
 
 
 def test_what_a_node_writes_into_a_message_stays_with_it() -> None:
-    shared = RecordDict({"config": ConfigRecord({"x": 1}), "arrays": ArrayRecord()})
+    config = ConfigRecord({"x": 1, "many": [1]})
+    shared = RecordDict({"config": config, "arrays": ArrayRecord()})
     with LocalGrid(app, 2) as grid:
         list(grid.send_and_receive([Message(shared, n, "query.scribble") for n in (1, 2)]))
-    assert shared.config_records["config"]["x"] == 1
+    assert config == {"x": 1, "many": [1]}
     assert "more" not in shared
 
 

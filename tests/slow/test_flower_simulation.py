@@ -118,22 +118,32 @@ def run_on_flower(
     reason="Flower 1.41's SuperLink cannot migrate its database in an environment with a space in"
     " its path (alembic splits the location there)",
 )
-@pytest.mark.parametrize("strategy", ["fedavg", "half-avg", "mfd-walk"])
+@pytest.mark.parametrize(
+    ("strategy", "faults"),
+    [
+        ("fedavg", {}),
+        ("half-avg", {}),
+        ("mfd-walk", {}),
+        ("mfd-walk", {"loss": 0.15, "death": 0.1, "duplicate": 0.1, "delay": 0.1, "downtime": 1}),
+    ],
+)
 def test_same_bytes_and_accuracies_as_in_process(
     make_run: Callable[..., RunConfig],
     flower: tuple[Path, dict[str, str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     strategy: str,
+    faults: dict[str, float],
 ) -> None:
-    run = make_run(strategy, rounds=2, data={"partition": "dirichlet"})
+    run = make_run(strategy, rounds=2, data={"partition": "dirichlet"}, faults=faults)
     found, said = run_on_flower(flower, run, tmp_path / "run.json", nodes=3)
     if strategy == "half-avg":
         monkeypatch.chdir(flower[0])
     expected = run_locally(run)
     assert "Traceback" not in said
+    assert len(found["failures"]) == len(expected["failures"])
+    assert bool(found["failures"]) == bool(faults)
     assert found["visits"] == expected["visits"]
-    assert found["failed_replies"] == 0
     for ours, theirs in zip(expected["points"], found["points"], strict=True):
         assert ours["bytes"] == theirs["bytes"]
         assert ours["updates"] == theirs["updates"]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mfd_flower.config import TrainConfig
 from mfd_flower.models import PromptedViT
-from mfd_flower.models.learner import FitResult
 from mfd_flower.models.stages import SplitStage, split_model
+from mfd_flower.models.training import FitResult
 from mfd_flower.split.links import Neighbours
 from mfd_flower.split.pipeline import run_stage
 from mfd_flower.split.rendezvous import meet

@@ -88,14 +88,13 @@ def test_every_stages_own_optimiser_does_what_one_for_all_does(config: TrainConf
 
 def test_adjusted_logits_reach_the_last_stage() -> None:
     config = replace(SGD, logit_adjustment=1.0)
-    prior = torch.arange(7.0).log_softmax(0)
     whole, split = small_model(), small_model()
     inputs, labels = batches([8], torch.float32)
-    fit(whole, Samples(inputs[0], labels[0]), config, seed=0, log_prior=prior)
+    fit(whole, Samples(inputs[0], labels[0]), config, seed=0)
     stages = split_model(split, [2])
 
     def work(position: int, neighbours: Neighbours) -> object:
-        learner = SplitStage(stages[position], config, prior if position else None)
+        learner = SplitStage(stages[position], config, labels[0] if position else None)
         data = {"labels": labels} if position else {"inputs": inputs}
         return run_stage(learner, neighbours, timeout_s=TIMEOUT_S, **data)
 

@@ -23,8 +23,7 @@ def read_traits(tables: object) -> tuple[Trait, ...]:
         raise ConfigError("options.traits", tables, "a table of traits, each a table of options")
     found: dict[str, Trait] = {}
     for name, options in {"codec": {}, **tables}.items():
-        field = f"options.traits.{name}"
-        found[name] = build(find("trait", name, Trait, field).cls, options, f"{field}.")
+        found[name] = build(find("trait", name, Trait).cls, options, f"options.traits.{name}.")
     for name, trait in found.items():
         if missing := [other for other in trait.needs if other not in found]:
             raise ConfigError(f"options.traits.{name}", tables[name], f"needs trait {missing[0]}")

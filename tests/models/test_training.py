@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, evaluate, fit, get_tunables, set_tunables
-from mfd_flower.models.learner import label_skew, logits_of, not_true_divergence
-from mfd_flower.node import smoothed_log_prior
+from mfd_flower.models.loss import not_true_divergence
+from mfd_flower.models.training import logits_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 SHARD = Samples(
@@ -66,14 +65,13 @@ def test_adjusted_logits_do_not_learn_the_label_mix() -> None:
     """With inputs that say nothing, the bias learns the prior; adjusted, it has no reason to."""
     labels = torch.tensor([0] * 18 + [1] * 6)
     blank = Samples(torch.zeros(24, 1, 28, 28), labels)
-    prior = smoothed_log_prior(labels, 10)
     gaps = {}
     for tau in (0.0, 1.0):
         model = build_model(HEAD, 10, 0)
         torch.nn.init.zeros_(model.head.weight)
         kept = replace(blank, inputs=model.frozen_outputs("features", blank.inputs))
         config = replace(SGD, local_epochs=300, lr=0.01, logit_adjustment=tau)
-        fit(model, kept, config, seed=0, stage="features", log_prior=prior)
+        fit(model, kept, config, seed=0, stage="features")
         logits = model.eval()(blank.inputs[:1])[0]
         gaps[tau] = float(logits[0] - logits[1])
     assert gaps[0.0] == pytest.approx(1.0986, abs=0.1)  # ln(18 / 6)
@@ -146,16 +144,6 @@ def test_rows_of_absent_classes_stay_as_they_arrived() -> None:
         assert not torch.equal(tensor[:3], before[name][:3])
 
 
-def test_not_true_divergence_leaves_the_true_class_free() -> None:
-    """Zero for a student that differs from its teacher on the true class alone."""
-    teacher = torch.randn(6, 10, generator=torch.Generator().manual_seed(1))
-    labels = torch.arange(6)
-    moved = teacher + 3 * F.one_hot(labels, 10)
-    assert float(not_true_divergence(moved, teacher, labels)) == pytest.approx(0, abs=1e-6)
-    moved[:, 9] += 1
-    assert float(not_true_divergence(moved, teacher, labels)) > 0.01
-
-
 def test_distillation_keeps_what_the_model_knew_of_other_classes() -> None:
     """Trained on three classes only, the answers on the other seven drift less with it."""
     known = build_model(HEAD, 10, 0)
@@ -171,13 +159,6 @@ def test_distillation_keeps_what_the_model_knew_of_other_classes() -> None:
         now = logits_of(model, few, "images")
         drift[weight] = float(not_true_divergence(now, teacher, few.labels))
     assert drift[6.0] < 0.5 * drift[0.0]
-
-
-def test_label_skew_goes_from_even_to_one_class() -> None:
-    even, one, half = torch.full((10,), 7), torch.eye(10)[3], torch.eye(10)[0] + torch.eye(10)[5]
-    assert label_skew(even) == pytest.approx(0)
-    assert label_skew(one) == pytest.approx(1)
-    assert label_skew(half) == pytest.approx(1 - math.log(2) / math.log(10))
 
 
 def test_distillation_leaves_even_labels_alone() -> None:

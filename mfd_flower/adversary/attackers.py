@@ -1,0 +1,118 @@
+"""Which nodes of a run are malicious, and where their attack takes hold of it.
+
+The attacks are those of `attacks.py`; here they meet the settings and data of a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, RecordDict
+
+from mfd_flower.adversary.attacks import ATTACKS, Attack, Scene
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
+from mfd_flower.data import Samples, load_federation
+from mfd_flower.models import input_spec
+from mfd_flower.models.residents import at_frozen_stage, images_of, model_for, shard
+from mfd_flower.records import tensors_of
+
+UPDATE, TRIGGER, LINK = 3, 4, 5
+"""Purposes of a malicious node's generators."""
+HONEST = Attack()
+
+
+@functools.lru_cache(maxsize=64)
+def attack_of(run: RunConfig) -> Attack:
+    """Return what the malicious nodes of a run do, if there are any.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such attack, or a setting does not fit it or the data.
+    """
+    threat = run.threat
+    if not threat.kind:
+        return HONEST
+    if threat.kind not in ATTACKS:
+        accepted = f"accepted: {', '.join(ATTACKS)}, or empty for none"
+        raise ConfigError("threat.kind", threat.kind, accepted)
+    attack = ATTACKS[threat.kind]
+    if attack.needs_scale and threat.scale == 1:
+        accepted = f"kind {threat.kind} needs a factor other than 1"
+        raise ConfigError("threat.scale", threat.scale, accepted)
+    classes = load_federation(run.data, run.seed).num_classes
+    if threat.target >= classes:
+        raise ConfigError("threat.target", threat.target, f"must be below {classes} classes")
+    return attack
+
+
+@functools.lru_cache(maxsize=64)
+def malicious_nodes(run: RunConfig) -> frozenset[int]:
+    """Draw the indices of the malicious nodes, the same for one seed.
+
+    Never more than their share, except that any share above 0 makes one.
+    """
+    if attack_of(run) is HONEST:
+        return frozenset()
+    nodes, share = run.data.nodes, run.threat.share
+    # The slack keeps 0.29 x 100 at 29 although the product of the floats is below it.
+    count = max(share > 0, math.floor(nodes * share + 1e-9))
+    drawn = np.random.default_rng([run.seed, nodes]).permutation(nodes)[:count]
+    return frozenset(drawn.tolist())
+
+
+def attack_by(run: RunConfig, index: int) -> Attack:
+    """Return what node `index` does; an honest one changes nothing."""
+    return attack_of(run) if index in malicious_nodes(run) else HONEST
+
+
+def poisoners(run: RunConfig) -> frozenset[str]:
+    """Return the addresses of nodes whose own updates are poisoned, not what is sent of them."""
+    indices = malicious_nodes(run)
+    return frozenset(f"n{index}" for index in indices if attack_by(run, index).on_update)
+
+
+def training_samples(run: RunConfig, index: int) -> Samples:
+    """Return what node `index` trains on: its shard, unless it attacks by data."""
+    on_data, kept = attack_by(run, index).on_data, _poisoned(run)
+    if on_data is None:
+        return shard(run, index)
+    if index not in kept:
+        scene = _scene(run, np.random.default_rng([run.seed, index, 0, TRIGGER]))
+        kept[index] = at_frozen_stage(run, on_data(images_of(run, index), scene))
+    return kept[index]
+
+
+@functools.lru_cache(maxsize=1)
+def _poisoned(run: RunConfig) -> dict[int, Samples]:
+    """Return what was prepared for malicious nodes of the run that was asked for last."""
+    return {}
+
+
+def change_on_link(
+    run: RunConfig, index: int, content: RecordDict, rng: np.random.Generator
+) -> None:
+    """Change the first arrays in a message that node `index` has finished, if it does so."""
+    if (on_link := attack_by(run, index).on_link) is not None:
+        name, arrays = next(iter(content.array_records.items()))
+        content[name] = ArrayRecord(on_link(tensors_of(arrays), rng))
+
+
+@functools.lru_cache(maxsize=4)
+def trigger_samples(run: RunConfig) -> Samples | None:
+    """Return samples on which accuracy is the attack's success rate; None for most attacks."""
+    if (success := attack_of(run).success) is None:
+        return None
+    scene = _scene(run, np.random.default_rng([run.seed, TRIGGER]))
+    return at_frozen_stage(run, success(images_of(run, None), scene))
+
+
+def _scene(run: RunConfig, rng: np.random.Generator) -> Scene:
+    spec = input_spec(model_for(run).backbone)
+    white = spec.normalised(torch.ones(1, spec.channels, 1, 1))
+    classes = load_federation(run.data, run.seed).num_classes
+    return Scene(run.threat.target, classes, white, rng)

@@ -1,0 +1,90 @@
+"""Labelled samples as tensors: what a backbone expects of them, and their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A shard of the data."""
+
+    inputs: Tensor
+    """Images ``(samples, channels, height, width)``, normalised, or what a frozen part of the model
+    made of them, ``(samples, ...)``."""
+    labels: Tensor
+    """int64 ``(samples,)``."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone expects: side in pixels, channels, normalisation."""
+
+    size_px: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Map values from 0 to 1, ``(samples, channels, height, width)``, to the model's scale."""
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (pixels - mean) / std
+
+
+def prepared(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec) -> Samples:
+    """Turn raw images ``(samples, height, width, channels)`` into what a backbone expects."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[1] != spec.channels:
+        pixels = pixels.mean(1, keepdim=True).expand(-1, spec.channels, -1, -1)
+    if pixels.shape[-2:] != (spec.size_px, spec.size_px):
+        pixels = F.interpolate(
+            pixels, (spec.size_px, spec.size_px), mode="bilinear", antialias=True
+        )
+    return Samples(spec.normalised(pixels).contiguous(), torch.from_numpy(labels))
+
+
+class Batches:
+    """Iterate over a shard in batches, in an order that only `generator` decides.
+
+    A batch is inputs and labels, and the teacher's logits if there are any. The tensors lie in
+    memory already: a DataLoader would collate them again sample by sample.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int = 0,
+        generator: torch.Generator | None = None,
+        teacher_logits: Tensor | None = None,
+    ) -> None:
+        self.parts = [samples.inputs, samples.labels]
+        if teacher_logits is not None:
+            self.parts.append(teacher_logits)
+        self.count = len(samples)
+        self.batch_size = min(batch_size or self.count, self.count)
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        if self.generator is not None:
+            order = torch.randperm(self.count, generator=self.generator)
+            for pick in order.split(self.batch_size):
+                yield tuple(part[pick] for part in self.parts)
+        else:
+            yield from zip(*(part.split(self.batch_size) for part in self.parts), strict=True)
+
+    def first(self) -> tuple[Tensor, ...]:
+        """Return the first samples as one batch that shares no memory with the shard."""
+        return tuple(part[: self.batch_size].clone() for part in self.parts)

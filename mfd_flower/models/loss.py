@@ -1,0 +1,111 @@
+r"""The loss of a local update: one definition for training, stages of a split, gradients, metrics.
+
+.. math:: \mathrm{CE}(f(x) + \tau \ln p,\, y) + \beta s\, \mathrm{KL}_{\neq y}(f_0(x) \| f(x))
+    + \tfrac{\mu}{2} \lVert w - w_0 \rVert^2
+
+with :math:`p` the label shares of the node, :math:`s` their skew, :math:`f_0` and :math:`w_0` the
+model that arrived. :math:`\tau, \beta, \mu` are `logit_adjustment`, `distillation`, `proximal_mu`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mfd_flower.config import TrainConfig
+from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.tunables import get_tunables, named_tunables
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The terms of a loss; without any it is the mean cross-entropy."""
+
+    adjustment: Tensor | None = None
+    r"""Added to the logits, :math:`\tau \ln p`, ``(num_classes,)``, so that a model is not paid for
+    repeating the local label mix (Menon et al. 2021, equation 10, arXiv 2007.07314)."""
+    distillation: float = 0.0
+    r"""Weight :math:`\beta s` of `not_true_divergence`."""
+    proximal_mu: float = 0.0
+    arrived: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tunables that the proximal term pulls to (FedProx, Li et al. 2020, arXiv 1812.06127)."""
+
+    @classmethod
+    def of(cls, config: TrainConfig, labels: Tensor | None, model: PromptedViT) -> Self:
+        """Return the loss of an update by the settings, on the labels ``(n,)`` of all its samples.
+
+        `model` holds the arriving tunables. Where its head is elsewhere, in another stage, there
+        are no labels, and the proximal term is all that is left.
+        """
+        adjustment, distillation = None, 0.0
+        if labels is not None:
+            num_classes = model.head.out_features
+            if config.logit_adjustment:
+                adjustment = config.logit_adjustment * smoothed_log_prior(labels, num_classes)
+            distillation = config.distillation * label_skew(labels, num_classes)
+        arrived = get_tunables(model) if config.proximal_mu else {}
+        return cls(adjustment, distillation, config.proximal_mu, arrived)
+
+    def of_batch(
+        self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
+    ) -> Tensor:
+        """Return the terms that a batch decides, a scalar.
+
+        Logits are ``(batch, num_classes)``, of this model and of the arriving one, its teacher.
+        """
+        loss = self.cross_entropy(logits, labels)
+        if teacher_logits is not None:
+            forgotten = not_true_divergence(logits, teacher_logits, labels)
+            loss = loss + self.distillation * forgotten
+        return loss
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Return the first term: a scalar, or ``(batch,)`` without reduction (``none``)."""
+        adjusted = logits if self.adjustment is None else logits + self.adjustment
+        return F.cross_entropy(adjusted, labels, reduction=reduction)
+
+    def proximal(self, model: PromptedViT) -> Tensor | None:
+        """Return the term that the tunables decide, a scalar; None if there is none."""
+        if not self.arrived:
+            return None
+        moved = (p - self.arrived[name] for name, p in named_tunables(model))
+        return 0.5 * self.proximal_mu * sum((m.square().sum() for m in moved), torch.zeros(()))
+
+
+def smoothed_log_prior(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the log label shares with half a sample added to each class, ``(num_classes,)``."""
+    counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
+    return (counts / counts.sum()).log()
+
+
+def label_skew(labels: Tensor, num_classes: int) -> float:
+    """Return how uneven labels are, from 0 (all classes alike) to 1 (one class).
+
+    The divergence of the label shares from even ones over its largest value: ``1 - H(p) / ln C``.
+    """
+    if num_classes < 2:
+        return 0.0
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    entropy = torch.distributions.Categorical(probs=counts).entropy()
+    return float(1 - entropy / math.log(num_classes))
+
+
+def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the divergence from the teacher over all classes but the true one, a scalar.
+
+    What the arriving model thinks of the classes that a sample does not have is what local data
+    makes it forget; on the true class it should learn (Lee et al. 2022, FedNTD, equation 4,
+    arXiv 2106.03097, at temperature 1). Shapes are those of `Loss.of_batch`.
+    """
+    true = F.one_hot(labels, logits.shape[1]).bool()
+    student, teacher = (
+        F.log_softmax(values[~true].reshape(len(labels), -1), dim=1)
+        for values in (logits, teacher_logits)
+    )
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -1,0 +1,109 @@
+"""Runs side by side in processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any
+
+from mfd_flower.comparison import PlannedRun
+from mfd_flower.runtime.runner import run_locally
+
+Event = Mapping[str, Any] | str
+"""``"begins"``, a measured point, or ``"ends"``."""
+Hear = Callable[[str, Event], None]
+"""Is told the key of a run and what happened to it."""
+_news: multiprocessing.Queue[tuple[str, Event]]
+"""Set in each worker process."""
+
+
+def run_side_by_side(
+    planned: Sequence[PlannedRun], jobs: int | None, hear: Hear
+) -> Generator[tuple[PlannedRun, dict[str, Any] | Exception], None, None]:
+    """Yield each run as it ends, with its record or with what it failed of.
+
+    There are as many processes as `jobs` says, or one a core.
+    """
+    cores = os.cpu_count() or 1
+    jobs = max(1, min(jobs or cores, len(planned)))
+    # Spawned, not forked: torch's and Flower's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)
+    )
+    with _nameless_main():
+        waiting = {pool.submit(_run, each, max(1, cores // jobs)): each for each in planned}
+    try:
+        while waiting:
+            finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    hear(*news.get_nowait())
+            for future in finished:
+                each = waiting.pop(future)
+                try:
+                    record: dict[str, Any] | Exception = future.result()
+                except Exception as error:
+                    record = error
+                yield each, record
+                hear(each.key, "ends")
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Keep new processes from importing the caller's script, which would start the runs again."""
+    main = vars(sys.modules["__main__"])
+    names = {name: main.get(name) for name in ("__file__", "__spec__")}
+    main.update(dict.fromkeys(names))
+    try:
+        yield
+    finally:
+        main.update(names)
+
+
+def _begin_worker(news: multiprocessing.Queue[tuple[str, Event]]) -> None:
+    global _news
+    _news = news
+    # Ctrl-C reaches the whole process group; the parent decides what to keep.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # Whoever killed the parent wants no run to go on unseen.
+        os._exit(1)
+
+
+def _run(planned: PlannedRun, threads: int) -> dict[str, Any]:
+    _news.put((planned.key, "begins"))
+    started = time.perf_counter()
+    record = run_locally(planned.config, lambda p: _news.put((planned.key, p)), workers=threads)
+    scenario, strategy, seed = planned.cell
+    return {
+        "scenario": scenario,
+        "strategy": strategy,
+        "seed": seed,
+        "yardstick": planned.yardstick,
+        "wall_seconds": time.perf_counter() - started,
+        **record,
+    }

@@ -1,0 +1,86 @@
+"""A column is written in one place and stands everywhere, with how it was counted."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mfd_flower.accounting.summary import summarise
+from mfd_flower.report import columns
+from mfd_flower.report.columns import COLUMNS, SERVED, TABLES, TEXTS, Column
+from mfd_flower.report.page import write_report
+from mfd_flower.report.tables import markdown, summary_tables
+from mfd_flower.results import Results
+from tests.accounting.test_targets import curve, run
+
+MACHINE: dict[str, Any] = {"cores": 1, "processor": "x", "python": "3", "packages": {}}
+RUNS = [
+    run("fedavg", curve([0.1, 0.8, 0.9], gap=3, size=60)),
+    run("walk", curve([0.1, 0.5, 0.9, 0.95])),
+    {**run("walk full", curve([0.1, 0.9], size=1000), tune="full"), "tunables": 9700},
+    run("lost", curve([0.1, 0.2])),
+]
+RESULTS = Results({"name": "test", "margin": 0.01}, MACHINE, RUNS)
+
+
+def terminal(summary: dict[str, Any]) -> str:
+    page = io.StringIO()
+    for table in summary_tables(summary):
+        Console(file=page, width=200).print(table)
+    return page.getvalue()
+
+
+def test_a_column_added_in_one_place_shows_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One entry for each table, with a heading of its own."""
+    how = "The letters of the label, <counted> by hand."
+    letters = [
+        Column(f"letters {place}", lambda row: len(row["strategy"]), "bytes", how, (table,))
+        for place, table in enumerate(TABLES)
+    ]
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, *letters))
+    page, text = write_report(tmp_path, RESULTS).read_text(), markdown(RESULTS.summary)
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text())))
+    for column in letters:
+        assert f'<th title="{html.escape(how)}">{column.heading}</th>' in page
+        assert f"| {column.heading} |" in text
+        assert (column.heading in terminal(RESULTS.summary)) is column.tables[0].brief
+        assert [line[f"{column.heading} (bytes)"] for line in lines] == ["6", "4", "9", "4"]
+    assert page.count("<td>4 B</td>") == text.count("| 4 B |") > len(TABLES)
+
+
+def test_every_column_stands_in_a_table_has_a_unit_and_says_how_it_was_counted() -> None:
+    for column in (*COLUMNS, *SERVED):
+        assert column.unit in TEXTS
+        assert column.how.endswith(".")
+    assert all(column.tables for column in COLUMNS)
+    assert len({column.heading for column in COLUMNS}) == len(COLUMNS)  # they name CSV's
+
+
+def test_every_row_stands_at_its_payload() -> None:
+    tables = markdown(RESULTS.summary).split("\n\n")
+    same, payload = tables[1], tables[3]
+    assert "walk full" not in same
+    assert all(name in payload for name in ("fedavg", "walk", "walk full", "lost"))
+    assert payload.index("walk full") < payload.index("fedavg")  # large payloads first
+
+
+def test_what_never_happens_and_what_is_not_known_are_told_apart() -> None:
+    shown = {column.heading: column for column in COLUMNS}
+    (lost,) = [row for row in RESULTS.summary["iid"]["rows"] if row["strategy"] == "lost"]
+    assert shown["wire to target"].cell(lost) == shown["99%"].cell(lost) == "never"
+    assert shown["of FedAvg's"].cell(lost) == shown["busiest node"].cell(lost) == "-"
+    assert shown["seeds"].cell(lost) == "0/1"
+
+
+def test_without_a_yardstick_all_rows_are_shown() -> None:
+    summary = summarise(RUNS[1:], margin=0.01)
+    assert "no FedAvg entry to measure against" in markdown(summary)
+    assert all(run["strategy"] in terminal(summary) for run in RUNS[1:])

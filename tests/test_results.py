@@ -1,0 +1,80 @@
+"""results.json is strict JSON of one schema, and is the same after it was read again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.files import to_json
+from mfd_flower.results import Results, reason_of
+from tests.accounting.test_targets import curve, run
+
+
+def refused(constant: str) -> float:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@settings(max_examples=50)
+@given(VALUES)
+def test_what_is_no_number_becomes_null_and_all_else_stays(value: Any) -> None:
+    def same(before: Any, after: Any) -> bool:
+        if isinstance(before, float) and not math.isfinite(before):
+            return after is None
+        if isinstance(before, list):
+            return len(before) == len(after) and all(map(same, before, after))
+        if isinstance(before, dict):
+            return before.keys() == after.keys() and all(same(before[k], after[k]) for k in before)
+        return bool(before == after)
+
+    assert same(value, json.loads(to_json(value), parse_constant=refused))
+
+
+def test_a_run_that_diverged_is_kept_as_strict_json(tmp_path: Path) -> None:
+    points = [{**point, "loss": loss} for point, loss in
+              zip(curve([0.1, 0.2]), (math.nan, math.inf), strict=True)]  # fmt: skip
+    results = Results({"name": "x", "margin": 0.0}, {}, [run("fedavg", points)])
+    results.save(tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
+    assert content["schema"] == 2
+    assert [point["loss"] for point in content["runs"][0]["points"]] == [None, None]
+    again = Results.load(tmp_path)
+    assert again.summary == results.summary
+    assert again.frame().loss.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "results.json is not JSON"),
+        ("[]", "schema None, accepted: 2"),
+        ('{"schema": 1, "config": {}, "runs": []}', "is of schema 1, accepted: 2; measure again"),
+        ('{"schema": 99}', "is of schema 99"),
+        ('{"schema": 2}', "damaged"),
+        ('{"schema": 2, "config": {"margin": 0}, "machine": {}, "runs": [{}]}', "damaged"),
+        ('{"schema": 2, "config": {"margin": 0}, "machine": {}, "runs": 5}', "damaged"),
+    ],
+)
+def test_other_results_are_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ConfigError) as error:
+        Results.load(tmp_path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_reason_is_the_last_line_of_a_traceback() -> None:
+    assert reason_of("Traceback:\n  File x\nValueError: no\n\n") == "ValueError: no"
+    assert reason_of(RuntimeError()) == ""
