@@ -258,7 +258,9 @@ def strategies(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: mfd traits --json")
 def traits(as_json: JsonOption = False) -> None:
     """List the traits of a walk that are found here, with their options."""
-    _list("trait", object, as_json)
+    from mfd_flower.walk.trait import Trait
+
+    _list("trait", Trait, as_json)
 
 
 def _list(kind: str, base: type, as_json: bool) -> None:

@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from mfd_flower.checks import field_texts
+from mfd_flower.checks import Bounds, field_texts
 
 
 @functools.lru_cache(maxsize=256)
@@ -34,7 +34,10 @@ def parameters_of(cls: type) -> Mapping[str, Mapping[str, Any]]:
     texts = _docstring_texts(cls)
     found = {
         p.name: _described(
-            p.annotation, MISSING if p.default is p.empty else p.default, text=texts.get(p.name)
+            p.annotation,
+            MISSING if p.default is p.empty else p.default,
+            Bounds(),
+            texts.get(p.name),
         )
         for p in inspect.signature(cls).parameters.values()
         if p.name != "run" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
@@ -60,7 +63,7 @@ def rows(options: Mapping[str, Any], table: str = "") -> Iterator[tuple[str, str
 
 
 def _of_fields(cls: type) -> dict[str, dict[str, Any]]:
-    hints, texts = get_type_hints(cls), field_texts(cls)
+    hints, texts = get_type_hints(cls, include_extras=True), field_texts(cls)
     found: dict[str, dict[str, Any]] = {}
     for field in dataclasses.fields(cls):
         hint, text = hints[field.name], " ".join(texts.get(field.name, "").split()) or None
@@ -71,7 +74,7 @@ def _of_fields(cls: type) -> dict[str, dict[str, Any]]:
         default = field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        found[field.name] = _described(hint, default, field.metadata, text)
+        found[field.name] = _described(hint, default, Bounds(**field.metadata), text)
     return found
 
 
@@ -87,21 +90,21 @@ def _docstring_texts(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for names, text in named for name in names.split(", ")}
 
 
-def _described(
-    hint: Any, default: Any, limits: Mapping[str, Any] = {}, text: str | None = None
-) -> dict[str, Any]:
+def _described(hint: Any, default: Any, bounds: Bounds, text: str | None) -> dict[str, Any]:
+    if get_origin(hint) is Annotated:
+        hint, *marks = get_args(hint)
+        bounds = next((mark for mark in marks if isinstance(mark, Bounds)), bounds)
     choices = list(get_args(hint)) if get_origin(hint) is Literal else None
     kind = type(choices[0]) if choices else hint
     words = kind if isinstance(kind, str) else inspect.formatannotation(kind)
-    high = limits.get("high", math.inf)
     return {
         "type": "" if kind is inspect.Parameter.empty else re.sub(r"(\w+\.)+", "", words),
         "required": default is MISSING,
         "default": None if default is MISSING else _plain(default),
         "choices": choices,
-        "low": limits.get("low"),
-        "open_low": bool(limits.get("open_low")),
-        "high": high if math.isfinite(high) else None,
+        "low": bounds.low if math.isfinite(bounds.low) else None,
+        "open_low": bounds.open_low,
+        "high": bounds.high if math.isfinite(bounds.high) else None,
         "text": text,
     }
 
@@ -109,6 +112,6 @@ def _described(
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -14,6 +14,7 @@ import strategies.mfd_walk
 from mfd_flower.checks import ConfigError
 from mfd_flower.finding import find
 from mfd_flower.strategy import find_strategy, source_of
+from mfd_flower.walk.traits import read_traits
 
 ROOT = Path(__file__).parents[1]
 Write = Callable[[str, str], Path]
@@ -150,6 +151,23 @@ def test_a_file_that_is_no_strategy_is_refused_in_one_line(
             find_strategy("odd")
         assert said.format(file=file) in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+def test_a_trait_of_the_working_directory_joins_a_walk(here: Write) -> None:
+    here(
+        "traits/slow_down.py",
+        "from dataclasses import dataclass\n"
+        "from mfd_flower.walk.trait import Trait\n"
+        "@dataclass(frozen=True)\n"
+        "class SlowDown(Trait):\n"
+        "    share: float = 1.0\n",
+    )
+    codec, slow_down = read_traits({"slow-down": {"share": 0.25}})
+    assert type(codec).__name__ == "Codec"
+    assert vars(slow_down) == {"share": 0.25}
+    refused = "trait = 'slow': accepted: admission, .*, slow-down or package"
+    with pytest.raises(ConfigError, match=refused):
+        read_traits({"slow": {}})
 
 
 def test_a_long_name_is_imported_from_the_working_directory_too(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from flwr.serverapp.strategy import FedAvg, FedProx
 
-from mfd_flower.checks import ConfigError, bounded, build
+from mfd_flower.checks import Bounds, ConfigError, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.parameters import parameters_of, rows
 from mfd_flower.strategy import build_strategy
@@ -36,7 +36,8 @@ class Trait:
     many: tuple[int, ...] = (1, 2)
     inner: Inner = Inner()
     """Below."""
-    more: dict[str, int] = field(default_factory=dict)
+    more: Mapping[str, int] = field(default_factory=dict)
+    least: Annotated[int, Bounds(1)] = 1
 
 
 class Optional(FedAvg):
@@ -51,7 +52,7 @@ class Optional(FedAvg):
 
 def test_fields_are_described_as_the_class_declares_them() -> None:
     found = parameters_of(Trait)
-    assert list(found) == ["needed", "share", "how", "many", "inner", "more"]
+    assert list(found) == ["needed", "share", "how", "many", "inner", "more", "least"]
     nothing = {"choices": None, "low": None, "open_low": False, "high": None, "text": None}
     assert found["needed"] == {**nothing, "type": "str", "required": True, "default": None}
     bounds = {"low": 0.0, "open_low": True, "high": 1.0, "text": "Of the update."}
@@ -62,6 +63,8 @@ def test_fields_are_described_as_the_class_declares_them() -> None:
     assert found["inner"]["type"] == "table"
     assert found["inner"]["options"]["depth"]["text"] == "How deep it goes, in metres."
     assert found["more"]["default"] == {}
+    least = found["least"]
+    assert (least["type"], least["low"], least["high"]) == ("int", 1, None)
     json.dumps(found, allow_nan=False)
     assert parameters_of(Optional) == found
 
