@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 
 COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
@@ -79,14 +79,24 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
         if key not in COMPARISON_KEYS and key not in base:
             accepted = [*COMPARISON_KEYS, *(s for s in sections if s != "strategy")]
             raise ConfigError(key, tables[key], f"unknown key; accepted: {', '.join(accepted)}")
+    for key, table in base.items():
+        _table(key, table)
     seeds = tables.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise ConfigError("seeds", seeds, "a list of one or more whole numbers")
-    margin = tables.get("margin", 0.01)
-    if not isinstance(margin, float) or not 0 <= margin < 1:
-        raise ConfigError("margin", margin, "a number from 0 to below 1")
+    limits = {"low": 0.0, "high": 1.0, "open_low": False}
+    margin = checked("margin", tables.get("margin", 0.01), float, limits)
     scenarios = _list_of_tables(tables.get("scenarios", [{"name": "base"}]), "scenarios")
     entries = _list_of_tables(tables.get("strategies", []), "strategies")
+    names = [checked("scenarios.name", scenario.get("name"), str) for scenario in scenarios]
+    for entry in entries:
+        checked("strategies.strategy", entry.get("strategy"), str)
+        checked("strategies.label", entry.get("label", ""), str)
+        checked("strategies.yardstick", entry.get("yardstick", False), bool)
+        only = entry.get("only", [])
+        if not isinstance(only, list) or not all(name in names for name in only):
+            known = ", ".join(names)
+            raise ConfigError("strategies.only", only, f"a list of scenarios, of {known}")
     runs = [
         _planned(base, scenario, entry, seed, sections)
         for scenario in scenarios
@@ -94,11 +104,6 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
         for seed in seeds
         if scenario.get("name") in entry.get("only", [scenario.get("name")])
     ]
-    names = [scenario.get("name") for scenario in scenarios]
-    for entry in entries:
-        if not isinstance(entry.get("only", []), list) or set(entry.get("only", [])) - set(names):
-            known = ", ".join(map(str, names))
-            raise ConfigError("strategies.only", entry["only"], f"a list of scenarios, of {known}")
     keys = [run.key for run in runs]
     for key in keys:
         if keys.count(key) > 1:
@@ -107,7 +112,8 @@ def comparison_from_tables(tables: Mapping[str, Any], default_name: str) -> Comp
         runs = [
             dataclasses.replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs
         ]
-    return Comparison(str(tables.get("name", default_name)), margin, tuple(runs))
+    name = checked("name", tables.get("name", default_name), str)
+    return Comparison(name, margin, tuple(runs))
 
 
 def _planned(
@@ -117,10 +123,6 @@ def _planned(
     seed: int,
     sections: tuple[str, ...],
 ) -> PlannedRun:
-    if "name" not in scenario:
-        raise ConfigError("scenarios.name", None, "every scenario needs a name")
-    if "strategy" not in entry:
-        raise ConfigError("strategies.strategy", None, "every entry names its strategy")
     overrides: dict[str, Any] = {}
     for where, table, own in (
         ("scenarios", scenario, ("name",)),
@@ -134,19 +136,28 @@ def _planned(
                 raise ConfigError(
                     f"{where}.{key}", value, f"unknown key; accepted: {', '.join(accepted)}"
                 )
-            overrides[key] = {**overrides.get(key, {}), **value}
+            overrides[key] = {**overrides.get(key, {}), **_table(f"{where}.{key}", value)}
     merged = {key: {**base.get(key, {}), **overrides.get(key, {})} for key in sections}
-    options = entry.get("options", {})
-    if not isinstance(options, dict):
-        raise ConfigError("strategies.options", options, "a table of constructor keywords")
+    options = _table("strategies.options", entry.get("options", {}))
+    try:
+        keywords = json.dumps(options, sort_keys=True)
+    except TypeError as error:
+        words = f"text, numbers, true, false, lists and tables ({error})"
+        raise ConfigError("strategies.options", options, words) from None
     merged["strategy"] = {
         "name": entry["strategy"],
-        "options": json.dumps(options, sort_keys=True),
+        "options": keywords,
         **({"rounds": entry["rounds"]} if "rounds" in entry else {}),
     }
     config = RunConfig.from_tables({**merged, "seed": seed})
-    label = str(entry.get("label", entry["strategy"]))
-    return PlannedRun(str(scenario["name"]), label, bool(entry.get("yardstick", False)), config)
+    label = entry.get("label", entry["strategy"])
+    return PlannedRun(scenario["name"], label, entry.get("yardstick", False), config)
+
+
+def _table(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(name, value, "a table")
+    return value
 
 
 def _list_of_tables(value: Any, name: str) -> list[dict[str, Any]]:
