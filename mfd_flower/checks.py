@@ -233,7 +233,7 @@ def _fields(cls: type) -> dict[str, _Rule]:
     hints, rules = get_type_hints(cls, include_extras=True), {}
     for part in filter(lambda part: part.init, dataclasses.fields(cls)):
         make = part.default_factory
-        default = part.default if make is dataclasses.MISSING else make()  # type: ignore[operator]
+        default = part.default if make is dataclasses.MISSING else make()
         rules[part.name] = _Rule(_rule(hints[part.name], Bounds(**part.metadata)), default)
     return rules
 
@@ -247,8 +247,8 @@ def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Ch
         if isinstance(mark, Form):
             return mark.check
         return _rule(inner, mark) if isinstance(mark, Bounds) else _rule(inner, bounds, mark)
-    if origin in (Union, UnionType) and parts[1:] == (type(None),):
-        return partial(_optional, _rule(parts[0], bounds))
+    if origin in (Union, UnionType):
+        return partial(_either, [_rule(part, bounds) for part in parts])
     if origin is Literal:
         return partial(_choice, parts, f"accepted: {', '.join(map(str, parts))}")
     if origin is tuple:
@@ -265,13 +265,31 @@ def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Ch
         return Form(r"[\s\S]*", "a string").check
     if kind is bool:
         return partial(_choice, (True, False), "must be true or false")
+    if kind is type(None):
+        return partial(_choice, (None,), "none")
     if kind is Any:
         return lambda name, value, error: value
     raise TypeError(f"{kind}: no check for fields of this type")
 
 
-def _optional(check: Check, name: str, value: Any, error: Refusal) -> Any:
-    return None if value is None else check(name, value, error)
+class _RefusedError(Exception):
+    """One of several alternatives does not accept a value."""
+
+
+def _either(checks: Sequence[Check], name: str, value: Any, error: Refusal) -> Any:
+    refusals = []
+    for check in checks:
+        try:
+            return check(name, value, _RefusedError)
+        except _RefusedError as refused:
+            refusals.append(refused.args)
+    # An alternative that looked further, into a list or table, is the one that was meant.
+    for where, part, accepted in refusals:
+        if where != name:
+            raise error(where, part, accepted)
+    first, *others = (accepted for _, _, accepted in refusals)
+    words = [first, *(other.removeprefix("must be ") for other in others)]
+    raise error(name, value, " or ".join(words))
 
 
 def _choice(choices: Sequence[Any], words: str, name: str, value: Any, error: Refusal) -> Any:
@@ -284,7 +302,7 @@ def _list(item: Check, length: Length, name: str, value: Any, error: Refusal) ->
     if not isinstance(value, list | tuple):
         raise error(name, value, "must be a list")
     length.check(name, value, error)
-    return tuple([item(name, each, error) for each in value])
+    return tuple([item(f"{name}[{i}]", each, error) for i, each in enumerate(value)])
 
 
 def _table(key: Check, item: Check, length: Length, name: str, value: Any, error: Refusal) -> Any:

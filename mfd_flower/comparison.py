@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     names = [scenario["name"] for scenario in scenarios]
     entries = _list_of_tables(tables.get("strategies", []), "strategies")
     for entry in entries:
+        checked("strategies.label", entry.get("label", ""), str)
+        checked("strategies.yardstick", entry.get("yardstick", False), bool)
         only = entry.get("only", names)
         if not isinstance(only, list) or not all(name in names for name in only):
             raise ConfigError(
@@ -118,15 +121,15 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
         for seed in seeds
         if scenario["name"] in entry.get("only", names)
     ]
-    keys = [run.key for run in runs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError("strategies.label", key, "each run needs its own label and seed")
+    key, count = Counter(run.key for run in runs).most_common(1)[0] if runs else ("", 0)
+    if count > 1:
+        raise ConfigError("strategies.label", key, "each run needs its own label and seed")
     if not any(run.yardstick for run in runs):
         runs = [
             dataclasses.replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs
         ]
-    return Comparison(str(tables.get("name", default_name)), margin, tuple(runs))
+    name = checked("name", tables.get("name", default_name), str)
+    return Comparison(name, margin, tuple(runs))
 
 
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:
@@ -146,8 +149,8 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
         **({"rounds": entry["rounds"]} if "rounds" in entry else {}),
     }
     config = RunConfig.from_tables({**merged, "seed": seed})
-    label = str(entry.get("label", strategy))
-    return PlannedRun(scenario["name"], label, bool(entry.get("yardstick", False)), config)
+    label = entry.get("label", strategy)
+    return PlannedRun(scenario["name"], label, entry.get("yardstick", False), config)
 
 
 def _sections(tables: Tables, own: tuple[str, ...], where: str = "") -> dict[str, Tables]:

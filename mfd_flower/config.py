@@ -7,11 +7,11 @@ A `RunConfig` flattens to the scalars that Flower carries in its run config (`Ru
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from mfd_flower.canonical_json import load_json
 from mfd_flower.checks import ConfigError, bounded, build
 
 
@@ -164,7 +164,7 @@ class StrategyConfig:
 
     def keywords(self) -> dict[str, Any]:
         """Return the constructor keywords."""
-        return dict(json.loads(self.options))
+        return load_json("strategy.options", self.options)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mfd_flower.comparison import comparison_from_tables, load_comparison
 from mfd_flower.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
+DAY = datetime.date(2025, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,30 @@ ROOT = Path(__file__).parents[1]
         ({"train": 3}, "train", "a table"),
         ({"seed": -1}, "seed", "at least 0"),
         ({"speed": 1}, "speed", "data, model"),
+        ({"data": 5}, "data", "a table"),
+        ({"data": [{"nodes": 3}]}, "data", "a table"),
+        ({"data": {"name": {"x": 1}}}, "data.name", "a string"),
+        ({"data": {"nodes": {}}}, "data.nodes", "whole number"),
+        ({"data": {"nodes": 2**63}}, "data.nodes", "at most 9223372036854775807"),
+        ({"data": {"nodes": 10**5000}}, "data.nodes", "at least 1"),
+        ({"data": {"alpha": float("inf")}}, "data.alpha", "finite and above 0"),
+        ({"data": {"alpha": 10**400}}, "data.alpha", "finite and above 0"),
+        ({"data": {"alpha": [0.5]}}, "data.alpha", "a number"),
+        ({"data": {"partition": ["iid"]}}, "data.partition", "iid, dirichlet, classes"),
+        ({"data": {"a\nb": 1}}, "data.'a\\nb'", "unknown key"),
+        ({"model": {"tune": {"lora": 1}}}, "model.tune", "full, head, prompts, lora"),
+        ({"model": {"deep": "true"}}, "model.deep", "true or false"),
+        ({"train": {"lr": float("inf")}}, "train.lr", "finite and above 0"),
+        ({"train": {"lr": float("nan")}}, "train.lr", "finite and above 0"),
+        ({"train": {"lr": True}}, "train.lr", "a number"),
+        ({"train": {"batch_size": False}}, "train.batch_size", "whole number"),
+        ({"network": {"latency_s": float("inf")}}, "network.latency_s", "finite and at least 0"),
+        ({"threat": {"kind": "scale", "scale": float("nan")}}, "threat.scale", "finite"),
+        ({"strategy": "fedavg"}, "strategy", "a table"),
+        ({"seed": 2**63}, "seed", "at most 9223372036854775807"),
+        ({"seed": True}, "seed", "whole number"),
+        ({"seed": [0]}, "seed", "whole number"),
+        ({"seed": {}}, "seed", "whole number"),
     ],
 )
 def test_bad_setting_is_refused(tables: dict[str, Any], field: str, accepted: str) -> None:
@@ -59,11 +85,58 @@ def test_bad_setting_is_refused(tables: dict[str, Any], field: str, accepted: st
         ({"strategies": [{"strategy": "fedavg"}], "margin": 2.0}, "margin"),
         ({"strategies": [{"strategy": "fedavg"}], "scenarios": [{}]}, "scenarios.name"),
         ({"strategies": [{"strategy": "fedavg"}], "trian": {}}, "trian"),
+        ({"strategies": "x"}, "strategies"),
+        ({"strategies": {"strategy": "fedavg"}}, "strategies"),
+        ({"strategies": ["fedavg"]}, "strategies"),
+        ({"strategies": [{"strategy": 5}]}, "strategies.strategy"),
+        ({"strategies": [{"strategy": ["fedavg"]}]}, "strategies.strategy"),
+        ({"strategies": [{"strategy": "fedavg", "label": {}}]}, "strategies.label"),
+        ({"strategies": [{"strategy": "fedavg", "yardstick": "no"}]}, "strategies.yardstick"),
+        ({"strategies": [{"strategy": "fedavg", "only": "base"}]}, "strategies.only"),
+        ({"strategies": [{"strategy": "fedavg", "only": [["base"]]}]}, "strategies.only"),
+        ({"strategies": [{"strategy": "fedavg", "train": 3}]}, "strategies.train"),
+        ({"strategies": [{"strategy": "fedavg", "train": [{"lr": 1}]}]}, "strategies.train"),
+        ({"strategies": [{"strategy": "fedavg", "rounds": "1"}]}, "strategy.rounds"),
+        ({"strategies": [{"strategy": "fedavg", "options": "{}"}]}, "strategies.options"),
+        ({"strategies": [{"strategy": "fedavg", "options": {"x": DAY}}]}, "strategies.options"),
+        ({"strategies": [{"strategy": "fedavg"}], "data": 5}, "data"),
+        ({"strategies": [{"strategy": "fedavg"}], "train": "x"}, "train"),
+        ({"strategies": [{"strategy": "fedavg"}], "scenarios": 5}, "scenarios"),
+        (
+            {"strategies": [{"strategy": "fedavg"}], "scenarios": [{"name": ["a"]}]},
+            "scenarios.name",
+        ),
+        ({"strategies": [{"strategy": "fedavg"}], "scenarios": {"name": "a"}}, "scenarios"),
+        (
+            {"strategies": [{"strategy": "fedavg"}], "scenarios": [{"name": "a", "data": 1}]},
+            "scenarios.data",
+        ),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": 3}, "seeds"),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": [True]}, "seeds"),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": [2**64]}, "seed"),
+        ({"strategies": [{"strategy": "fedavg"}], "seeds": [-1]}, "seed"),
+        ({"strategies": [{"strategy": "fedavg"}], "margin": float("nan")}, "margin"),
+        ({"strategies": [{"strategy": "fedavg"}], "margin": [0.1]}, "margin"),
+        ({"strategies": [{"strategy": "fedavg"}], "name": {}}, "name"),
+        ({"strategies": [{"strategy": "fedavg"}], "strategy": {"name": "x"}}, "strategy"),
     ],
 )
 def test_bad_comparison_is_refused(tables: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{field} = "):
+    with pytest.raises(ConfigError, match=rf"^{field} = ") as caught:
         comparison_from_tables(tables, "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_margin_may_be_nothing_and_a_whole_number() -> None:
+    comparison = comparison_from_tables({"strategies": [{"strategy": "x"}], "margin": 0}, "test")
+    assert comparison.margin == 0
+
+
+@pytest.mark.parametrize("options", ["", "[1]", "{", "3", '{"a":1,"a":2}'])
+def test_options_of_a_run_are_a_json_object(options: str) -> None:
+    run = RunConfig.from_flat({**RunConfig().flat(), "strategy.options": options})
+    with pytest.raises(ConfigError, match=r"^strategy\.options = "):
+        run.strategy.keywords()
 
 
 def test_entry_overrides_scenario_overrides_base() -> None:

@@ -61,9 +61,9 @@ def test_history_is_bounded_and_survives_the_wire(norms: list[float]) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"log_norms": [math.nan]}, "log_norms = nan"),
-        ({"log_norms": [math.inf]}, "log_norms = inf"),
-        ({"log_norms": [True]}, "log_norms = True"),
+        ({"log_norms": [math.nan]}, r"log_norms\[0\] = nan"),
+        ({"log_norms": [math.inf]}, r"log_norms\[0\] = inf"),
+        ({"log_norms": [True]}, r"log_norms\[0\] = True"),
         ({"log_norms": "0"}, "log_norms = '0'"),
         ({"log_norms": [0.0] * (WINDOW + 1)}, "at most 64"),
         ({"log_norms": None}, "log_norms = None"),

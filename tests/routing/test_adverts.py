@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_an_advert_without_end_says_nothing_of_its_lifetime() -> None:
 def test_a_strange_field_is_refused_by_name(name: str, value: Any, accepted: str) -> None:
     with pytest.raises(AdvertError, match=accepted) as caught:
         Advert.from_fields({**FULL.fields(), name: value})
-    assert f"advert.{name} = " in str(caught.value)
+    assert re.match(rf"advert\.{name}(\[\d+\])? = ", str(caught.value))
     assert len(str(caught.value)) < 300
 
 
