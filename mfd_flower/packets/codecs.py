@@ -53,7 +53,7 @@ class Codec(Protocol):
         """Return the float32 tensor that the parts stand for."""
 
     def check(self, parts: Mapping[str, Tensor]) -> str:
-        """Return what is wrong with the parts' values though they are finite; empty if nothing."""
+        """Return which part's values are wrong though finite, and how; empty if none are."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Steps8:
         if self.smallest_scale <= low and high <= self.largest_scale:
             return ""
         return (
-            f"scales from {low:g} to {high:g}, "
+            f":scale: values from {low:g} to {high:g}, "
             f"must lie between {self.smallest_scale:g} and {self.largest_scale:g}"
         )
 
@@ -264,7 +264,7 @@ def check_values(encoded: Mapping[str, Tensor], codec: str) -> None:
     coder = CODECS[codec]
     for key, tensor in encoded.items():
         if ":" not in key and (wrong := coder.check(_parts(encoded, key, coder, tensor.shape))):
-            raise PacketError(f"payload {key}: {wrong}")
+            raise PacketError(f"payload {key}{wrong}")
 
 
 def tunable_names(keys: Mapping[str, object], shapes: Mapping[str, object]) -> list[str]:

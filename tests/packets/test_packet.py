@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import safetensors.torch
 import torch
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from torch import Tensor
 
@@ -25,9 +25,11 @@ from mfd_flower.packets import (
     restored,
     version_digest,
 )
+from mfd_flower.walk.envelope import PACKET, packet_in, sealed
 from tests.packets import forge
 
 PACKETS = {f"{p.kind}-{p.codec}-{len(p.payload)}": p for p in forge.all_packets()}
+OPTIONAL = {"visited", "seen", "updated", "gate", "samples"}
 every_packet = pytest.mark.parametrize("packet", PACKETS.values(), ids=PACKETS)
 
 
@@ -52,11 +54,27 @@ def test_bytes_and_back(packet: Packet) -> None:
 
 
 @every_packet
-def test_record_and_back(packet: Packet) -> None:
-    content = over_flower(packet.to_record())
-    back = Packet.from_record(content)
+def test_over_flower_and_back(packet: Packet) -> None:
+    content = RecordDict({PACKET: sealed(packet)})
+    assert measure(content).payload == sum(t.nbytes for t in packet.payload.values())
+    back = packet_in(over_flower(content))
     assert back == packet
     assert same(forge.decoded(back), forge.decoded(packet))
+
+
+def test_a_message_without_a_packet_is_refused() -> None:
+    packet = example_packet()
+    for content in (
+        RecordDict({}),
+        RecordDict({PACKET: ConfigRecord({"data": "text"})}),
+        RecordDict({PACKET: ArrayRecord()}),
+        RecordDict({"other": sealed(packet)}),
+    ):
+        with pytest.raises(PacketError, match="packet: no packet in this message"):
+            packet_in(content)
+    forged = ConfigRecord({**sealed(packet), "source": "n9"})
+    with pytest.raises(PacketError, match="source = n0: not where the message says"):
+        packet_in(RecordDict({PACKET: forged}))
 
 
 def test_equality_sees_every_field_and_every_bit() -> None:
@@ -77,24 +95,11 @@ def test_equality_sees_every_field_and_every_bit() -> None:
     assert dataclasses.replace(packet, payload=turned) != packet
 
 
-def test_an_empty_record_field_is_left_out_for_flower() -> None:
-    bare = forge.HEADER | {"visited": (), "seen": (), "updated": {}}
-    packet, _ = pack(forge.model(), **bare)
-    content = packet.to_record()
-    header = content.config_records["header"]
-    assert header.count_bytes() > 0
-    assert {"parent", "base", "visited", "seen"}.isdisjoint(header)
-    assert Packet.from_record(over_flower(content)) == packet
-
-
-def test_the_record_names_both_ends_and_bills_the_encoded_bytes() -> None:
-    for codec in CODECS:
-        packet = forge.full(codec)
-        content = packet.to_record()
-        assert sorted(content) == ["arrays", "header"]
-        header = content.config_records["header"]
-        assert (header["source"], header["destination"]) == ("n0", "n1")
-        assert measure(content).payload == sum(t.nbytes for t in packet.payload.values())
+def test_what_has_its_default_takes_no_byte() -> None:
+    bare = {name: value for name, value in forge.HEADER.items() if name not in OPTIONAL}
+    short, _ = pack(forge.model(), **bare)
+    assert OPTIONAL.isdisjoint(json.loads(short.header_json()))
+    assert Packet.from_bytes(short.to_bytes()) == short
 
 
 @every_packet
