@@ -31,6 +31,7 @@ def python_with(words: str) -> str:
     return str(code)
 
 
+@pytest.mark.slow
 def test_the_python_on_the_first_screen_runs_as_written(tmp_path: Path) -> None:
     """As a plain script: no main guard, though its runs are processes of their own."""
     (tmp_path / "experiments").mkdir()
