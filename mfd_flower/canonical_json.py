@@ -37,9 +37,10 @@ def load_json(
     """
     if len(content) > most_chars:
         raise error(name, content, f"at most {most_chars} characters are accepted")
-    brackets = content.count("[") + content.count("{")
-    if content.count(",") > MAX_JSON_COMMAS or brackets > MAX_JSON_BRACKETS:
-        raise error(name, content, "more values than are accepted")
+    if len(content) > MAX_JSON_BRACKETS:
+        brackets = content.count("[") + content.count("{")
+        if content.count(",") > MAX_JSON_COMMAS or brackets > MAX_JSON_BRACKETS:
+            raise error(name, content, "more values than are accepted")
     try:
         value = DECODER.decode(content)
     except DoubledKeyError as problem:

@@ -61,12 +61,33 @@ class Bounds:
     high: float = math.inf
     open_low: bool = False
 
-    def words(self, value: float) -> str:
-        """Return what is accepted in place of `value`."""
+    def whole(self, name: str, value: Any, error: Refusal = ConfigError) -> int:
+        """Return a whole number that lies so, or refuse it; true and false are none."""
+        if type(value) is not int:
+            raise error(name, value, "must be a whole number")
+        if not self.low <= value <= self.high:
+            raise error(name, value, self._words(value))
+        return value
+
+    def number(self, name: str, value: Any, error: Refusal = ConfigError) -> float:
+        """Return a number that lies so as float, or refuse it; true and false are none."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise error(name, value, "must be a number")
+        try:
+            # Adding zero turns -0.0, which is another spelling of the same number, into 0.0.
+            found = float(value) + 0.0
+        except OverflowError:
+            found = math.inf if value > 0 else -math.inf
+        low = self.low < value if self.open_low else self.low <= value
+        if not low or not value <= self.high or math.isinf(found):
+            raise error(name, found, self._words(found))
+        return found
+
+    def _words(self, value: float) -> str:
         words = [] if isinstance(value, int) or math.isfinite(value) else ["finite"]
         if self.low > -math.inf:
             words.append(f"{'above' if self.open_low else 'at least'} {_digits(self.low)}")
-        if self.high < math.inf:
+        if self.high < math.inf and not value <= MAX_INT == self.high:
             words.append(f"at most {_digits(self.high)}")
         return f"must be {' and '.join(words)}"
 
@@ -172,33 +193,6 @@ def checked(
     return _rule(kind, Bounds(**limits))(name, value, error)
 
 
-def whole(
-    name: str, value: Any, error: Refusal = ConfigError, low: float = 0, high: float = MAX_INT
-) -> int:
-    """Return a whole number from `low` to `high`; true and false are none."""
-    if type(value) is not int:
-        raise error(name, value, "must be a whole number")
-    if not low <= value <= high:
-        top = math.inf if high == MAX_INT >= value else high
-        raise error(name, value, Bounds(low, top).words(value))
-    return value
-
-
-def number(name: str, value: Any, error: Refusal = ConfigError, bounds: Bounds = Bounds()) -> float:
-    """Return a finite number within `bounds` as float; true and false are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise error(name, value, "must be a number")
-    try:
-        # Adding zero turns -0.0, which is another spelling of the same number, into 0.0.
-        found = float(value) + 0.0
-    except OverflowError:
-        found = math.inf if value > 0 else -math.inf
-    low = bounds.low < value if bounds.open_low else bounds.low <= value
-    if not low or not value <= bounds.high or math.isinf(found):
-        raise error(name, found, bounds.words(found))
-    return found
-
-
 def field_texts(cls: type) -> dict[str, str]:
     """Return the text under each field of a dataclass, as its source has it."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
@@ -258,9 +252,9 @@ def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Ch
     if dataclasses.is_dataclass(kind):
         return partial(_nested, kind)  # type: ignore[arg-type]
     if kind is int:
-        return partial(whole, low=max(bounds.low, -MAX_INT - 1), high=min(bounds.high, MAX_INT))
+        return Bounds(max(bounds.low, -MAX_INT - 1), min(bounds.high, MAX_INT)).whole
     if kind is float:
-        return partial(number, bounds=bounds)
+        return bounds.number
     if kind is str:
         return Form(r"[\s\S]*", "a string").check
     if kind is bool:

@@ -26,9 +26,7 @@ from mfd_flower.checks import (
     check_fields,
     checked,
     filled,
-    number,
     show,
-    whole,
 )
 
 Name = Annotated[str, Form(r"[a-z]{1,8}", "up to 8 small letters")]
@@ -238,11 +236,11 @@ def test_what_is_filled_in_stands_for_the_whole(name: str, rate: float, parts: l
 @pytest.mark.parametrize(
     ("check", "accepted"),
     [
-        (lambda: whole("x", 5, high=4), "x = 5: must be at least 0 and at most 4"),
-        (lambda: whole("x", -1), "x = -1: must be at least 0"),
-        (lambda: whole("x", True), "x = True: must be a whole number"),
-        (lambda: number("x", -1, bounds=Bounds(0.0)), "x = -1.0: must be at least 0"),
-        (lambda: number("x", None), "x = None: must be a number"),
+        (lambda: Bounds(0, 4).whole("x", 5), "x = 5: must be at least 0 and at most 4"),
+        (lambda: Bounds(0).whole("x", -1), "x = -1: must be at least 0"),
+        (lambda: Bounds().whole("x", True), "x = True: must be a whole number"),
+        (lambda: Bounds(0.0).number("x", -1), "x = -1.0: must be at least 0"),
+        (lambda: Bounds().number("x", None), "x = None: must be a number"),
         (lambda: Form("[a-z]", "a letter").check("x", "ab"), "x = 'ab': must be a letter"),
         (lambda: checked("x", 0, int, {"low": 1, "high": 9, "open_low": False}), "at least 1"),
         (lambda: checked("x", "b", Literal["a"]), "x = 'b': accepted: a"),
@@ -254,11 +252,12 @@ def test_single_values_are_checked_alike(check: Callable[[], object], accepted: 
 
 
 def test_single_values_are_returned_plain() -> None:
-    assert (whole("x", 4, high=4), number("x", 2), number("x", -0.0)) == (4, 2.0, 0.0)
-    assert math.copysign(1, number("x", -0.0)) == 1
-    assert number("x", 2**53, bounds=Bounds(high=2**53)) == 2**53
+    assert Bounds(0, 4).whole("x", 4) == 4
+    assert type(Bounds().number("x", 2)) is float
+    assert math.copysign(1, Bounds().number("x", -0.0)) == 1
+    assert Bounds(high=2**53).number("x", 2**53) == 2**53
     with pytest.raises(ConfigError, match="at most 9007199254740992"):
-        number("x", 2**53 + 1, bounds=Bounds(high=2**53))
+        Bounds(high=2**53).number("x", 2**53 + 1)
 
 
 class Verse:

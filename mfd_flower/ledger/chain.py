@@ -132,9 +132,11 @@ class Chains:
             raise LedgerError("missing", said)
         keys = tip.keys if tip else entry.members
         _check_author(entry, keys, check_signatures)
+        newest = (entry.place, entry.hash, entry.author, entry.hop, entry.time_s)
+        stands = (entry.model_id, entry.walker, *newest)
         if tip is None:
             self._check_founders(entry)
-            return Tip.after(entry, entry.version, entry.members, keys, entry.author)
+            return Tip(*stands, entry.version, entry.members, keys, entry.author)
         self._check_place(entry, tip)
         if entry.author not in tip.members:
             raise LedgerError("unknown-author", f"author = {entry.author}: left before this entry")
@@ -147,7 +149,7 @@ class Chains:
         members = _members_after(entry, tip)
         if members is not tip.members:
             keys = {**keys, **members}
-        return Tip.after(entry, self._version_after(entry, tip), members, keys, tip.founder)
+        return Tip(*stands, self._version_after(entry, tip), members, keys, tip.founder)
 
     def _check_founders(self, entry: Entry) -> None:
         expected = self._founders

@@ -15,13 +15,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 from mfd_flower.canonical_json import dump_json, load_json
-from mfd_flower.checks import (
-    Bounds,
-    Form,
-    Length,
-    check_fields,
-    check_names,
-)
+from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names
 from mfd_flower.ledger.errors import LedgerError, malformed
 from mfd_flower.names import Address, Digest, ModelId, Walker
 

@@ -38,18 +38,12 @@ class AuditError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What a hop changed.
-
-    Attributes
-    ----------
-    norm : float
-        Euclidean norm, over the share of its update that the hop was to pass on.
-    direction : ndarray
-        Sketch of the update, scaled to length 1, ``(SKETCH_SIZE,)``; zeros if nothing changed.
-    """
+    """What a hop changed."""
 
     norm: float
+    """Euclidean norm, over the share of its update that the hop was to pass on."""
     direction: NDArray[np.float64]
+    """Sketch of the update, scaled to length 1, ``(SKETCH_SIZE,)``; zeros if nothing changed."""
 
     @classmethod
     def between(

@@ -7,9 +7,8 @@ signature covers the same hash and address and takes the receipt's place.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,19 +40,6 @@ class Tip(NamedTuple):
     """The same of all that ever could."""
     founder: str
     """Author of the genesis."""
-
-    @classmethod
-    def after(
-        cls,
-        entry: Entry,
-        version: str,
-        members: Mapping[str, str],
-        keys: Mapping[str, str],
-        founder: str,
-    ) -> Self:
-        """Return where a chain stands whose newest entry is `entry`."""
-        newest = (entry.place, entry.hash, entry.author, entry.hop, entry.time_s)
-        return cls(entry.model_id, entry.walker, *newest, version, members, keys, founder)
 
 
 def found(
@@ -138,5 +124,7 @@ def check_receipt(tip: Tip, entry_hash: str, receiver: str, receipt: object) -> 
 def _signed(key: Ed25519PrivateKey, fields: Mapping[str, Any]) -> Entry:
     given = {"protocol": PROTOCOL, "samples": 0, "size_bytes": 0, **fields}
     given |= {"key": public_key(key)[:16], "signature": "0" * SIGNATURE_CHARS}
-    draft = Entry(**check_names(Entry, given, "", malformed))
-    return dataclasses.replace(draft, signature=sign_text(key, ENTRY, draft.body))
+    entry = Entry(**check_names(Entry, given, "", malformed))
+    # Nobody has seen it without its signature, which is no reason to check all fields again.
+    object.__setattr__(entry, "signature", sign_text(key, ENTRY, entry.body))
+    return entry

@@ -13,15 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from mfd_flower.canonical_json import dump_json, load_json
-from mfd_flower.checks import (
-    Bounds,
-    Form,
-    Length,
-    check_fields,
-    check_names,
-    filled,
-    whole,
-)
+from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
 from mfd_flower.names import Address, Digest, ModelId, Walker
 from mfd_flower.packets.codecs import CODECS
 from mfd_flower.packets.errors import wrong
@@ -97,7 +89,7 @@ class Header:
         for name, when in self.updated.items():
             if name not in self.shapes:
                 raise wrong("updated", name, "not a tunable in shapes")
-            whole(f"updated.{name}", when, wrong, high=self.hop)
+            Bounds(0, self.hop).whole(f"updated.{name}", when, wrong)
 
     def values(self) -> dict[str, Any]:
         """Return the header fields by name."""
