@@ -13,7 +13,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, get_args, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 Refusal = Callable[[str, object, str], Exception]
 """Makes the error for a field's name, its value and what is accepted."""
@@ -80,9 +80,19 @@ def checked(
     error: Refusal = ConfigError,
 ) -> Any:
     """Return a value of the type and within the bounds that its field declares, or refuse it."""
+    or_list = ""
+    if get_origin(kind) is Union:
+        # A choice of words, or a list.
+        or_list, listed = " or a list", isinstance(value, list | tuple)
+        kind = next(part for part in get_args(kind) if (get_origin(part) is tuple) == listed)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise error(name, value, "must be a list")
+        (one, _) = get_args(kind)
+        return tuple(checked(f"{name}[{i}]", item, one, {}, error) for i, item in enumerate(value))
     if choices := get_args(kind):
         if value not in choices:
-            raise error(name, value, f"accepted: {', '.join(choices)}")
+            raise error(name, value, f"accepted: {', '.join(choices)}{or_list}")
         return value
     if kind is float and type(value) is int:
         value = float(value)

@@ -5,11 +5,13 @@ one is ``package.module:Class``. The class is a `flwr.serverapp.strategy.Strateg
 
 - ``client_actions``: message type to handler ``(Message, Context) -> Message``, its client half;
 - ``links``: message type to link, see `mfd_flower.runtime.metered_grid`;
+- ``Options``: a frozen dataclass of its options; the constructor gets them as keywords;
 - a constructor parameter ``run``, which receives the `RunConfig`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -103,7 +105,12 @@ def find_strategy(name: str) -> type[Strategy]:
 
 
 def parameters_of(strategy: type[Strategy]) -> dict[str, Any]:
-    """Return the constructor keywords of a strategy with their defaults."""
+    """Return the options of a strategy with their defaults.
+
+    They are the fields of its `Options`, a frozen dataclass; else its constructor's keywords.
+    """
+    if options := getattr(strategy, "Options", None):
+        return {field.name: field.default for field in dataclasses.fields(options)}
     parameters = inspect.signature(strategy).parameters.values()
     return {
         p.name: p.default

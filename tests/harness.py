@@ -43,9 +43,9 @@ class Tap(MeteredGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send, and note who is under way."""
-        requests = self._noted(messages)
+        requests = self._changed(messages)
         ids = list(super().push_messages(requests))
-        self._sent(requests)
+        self._note(requests)
         waiting = [r for r, reply in zip(self.requests, self.replies, strict=True) if reply is None]
         self.together.append([self.address(r.metadata.dst_node_id) for r in waiting])
         return ids
@@ -58,9 +58,9 @@ class Tap(MeteredGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Ask, and pair each reply with its request."""
-        requests = self._noted(messages)
+        requests = self._changed(messages)
         replies = list(super().send_and_receive(requests, timeout=timeout))
-        self._sent(requests)
+        self._note(requests)
         return self._paired(replies)
 
     def of(self, message_type: str) -> list[tuple[Message, Message | None]]:
@@ -73,13 +73,13 @@ class Tap(MeteredGrid):
         """Requests by message type."""
         return Counter(request.metadata.message_type for request in self.requests)
 
-    def _noted(self, messages: Iterable[Message]) -> list[Message]:
+    def _changed(self, messages: Iterable[Message]) -> list[Message]:
         requests = list(messages)
         for request in requests:
             self.change(request)
         return requests
 
-    def _sent(self, requests: Sequence[Message]) -> None:
+    def _note(self, requests: Sequence[Message]) -> None:
         for request in requests:
             self._place[request.metadata.message_id] = len(self.requests)
             self.requests.append(request)
