@@ -203,7 +203,13 @@ def plan(
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("way of learning", "payload", "against FedAvg, full model")
+    few = f"{found.pop('crossover_samples'):.4g} samples a node and round"
+    table = Table(
+        "way of learning",
+        "payload",
+        "against FedAvg, full model",
+        caption=f"split sends less than FedAvg of the full model below {few}",
+    )
     for name, size in found.items():
         share = f"{size / found['fedavg_bytes']:.2g}"
         table.add_row(name.removesuffix("_bytes").replace("_", " "), megabytes(size), share)

@@ -17,15 +17,14 @@ import itertools
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.files import write_json
-from mfd_flower.split.clusters import Solver, plan_clusters
+from mfd_flower.split.clusters import Member, data_value, plan_clusters
 from mfd_flower.split.cuts import plan_cuts
-from mfd_flower.split.members import Member, data_value
 
 SIZE = 4
 COSTS = [16 * 2 * 2.9e9] * 12
@@ -33,21 +32,21 @@ COSTS = [16 * 2 * 2.9e9] * 12
 MEMORY = [30e6] * 12
 CUT_BYTES = [16 * 605_184.0] * 11
 Links = dict[str, dict[str, float]]
+Solver = Literal["exact", "local-search"]
 
 
 def instance(members: int, share: float, seed: int) -> tuple[list[Member], Links]:
     """Draw members, and links between `share` of their pairs."""
     rng = np.random.default_rng(seed)
-    drawn = [
-        Member(
-            f"n{i}",
-            float(rng.lognormal(np.log(5e10), 0.8)),
-            float(rng.choice([2e8, 4e8, 8e8])),
-            int(rng.integers(0, 300)),
-            tuple(rng.multinomial(100, rng.dirichlet([0.5] * 10)).astype(float).tolist()),
+    drawn = []
+    for i in range(members):
+        speed, memory = rng.lognormal(np.log(5e10), 0.8), rng.choice([2e8, 4e8, 8e8])
+        samples, shares = (
+            rng.integers(0, 300),
+            rng.multinomial(100, rng.dirichlet([0.5] * 10)) / 100,
         )
-        for i in range(members)
-    ]
+        counts = tuple((samples * shares).tolist())
+        drawn.append(Member(f"n{i}", float(speed), float(memory), counts))
     links: Links = {member.address: {} for member in drawn}
     for one, other in itertools.combinations(links, 2):
         if rng.random() < share:
@@ -60,17 +59,17 @@ def solve(
 ) -> tuple[float | None, float]:
     """Return the objective, None if no plan was found, and the CPU seconds it took."""
     members, links = drawn
-    values = {member.address: data_value(member) for member in members}
+    values = {member.address: data_value(member.label_counts) for member in members}
     start = time.process_time()
     try:
         plan = plan_clusters(
             members,
             links,
-            SIZE,
+            number=number,
+            size=SIZE,
             costs=COSTS,
             memory=MEMORY,
             cut_bytes=CUT_BYTES,
-            number=number,
             solver=solver,
         )
     except ConfigError:

@@ -5,7 +5,7 @@
 
 With n samples, E epochs and b_c bytes a sample over cut c in one direction, a cluster's round sends
 ``2 m + 2 E n sum(b_c)``, m being the tunables; FedAvg's client sends ``2 M``. They cross at
-``n* = (M - m) / (E sum(b_c))`` (`mfd_flower.split.crossover`). Points are payload bytes of runs of
+``n* = (M - m) / (E sum(b_c))`` (`mfd_flower.accounting.plan`). Points are payload bytes of runs of
 one round, which also carry labels and a head of 28 bytes a tensor; the right panel is ViT-B/16 by
 the formula alone.
 """
@@ -22,16 +22,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from mfd_flower.accounting.plan import crossover_samples, cut_tokens, sample_bytes
 from mfd_flower.config import RunConfig
 from mfd_flower.report.plots import save
 from mfd_flower.runtime.runner import run_locally
-from mfd_flower.split.crossover import crossover_samples, cut_tokens, fedavg_round, hfsl_round
 
 OUT = Path("experiments/results/bench")
 FM_TINY = {"depth": 6, "tokens": 17}
 DIM = 96
-INT8 = 1 + 4 / DIM
-"""Bytes of a number: one, and four for the scale of a token."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,10 @@ class Split:
         return [cut_tokens(cut, **FM_TINY, prompts=8, deep=self.deep) for cut in cuts]
 
     @property
-    def bytes_per_value(self) -> float:
-        """Return the bytes of a number on the links."""
-        return INT8 if self.codec == "int8" else 4.0
+    def sample_bytes(self) -> int:
+        """Return what a sample moves over all cuts, there and back."""
+        width = 1 + 4 / DIM if self.codec == "int8" else 4.0
+        return sample_bytes(self.tokens, dim=DIM, bytes_per_value=width)
 
 
 SPLITS = (
@@ -91,7 +90,7 @@ def measure(counts: list[int]) -> dict[str, Any]:
         sent, one_way = one_round("fedavg", counts[0], 2, {"model": {"tune": tune}})
         fedavg[tune] = {
             "measured_bytes": sent // 2,
-            "formula_bytes": fedavg_round(one_way).total,
+            "formula_bytes": 2 * one_way,
             "payload_bytes": one_way,
         }
     splits = {}
@@ -106,13 +105,7 @@ def measure(counts: list[int]) -> dict[str, Any]:
         points = []
         for samples in counts:
             sent, module_bytes = one_round("hfsl", samples, len(split.cuts) + 1, tables)
-            form = hfsl_round(
-                split.tokens,
-                samples,
-                module_bytes,
-                dim=DIM,
-                bytes_per_value=split.bytes_per_value,
-            ).total
+            form = 2 * module_bytes + split.sample_bytes * samples
             points.append(
                 {
                     "samples": samples,
@@ -121,20 +114,14 @@ def measure(counts: list[int]) -> dict[str, Any]:
                     "off": sent / form - 1,
                 }
             )
-        crossing = crossover_samples(
-            split.tokens,
-            module_bytes,
-            fedavg["full"]["payload_bytes"],
-            dim=DIM,
-            bytes_per_value=split.bytes_per_value,
-        )
+        payload_bytes = fedavg["full"]["payload_bytes"]
         splits[split.name] = {
             "tokens": split.tokens,
             "module_bytes": module_bytes,
-            "sample_bytes": hfsl_round(
-                split.tokens, 1, 0, dim=DIM, bytes_per_value=split.bytes_per_value
-            ).total,
-            "crossing_full_model_samples": crossing,
+            "sample_bytes": split.sample_bytes,
+            "crossing_full_model_samples": crossover_samples(
+                payload_bytes, module_bytes, split.sample_bytes
+            ),
             "points": points,
         }
     return {"fedavg": fedavg, "splits": splits, "vit_b16": vit_b16()}
@@ -149,10 +136,8 @@ def vit_b16() -> dict[str, Any]:
         tokens = [cut_tokens(cut, depth=12, tokens=197, prompts=10) for cut in cuts]
         for codec, width in (("fp32", 4.0), ("int8", 1 + 4 / 768)):
             name = f"{len(cuts) + 1} members, {codec}"
-            found = crossover_samples(
-                tokens, module_bytes, model_bytes, dim=768, bytes_per_value=width
-            )
-            each = hfsl_round(tokens, 1, 0, dim=768, bytes_per_value=width).total
+            each = sample_bytes(tokens, dim=768, bytes_per_value=width)
+            found = crossover_samples(model_bytes, module_bytes, each)
             crossings[name] = {"sample_bytes": each, "crossing_full_model_samples": found}
     return {
         "module_bytes": module_bytes,

@@ -28,7 +28,7 @@ from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.models import build_model
 from mfd_flower.models.stages import SplitStage, split_model
 from mfd_flower.split.pipeline import run_stage
-from mfd_flower.split.rendezvous import meet
+from mfd_flower.split.queues import meet
 
 CUTS = {2: [3], 3: [2, 4], 4: [1, 3, 5], 6: [1, 2, 3, 4, 5]}
 SAMPLES = 32

@@ -101,19 +101,19 @@ class View:
 
     def rate_to_bps(self, peer: str) -> float:
         """Return the rate of this node's link to a neighbour, or up to the edge server."""
-        link: Link = "up" if peer == EDGE else "d2d"
-        return self._rate_bps(Transfer(self.address, peer, link))
+        return self._rate_bps(self.address, peer)
 
     def rate_from_bps(self, peer: str) -> float:
         """Return the rate of the link from a neighbour, or down from the edge server."""
-        link: Link = "down" if peer == EDGE else "d2d"
-        return self._rate_bps(Transfer(peer, self.address, link))
+        return self._rate_bps(peer, self.address)
 
     def latency_s(self, peer: str) -> float:
         """Return the latency of a message to a neighbour or to the edge server."""
         return self._world.latency_s(self.address, peer, self.at_s)
 
-    def _rate_bps(self, transfer: Transfer) -> float:
+    def _rate_bps(self, source: str, destination: str) -> float:
+        link: Link = "up" if destination == EDGE else "down" if source == EDGE else "d2d"
+        transfer = Transfer(source, destination, link)
         return float(self._world.rates_bps([transfer], self.at_s)[0])
 
 

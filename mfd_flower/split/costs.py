@@ -1,6 +1,11 @@
-"""Computing cost and memory of one stage, measured on a micro-batch."""
+"""Computing cost and memory of stages and blocks, measured on a micro-batch."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -8,8 +13,58 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.config import TrainConfig
+from mfd_flower.models import PromptedViT, input_spec
 from mfd_flower.models.optimizers import optimizer_of
-from mfd_flower.models.stages import Stage
+from mfd_flower.models.stages import Stage, split_model
+
+MEASURED_SAMPLES = 2
+"""Where a micro-batch has no size of its own: costs are proportional to it."""
+
+
+@dataclass(frozen=True)
+class BlockCosts:
+    """What a training step on a micro-batch takes in each block of a model, or in each stage."""
+
+    flops: tuple[float, ...]
+    memory_bytes: tuple[float, ...]
+    cut_bytes: tuple[float, ...]
+    """Over the cut behind each but the last, in one direction."""
+
+    @classmethod
+    def of(cls, model: PromptedViT, config: TrainConfig, micro_batches: int, stages: int) -> Self:
+        """Measure each block as a stage of its own, forward and backward.
+
+        Parameters
+        ----------
+        model : PromptedViT
+            Its weights are untouched.
+        config : TrainConfig
+            Batch size and optimiser.
+        micro_batches, stages : int
+            Parts of a batch, and the members that they follow one another through: the smaller
+            number waits for its backward pass at the same time.
+        """
+        model.eval()
+        spec, inputs = input_spec(model.backbone), model.frozen_stage()
+        samples = -(-config.batch_size // micro_batches) or MEASURED_SAMPLES
+        images = torch.zeros(samples, spec.channels, spec.size_px, spec.size_px)
+        tensor = model.frozen_outputs(inputs, images)
+        costs, cut_bytes = [], []
+        for stage in split_model(model, range(1, len(model.backbone.blocks)), inputs=inputs):
+            costs.append(training_cost(stage, tensor, config, min(micro_batches, stages)))
+            tensor = stage(tensor).detach().requires_grad_(True)
+            cut_bytes.append(float(tensor.nbytes))
+        flops, memory = (float(c.flops) for c in costs), (float(c.peak_bytes) for c in costs)
+        return cls(tuple(flops), tuple(memory), tuple(cut_bytes[:-1]))
+
+    def joined(self, cuts: Sequence[int]) -> BlockCosts:
+        """Return the costs of the stages between `cuts` of these blocks."""
+        stages = list(itertools.pairwise([0, *cuts, len(self.flops)]))
+        return BlockCosts(
+            tuple(sum(self.flops[start:end]) for start, end in stages),
+            tuple(sum(self.memory_bytes[start:end]) for start, end in stages),
+            tuple(self.cut_bytes[cut - 1] for cut in cuts),
+        )
 
 
 def training_cost(
@@ -17,22 +72,17 @@ def training_cost(
 ) -> StepCost:
     """Measure the forward and backward pass of a micro-batch through a stage.
 
+    Memory is that of weights, gradients and optimiser state, and of what `micro_batches` forward
+    passes save, which wait for their backward pass at the same time.
+
     Parameters
     ----------
     stage : Stage
         Its gradients are dropped afterwards; its weights are untouched.
     inputs : Tensor
         Of the micro-batch. They require a gradient if something in front of the stage trains.
-    config : TrainConfig
-        Its optimiser decides how much state is kept.
-    micro_batches : int
-        How many wait for their backward pass at the same time.
-
-    Returns
-    -------
-    StepCost
-        FLOPs of this micro-batch; memory of weights, gradients and optimiser state, and of what
-        `micro_batches` forward passes save.
+    config, micro_batches
+        Optimiser, and micro-batches under way.
     """
     slots = optimizer_of(config).slots(config)
     trained = [p for p in stage.parameters() if p.requires_grad]

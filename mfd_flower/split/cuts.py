@@ -5,7 +5,6 @@ GaisNet's first decision, "how to split" (arXiv 2401.02668, section IV): how man
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +50,8 @@ def plan_cuts(
     speeds : sequence of float
         FLOPs per second of each worker, in order. At most as many as blocks: each gets one or more.
     memory, limits : sequence of float, optional
-        Bytes that each block needs, and that each worker has; both or neither.
+        Bytes that each block needs, and that each worker has, which may be infinite; both or
+        neither.
     cut_bytes : sequence of float, optional
         Bytes that a step sends over the cut after each block but the last, in the direction that
         takes longer; ``len(costs) - 1`` of them.
@@ -82,34 +82,15 @@ def plan_cuts(
     if (cut_bytes is None) != (link_bps is None):
         raise ConfigError("link_bps", link_bps, "cut_bytes and link_bps are given both or neither")
     row = (
-        _row("speeds", speeds, workers),
-        _row("limits", limits, workers, above_zero=False),
-        _row("link_bps", link_bps, workers - 1),
+        _row("speeds", speeds, workers, above_zero=True),
+        _row("limits", limits, workers, finite=False),
+        _row("link_bps", link_bps, workers - 1, above_zero=True),
     )
     found = reach(*model, *row)
     step_s = found[-1][0, -1]
     if math.isinf(step_s):
         raise _over_limit(found, model[1], row[1])
     return _traced(reach(*model, *row, combine=np.add, longest_s=step_s), model, row, step_s)
-
-
-def step_seconds(
-    cuts: Sequence[int],
-    costs: Sequence[float],
-    speeds: Sequence[float],
-    cut_bytes: Sequence[float] | None = None,
-    link_bps: Sequence[float] | None = None,
-) -> float:
-    """Return the seconds of the slowest stage or link of a plan; parameters as `plan_cuts` has."""
-    edges = [0, *cuts, len(costs)]
-    stages = [
-        sum(costs[start:end]) / speed
-        for (start, end), speed in zip(itertools.pairwise(edges), speeds, strict=True)
-    ]
-    if cut_bytes is None or link_bps is None:
-        return max(stages)
-    links = [8 * cut_bytes[cut - 1] / rate for cut, rate in zip(cuts, link_bps, strict=True)]
-    return max(stages + links)
 
 
 def block_numbers(
@@ -126,14 +107,17 @@ def block_numbers(
     )
 
 
-def numbers(name: str, values: Any, count: int, *, above_zero: bool = False) -> Numbers:
-    """Return `count` finite numbers, none of them negative, as an array; or say which is not."""
+def numbers(
+    name: str, values: Any, count: int, *, above_zero: bool = False, finite: bool = True
+) -> Numbers:
+    """Return `count` numbers, none of them negative, as an array; or say which is not."""
     if len(values) != count:
         raise ConfigError(name, list(values), f"{count} numbers, not {len(values)}")
     for index, value in enumerate(values):
-        if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-            accepted = "finite and above 0" if above_zero else "finite and at least 0"
-            raise ConfigError(f"{name}[{index}]", value, f"must be {accepted}")
+        if not value >= 0 or (finite and math.isinf(value)) or (above_zero and value == 0):
+            bound = "above 0" if above_zero else "at least 0"
+            accepted = f"must be {'finite and ' * finite}{bound}"
+            raise ConfigError(f"{name}[{index}]", value, accepted)
     return np.array(values, dtype=float)
 
 
@@ -187,13 +171,11 @@ def reach(
     return tables
 
 
-def _row(
-    name: str, values: Sequence[float] | None, count: int, *, above_zero: bool = True
-) -> Numbers:
+def _row(name: str, values: Sequence[float] | None, count: int, **bounds: bool) -> Numbers:
     """Return one row as `reach` takes it, ``(1, count)``; what is None does not limit."""
     if values is None:
         return np.full((1, count), np.inf)
-    return numbers(name, values, count, above_zero=above_zero)[None]
+    return numbers(name, values, count, **bounds)[None]
 
 
 def _spans(values: Numbers) -> Numbers:

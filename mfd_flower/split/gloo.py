@@ -41,29 +41,16 @@ def connect(
 ) -> Neighbours:
     """Meet the other members of a cluster over TCP and return the links to both neighbours.
 
+    LinkError if one does not come in time or the port cannot be used.
+
     Parameters
     ----------
-    address : str
-        Host of position 0, as the others reach it.
-    port : int
-        Free port on it.
-    position : int
-        Rank of the calling stage, from 0.
-    members : sequence of str
-        Address that holds each position, at least two.
-    timeout_s : float
-        Longest time to wait for the others.
-    codec : str
-        As `Link` takes it.
-
-    Raises
-    ------
-    LinkError
-        If a member does not come in time or the port cannot be used.
+    address, port : str and int
+        Host of position 0, as the others reach it, and a free port on it.
+    position, members, timeout_s, codec
+        As `mfd_flower.split.queues.meet` takes them; at least two members.
     """
     names, size = tuple(members), len(members)
-    if not (size > 1 and 0 <= position < size):
-        raise LinkError(f"position = {position}: accepted: 0 to {size - 1} of at least 2 members")
     end = time.monotonic() + timeout_s
     where = f"{names[position]} at {address}:{port}"
     try:
@@ -88,29 +75,31 @@ def connect(
         absent = [name for rank, name in enumerate(names) if not _is_here(store, rank)]
         what = f"{', '.join(absent)} did not come" if absent else _first_line(error)
         raise LinkError(f"{where}: {what} within {timeout_s:g} s") from None
-    mesh = _Mesh(store, group)
     before, after = (position - 1) % size, (position + 1) % size
     # A ring of two joins the same ranks twice: the tag is the position that a link leads away from.
+    upstream = GlooTransport(store, group, before, tag=before)
+    downstream = GlooTransport(store, group, after, tag=position)
     return Neighbours(
         position,
         names,
-        Link(GlooTransport(mesh, before, tag=before), names[position], names[before], codec),
-        Link(GlooTransport(mesh, after, tag=position), names[position], names[after], codec),
+        Link(upstream, names[position], names[before], codec),
+        Link(downstream, names[position], names[after], codec),
     )
 
 
-class _Mesh:
-    """A process group and its store, kept until the last of its links is closed."""
-
-    def __init__(self, store: dist.TCPStore, group: Any) -> None:
-        self.store, self.group = store, group
+def free_port() -> int:
+    """Return a TCP port that nothing on this machine listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 class GlooTransport:
     """Frames between two ranks of a process group."""
 
-    def __init__(self, mesh: _Mesh, rank: int, tag: int) -> None:
-        self._mesh = mesh
+    def __init__(self, store: dist.TCPStore, group: Any, rank: int, tag: int) -> None:
+        # The store lives as long as the group, both until the last of their links is closed.
+        self._store, self._group = store, group
         self._rank, self._tag = rank, tag
         self._under_way: deque[tuple[dist.Work, Tensor]] = deque()
 
@@ -125,7 +114,7 @@ class GlooTransport:
         end = time.monotonic() + timeout_s
         frame = read_head(bytes(self._recv(HEAD.size, end).numpy()))
         data = self._recv(frame.size_bytes, end)
-        if frame.dtype is None:
+        if frame.format is None:
             raise PeerGone(read_reason(data))
         return frame, data
 
@@ -142,11 +131,11 @@ class GlooTransport:
             while self._under_way:
                 self._under_way.popleft()[0].wait(_left(end))
         self._under_way.clear()
-        del self._mesh
+        del self._group, self._store
 
     def _send(self, data: Tensor) -> None:
         try:
-            self._under_way.append((self._mesh.group.send([data], self._rank, self._tag), data))
+            self._under_way.append((self._group.send([data], self._rank, self._tag), data))
             # A gloo send does not say when it is done; it is waited for when it must be.
             while len(self._under_way) > 2 * UNREAD_FRAMES:
                 self._under_way.popleft()[0].wait(timedelta(seconds=TAKEN_WITHIN_S))
@@ -158,7 +147,7 @@ class GlooTransport:
         if not size_bytes:
             return data
         try:
-            self._mesh.group.recv([data], self._rank, self._tag).wait(_left(end))
+            self._group.recv([data], self._rank, self._tag).wait(_left(end))
         except RuntimeError as error:
             if time.monotonic() >= end:
                 raise TimeoutError from None

@@ -2,21 +2,19 @@
 
 In GaisNet's edge-end subnetwork (arXiv 2401.02668, section II-D) the members of a cluster talk node
 to node. A `Link` is one end of such a connection: it serialises, counts and reports. What moves the
-bytes is its `Transport`: queues inside a process here, gloo in `mfd_flower.split.gloo`.
+bytes is its `Transport`: `mfd_flower.split.queues` inside a process, `mfd_flower.split.gloo`
+between processes.
 """
 
 from __future__ import annotations
 
-import queue
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from torch import Tensor
 
-from mfd_flower.checks import ConfigError
-from mfd_flower.packets.codecs import CODECS
-from mfd_flower.split.frames import HEAD, Frame, LinkError, pack_tensor, read_head, read_tensor
+from mfd_flower.split.frames import HEAD, Frame, LinkError, pack_tensor, read_tensor
 
 
 class Transport(Protocol):
@@ -47,9 +45,9 @@ class Link:
     transport : Transport
         Moves the bytes.
     own, peer : str
-        Addresses of the two ends, for errors.
+        Addresses of the two ends.
     codec : str
-        ``fp32``, ``bf16``, ``fp16`` or ``int8``: how float32 data is sent from this end.
+        How float32 data is sent from this end, a key of `mfd_flower.packets.codecs.CODECS`.
 
     Attributes
     ----------
@@ -58,25 +56,14 @@ class Link:
     """
 
     def __init__(self, transport: Transport, own: str, peer: str, codec: str = "fp32") -> None:
-        if codec not in CODECS:
-            raise ConfigError("codec", codec, f"accepted: {', '.join(CODECS)}")
         self.own, self.peer, self.codec = own, peer, codec
         self.sent_bytes = self.received_bytes = 0
         self._transport: Transport | None = transport
 
     def send(self, tensor: Tensor) -> None:
-        """Send a tensor; returns before the peer has it.
+        """Send a tensor as `pack_tensor` takes it; returns before the peer has it.
 
-        Parameters
-        ----------
-        tensor : Tensor
-            Float32, float64 or int64 with at most four axes. If it requires a gradient, so does the
-            tensor that arrives.
-
-        Raises
-        ------
-        LinkError
-            If the link is closed at either end, or the tensor does not fit the codec.
+        LinkError if the link is closed at either end, or the tensor cannot be sent.
         """
         transport = self._open()
         head, data = pack_tensor(tensor, self.codec)
@@ -89,10 +76,7 @@ class Link:
     def recv(self, timeout_s: float) -> Tensor:
         """Wait up to `timeout_s` for the next tensor, and return it: a leaf on the CPU.
 
-        Raises
-        ------
-        LinkError
-            If none comes in time, or the link is closed at either end.
+        LinkError if none comes in time, or the link is closed at either end.
         """
         transport = self._open()
         try:
@@ -131,24 +115,16 @@ class Neighbours:
 
     At the end of a ``with`` block both links are closed; if it fails the neighbours learn who did,
     and pass it on.
-
-    Attributes
-    ----------
-    position : int
-        Of the stage, 0 to ``len(members) - 1``.
-    members : tuple of str
-        Address that holds each position. An address may hold several, as the first client of a
-        U-shaped split does with the first and the last.
-    upstream : Link
-        To the position before; of position 0 to the last one.
-    downstream : Link
-        To the position after; of the last one to position 0.
     """
 
     position: int
+    """Of the stage, 0 to ``len(members) - 1``."""
     members: tuple[str, ...]
+    """Address that holds each position; one may hold several."""
     upstream: Link
+    """To the position before; of position 0 to the last one."""
     downstream: Link
+    """To the position after; of the last one to position 0."""
 
     @property
     def is_first(self) -> bool:
@@ -160,10 +136,10 @@ class Neighbours:
         """Whether logits leave here."""
         return self.position == len(self.members) - 1
 
-    def d2d_sent_bytes(self) -> int:
-        """Return what left this node: links between two positions of one address do not count."""
+    def bytes_by_peer(self) -> tuple[tuple[str, int, int], ...]:
+        """Return peer, bytes sent and bytes received of each link that leaves the node."""
         links = (self.upstream, self.downstream)
-        return sum(link.sent_bytes for link in links if link.peer != link.own)
+        return tuple((x.peer, x.sent_bytes, x.received_bytes) for x in links if x.peer != x.own)
 
     def close(self, error: BaseException | None = None) -> None:
         """Close both links; with an error the neighbours are told of it."""
@@ -191,57 +167,3 @@ class Neighbours:
         trace: TracebackType | None,
     ) -> None:
         self.close(error)
-
-
-def queue_pair(left: str = "left", right: str = "right", codec: str = "fp32") -> tuple[Link, Link]:
-    """Return the two ends of a link between threads of this process, by these addresses."""
-    there, back = _OneWay(), _OneWay()
-    return (
-        Link(QueueTransport(there, back), left, right, codec),
-        Link(QueueTransport(back, there), right, left, codec),
-    )
-
-
-@dataclass
-class _OneWay:
-    frames: queue.SimpleQueue[tuple[bytes, Tensor] | None] = field(
-        default_factory=queue.SimpleQueue
-    )
-    closed_because: str | None = None
-    """Set by the writing end when it closes."""
-
-
-class QueueTransport:
-    """Frames in a queue for each direction."""
-
-    def __init__(self, out: _OneWay, into: _OneWay) -> None:
-        self._out, self._into = out, into
-
-    def write(self, head: bytes, data: Tensor) -> None:
-        """Queue a frame."""
-        if self._into.closed_because is not None:
-            raise PeerGone(self._into.closed_because)
-        self._out.frames.put((head, data))
-
-    def read(self, timeout_s: float) -> tuple[Frame, Tensor]:
-        """Take the next frame out of the queue."""
-        try:
-            item = self._into.frames.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError from None
-        if item is None:
-            # For whoever reads next: a queue hands each item out once.
-            self._into.frames.put(None)
-            raise PeerGone(self._into.closed_because or "")
-        head, data = item
-        return read_head(head), data
-
-    def fail(self, reason: str) -> None:
-        """Queue the end, and why."""
-        if self._out.closed_because is None:
-            self._out.closed_because = reason
-            self._out.frames.put(None)
-
-    def close(self) -> None:
-        """Queue the end."""
-        self.fail("")

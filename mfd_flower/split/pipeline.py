@@ -1,28 +1,47 @@
-"""Training over the stages of a cluster, several micro-batches under way.
+"""Training and inference over the stages of a cluster, several micro-batches under way.
 
 A batch is cut into micro-batches that follow one another through the stages, one forward, one
 backward (1F1B): Narayanan et al. 2019, *PipeDream*, section 3.2, and 2021, section 2.2.1
 (arXiv 2104.04473). Weights change once a batch, by the gradient of the whole batch, so the result
-is that of the model in one piece (SplitFed, arXiv 2004.12088, with one client).
+is that of the model in one piece (SplitFed, arXiv 2004.12088, with one client). In inference the
+last stage's output returns to the one that asked (GaisNet section III-B, arXiv 2401.02668).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.models.optimizers import optimizer_state
-from mfd_flower.models.stages import SplitStage
-from mfd_flower.models.training import FitResult, quiet_trainer
-from mfd_flower.models.tunables import named_tunables
-from mfd_flower.split.costs import training_cost
+from mfd_flower.models import get_tunables
+from mfd_flower.models.stages import SplitStage, Stage
+from mfd_flower.models.training import quiet_trainer
+from mfd_flower.split.costs import counted_forward, training_cost
 from mfd_flower.split.links import Neighbours
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage gave and took in a round."""
+
+    flops: float
+    peak_bytes: int
+    """Weights, gradients, optimiser state, and what is kept of the micro-batches under way."""
+    links: tuple[tuple[str, int, int], ...]
+    """Peer, bytes sent to it and received from it; links inside one node are left out."""
+    batches: int = 1
+    """That went through."""
+    loss: float = math.nan
+    """Mean training loss, where the last stage is."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Trained tunables."""
+    logits: Tensor | None = None
+    """Of the asker after inference, ``(samples, num_classes)``."""
 
 
 def run_stage(
@@ -34,12 +53,11 @@ def run_stage(
     labels: Sequence[Tensor] = (),
     micro_batches: int = 1,
     seed: int = 0,
-) -> FitResult:
+) -> StageResult:
     """Train one stage while the others of the cluster train theirs.
 
-    Every stage calls this in a thread or process of its own; U-shaped, the first client calls it
-    for the first and for the last stage. Labels go over no link: who holds the last stage passes
-    them, and if they must travel the caller sends them.
+    Every stage calls this in a thread or process of its own. Labels go over no link: who holds the
+    last stage passes them, and if they must travel the caller sends them.
 
     Parameters
     ----------
@@ -49,20 +67,13 @@ def run_stage(
         Links; they are left open, except after a failure, of which the neighbours are told.
     timeout_s : float
         Longest time to wait for a neighbour's next tensor.
-    inputs : sequence of Tensor
-        Of the first stage: the batches in order, ``(batch, ...)`` each.
-    labels : sequence of Tensor
-        Of the last stage: ``(batch,)`` each, in the same order.
+    inputs, labels : sequence of Tensor
+        The batches in order: ``(batch, ...)`` each at the first stage, ``(batch,)`` at the last.
     micro_batches : int
         Of the first stage, which tells the others: into how many parts a batch is cut; one of fewer
         samples is cut into single ones.
     seed : int
         Decides prompt dropout, nothing else does.
-
-    Returns
-    -------
-    FitResult
-        `loss` is the mean over all batches, NaN where the last stage is not.
 
     Raises
     ------
@@ -70,30 +81,29 @@ def run_stage(
         If a neighbour fails, closes its link or is silent for too long.
     """
     try:
-        run = _Run(learner, neighbours, timeout_s, deque(inputs), deque(labels), seed)
+        run = _Training(learner, neighbours, timeout_s, deque(inputs), deque(labels), seed)
         sizes = run.agree(micro_batches)
         learner.run_batch = run.train_batch
-        trainer = quiet_trainer(learner.config, max_epochs=1)
-        trainer.fit(learner, sizes)
+        quiet_trainer(learner.config, max_epochs=1).fit(learner, sizes)
     except BaseException as error:
         neighbours.close(error)
         raise
     finally:
         learner.run_batch = None
         learner.zero_grad()
-    tunables = dict(named_tunables(learner.stage.part))
     seen = sum(sizes)
-    return FitResult(
-        run.loss / seen if neighbours.is_last and seen else math.nan,
-        seen,
+    return StageResult(
         run.flops_per_sample * seen,
         run.peak_bytes,
-        optimizer_state(tunables, trainer.optimizers[0]) if tunables else {},
+        neighbours.bytes_by_peer(),
+        len(sizes),
+        run.loss / seen if neighbours.is_last and seen else math.nan,
+        get_tunables(learner.stage.part),
     )
 
 
 @dataclass
-class _Run:
+class _Training:
     learner: SplitStage
     neighbours: Neighbours
     timeout_s: float
@@ -110,7 +120,6 @@ class _Run:
     def agree(self, micro_batches: int) -> list[int]:
         """Return the samples of each batch; the first stage tells the others, and how to cut."""
         if self.neighbours.is_first:
-            check_micro_batches(micro_batches)
             told = torch.tensor([micro_batches, *map(len, self.inputs)])
         else:
             told = self.neighbours.upstream.recv(self.timeout_s)
@@ -138,7 +147,7 @@ class _Run:
                     self._measure(received, min(parts, ahead + 1))
                 outputs = self.learner(received)
                 if self.neighbours.is_last:
-                    outputs = self._share_of_loss(outputs, labels.popleft(), size)
+                    outputs = self._part_of_loss(outputs, labels.popleft(), size)
                 else:
                     self.neighbours.downstream.send(outputs)
                 self.under_way.append((received, outputs))
@@ -152,7 +161,7 @@ class _Run:
         local = tensor.detach().to(self.learner.device)
         return local.requires_grad_(tensor.requires_grad)
 
-    def _share_of_loss(self, logits: Tensor, labels: Tensor, size: int) -> Tensor:
+    def _part_of_loss(self, logits: Tensor, labels: Tensor, size: int) -> Tensor:
         # The batch's mean, of which a smaller micro-batch is a smaller part.
         loss = self.learner.loss(logits, labels.to(logits.device)) * (len(labels) / size)
         self.loss += float(loss.detach()) * size
@@ -183,7 +192,54 @@ def _parts(batches: deque[Tensor], parts: int) -> Sequence[Tensor]:
     return batches.popleft().tensor_split(parts) if batches else ()
 
 
-def check_micro_batches(micro_batches: int) -> None:
-    """Refuse to cut a batch into no parts."""
-    if micro_batches < 1:
-        raise ConfigError("micro_batches", micro_batches, "accepted: 1 or more")
+@torch.no_grad()
+def infer_stage(
+    stage: Stage,
+    neighbours: Neighbours,
+    *,
+    timeout_s: float,
+    inputs: Tensor | None = None,
+    micro_batches: int = 1,
+) -> StageResult:
+    """Run one stage forward, in eval mode, while the others run theirs; logits return to the first.
+
+    Parameters and errors are those of `run_stage`; `inputs` of the first stage are ``(samples,
+    ...)``, at least one.
+    """
+    stage.eval()
+    upstream, downstream = neighbours.upstream, neighbours.downstream
+    try:
+        logits, costs = [], []
+        if neighbours.is_first:
+            if inputs is None or not len(inputs):
+                raise ConfigError("inputs", inputs, "accepted: at least one sample, at the first")
+            parts = deque(inputs.tensor_split(min(micro_batches, len(inputs))))
+            told = torch.tensor([len(parts)])
+        else:
+            told = upstream.recv(timeout_s)
+        if not neighbours.is_last:
+            downstream.send(told)
+        count = int(told)
+        # As many requests are under way as there are stages; then each answer makes room for one.
+        ahead = min(count, len(neighbours.members)) if neighbours.is_first else 0
+        for step in range(count + ahead):
+            if step < count:
+                received = parts.popleft() if neighbours.is_first else upstream.recv(timeout_s)
+                outputs, cost = counted_forward(stage, received)
+                costs.append(cost)
+                if neighbours.is_first and neighbours.is_last:
+                    logits.append(outputs)
+                else:
+                    # The ring closes: behind the last stage is the first, which asked.
+                    downstream.send(outputs)
+            if step >= ahead and neighbours.is_first and not neighbours.is_last:
+                logits.append(upstream.recv(timeout_s))
+    except BaseException as error:
+        neighbours.close(error)
+        raise
+    return StageResult(
+        sum(cost.flops for cost in costs),
+        max(cost.peak_bytes for cost in costs),
+        neighbours.bytes_by_peer(),
+        logits=torch.cat(logits) if logits else None,
+    )

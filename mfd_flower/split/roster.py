@@ -6,19 +6,16 @@ cluster; it may stand in for one, and then holds a position itself under the add
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from mfd_flower.records import integer, number, text
+from mfd_flower.checks import build
+from mfd_flower.network.world import EDGE
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.gloo import connect
 from mfd_flower.split.links import Neighbours
-from mfd_flower.split.rendezvous import meet
-
-EDGE = "edge"
-LOOPBACK = "127.0.0.1"
+from mfd_flower.split.queues import meet
 
 
 class NotMetError(LinkError):
@@ -27,57 +24,32 @@ class NotMetError(LinkError):
 
 @dataclass(frozen=True)
 class Roster:
-    """One cluster in one round, and how it works; every member gets the same.
-
-    Attributes
-    ----------
-    meeting : str
-        Of this run, and of no other in the process.
-    round, cluster : int
-        Of the run, from 1 and from 0.
-    members : tuple of str
-        Address that holds each position, `EDGE` where the edge server stands in. U-shaped, the
-        first one is also the last.
-    cuts : tuple of int
-        As `split_model` takes them.
-    micro_batches : int
-        Parts of a batch.
-    codec : str
-        Of activations and gradients, as `Link` takes it.
-    meet_s, timeout_s : float
-        Longest time to wait for the others at the start, and for a neighbour's next tensor.
-    host, port : str and int
-        Where position 0 is met over gloo; with an empty host members are threads of one process.
-    """
+    """One cluster in one round, and how it works; every member gets the same."""
 
     meeting: str
+    """Of this run, and of no other in the process."""
     round: int
     cluster: int
     members: tuple[str, ...]
+    """Address that holds each position, `EDGE` where the edge server stands in. U-shaped, the first
+    one is also the last."""
     cuts: tuple[int, ...]
+    """As `split_model` takes them."""
     micro_batches: int = 1
     codec: str = "fp32"
+    """Of activations and gradients."""
     meet_s: float = 30.0
+    """Longest time to wait for the others at the start."""
     timeout_s: float = 120.0
+    """Longest time to wait for a neighbour's next tensor."""
     host: str = ""
+    """Where position 0 is met over gloo; empty where members are threads of one process."""
     port: int = 0
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `to_record` gave; KeyError or TypeError if it is not that."""
-        return cls(
-            text(record, "meeting"),
-            integer(record, "round"),
-            integer(record, "cluster"),
-            tuple(map(str, record["members"])),
-            tuple(map(int, record["cuts"])),
-            integer(record, "micro_batches"),
-            text(record, "codec"),
-            number(record, "meet_s"),
-            number(record, "timeout_s"),
-            text(record, "host"),
-            integer(record, "port"),
-        )
+        """Read what `to_record` gave."""
+        return build(cls, record, "roster.")
 
     def to_record(self) -> dict[str, Any]:
         """Return scalars and lists, as Flower's ConfigRecord takes them."""
@@ -98,39 +70,20 @@ class Roster:
         return [place for place, member in enumerate(self.members) if member == address]
 
     def join(self, position: int) -> Neighbours:
-        """Meet the others and return the links to both neighbours.
-
-        Raises
-        ------
-        NotMetError
-            If one does not come in time.
-        """
+        """Meet the others and return the links to both neighbours; NotMetError if one is late."""
+        one = (position, self.members, self.meet_s, self.codec)
         try:
             if self.host:
-                where = (self.host, self.port)
-                return connect(*where, position, self.members, self.meet_s, self.codec)
-            key = (self.meeting, self.round, self.cluster)
-            return meet(key, position, self.members, self.meet_s, self.codec)
+                return connect(self.host, self.port, *one)
+            return meet((self.meeting, self.round, self.cluster), *one)
         except LinkError as error:
             raise NotMetError(str(error)) from None
 
 
-def free_port() -> int:
-    """Return a TCP port that nothing on this machine listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
 def seated(clients: Sequence[str], edge_stages: Sequence[int]) -> tuple[str, ...]:
-    """Put clients into a row of positions, the edge server into its own.
+    """Put clients into a row of positions, and the edge server into its own, rising ones.
 
-    Parameters
-    ----------
-    clients : sequence of str
-        The first of them gets position 0.
-    edge_stages : sequence of int
-        Positions of the edge server, rising; those far behind the last client's are left out.
+    Those of the edge server that are far behind the last client's are left out.
     """
     row = list(clients)
     for position in edge_stages:

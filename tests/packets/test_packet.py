@@ -22,7 +22,6 @@ from mfd_flower.packets import (
     encode,
     example_packet,
     pack,
-    restored,
     version_digest,
 )
 from mfd_flower.walk.envelope import PACKET, packet_in, sealed
@@ -125,15 +124,6 @@ def test_a_delta_of_nothing_carries_nothing() -> None:
     assert packet.payload == {}
     assert packet.version == packet.base
     assert same(forge.decoded(packet), forge.model())
-
-
-def test_what_is_decoded_is_the_receivers_own() -> None:
-    held = forge.full("fp32")
-    for packet in (held, restored(forge.delta("fp32"), held)):
-        for tensor in packet.decoded().values():
-            tensor.fill_(7.0)
-        assert same(held.decoded(), forge.model())
-        packet.decoded()
 
 
 def test_a_delta_alone_is_not_decoded() -> None:

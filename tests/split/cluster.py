@@ -14,10 +14,9 @@ from torch import Tensor
 from mfd_flower.config import TrainConfig
 from mfd_flower.models import PromptedViT
 from mfd_flower.models.stages import SplitStage, split_model
-from mfd_flower.models.training import FitResult
 from mfd_flower.split.links import Neighbours
-from mfd_flower.split.pipeline import run_stage
-from mfd_flower.split.rendezvous import meet
+from mfd_flower.split.pipeline import StageResult, run_stage
+from mfd_flower.split.queues import meet
 from tests.models.test_prompts import vit
 
 T = TypeVar("T")
@@ -35,6 +34,11 @@ def batches(sizes: Sequence[int], dtype: torch.dtype) -> tuple[list[Tensor], lis
     inputs = [torch.randn(n, 1, 16, 16, generator=generator).to(dtype) for n in sizes]
     labels = [torch.randint(CLASSES, (n,), generator=generator) for n in sizes]
     return inputs, labels
+
+
+def d2d_sent_bytes(end: Neighbours) -> int:
+    """Return what left a node over its links."""
+    return sum(sent for _, sent, _ in end.bytes_by_peer())
 
 
 def together(
@@ -65,14 +69,14 @@ def train_split(
     u_shape: bool = False,
     codec: str = "fp32",
     ends: list[Neighbours] | None = None,
-) -> list[FitResult]:
+) -> list[StageResult]:
     """Train a model in place over threads; `ends` collects their links."""
     stages = split_model(model, cuts, u_shape=u_shape)
     inputs, labels = batches(sizes, model.head.weight.dtype)
     members = [f"n{i}" for i in range(len(stages) - u_shape)] + ["n0"] * u_shape
     lock = threading.Lock()
 
-    def work(position: int, neighbours: Neighbours) -> FitResult:
+    def work(position: int, neighbours: Neighbours) -> StageResult:
         if ends is not None:
             with lock:
                 ends.append(neighbours)
@@ -90,7 +94,7 @@ def train_split(
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return [result for result in results if isinstance(result, FitResult)]
+    return [result for result in results if isinstance(result, StageResult)]
 
 
 def twin(model: PromptedViT) -> PromptedViT:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.split.cuts import plan_cuts, step_seconds
+from mfd_flower.split.cuts import plan_cuts
 
 NAN = math.nan
 
@@ -84,14 +84,6 @@ def test_no_plan_is_better(instance: dict) -> None:
     assert tuple(plan_cuts(**instance)) == min(plans)[2][::-1]
 
 
-@settings(max_examples=200, deadline=None)
-@given(instances())
-def test_step_seconds_are_those_of_the_slowest(instance: dict) -> None:
-    known = {key: value for key, value in instance.items() if key not in ("memory", "limits")}
-    for cuts, seconds in all_plans(known):
-        assert step_seconds(cuts, **known) == pytest.approx(max(seconds))
-
-
 @settings(max_examples=300, deadline=None)
 @given(instances())
 def test_a_refusal_names_a_limit_whose_rise_alone_helps(instance: dict) -> None:
@@ -125,14 +117,14 @@ def test_twelve_like_blocks_by_hand() -> None:
 
 def test_memory_moves_a_cut() -> None:
     """The first worker has room for one block, however fast it is."""
-    assert plan_cuts([1] * 4, [100, 1], [10] * 4, [10, 40]) == [1]
+    assert plan_cuts([1] * 4, [100, 1], [10] * 4, [10, math.inf]) == [1]
 
 
 def test_a_thin_cut_is_preferred_where_links_are_slow() -> None:
     """Only the cut before block 3 carries less than the 4 seconds that the fifth block costs."""
     cuts = plan_cuts([1] * 4, [1, 1], cut_bytes=[100, 100, 1], link_bps=[8])
     assert cuts == [3]
-    assert step_seconds(cuts, [1] * 4, [1, 1], [100, 100, 1], [8]) == 3
+    assert stages_and_links((3,), [1] * 4, [1, 1], None, None, [100, 100, 1], [8]) == [1, 3, 1]
 
 
 def test_fast_links_change_nothing() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mfd_flower.packets.codecs import CODECS
 from mfd_flower.split.frames import HEAD, LinkError, pack_tensor, read_head, read_tensor
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
@@ -74,6 +75,28 @@ def test_what_arrives_is_a_leaf_with_memory_of_its_own() -> None:
     assert not over_the_wire(tensor.detach(), "fp32").requires_grad
 
 
+def test_formats_keep_their_numbers_on_the_wire() -> None:
+    """What older nodes and newer ones say to each other; a new codec goes to the end."""
+    rows = torch.arange(6.0).reshape(2, 3)
+    sent = {codec: pack_tensor(rows, codec)[0][1] for codec in ("fp32", "bf16", "fp16", "int8")}
+    assert sent == {"fp32": 0, "bf16": 3, "fp16": 4, "int8": 5}
+    assert [pack_tensor(rows.to(d), "int8")[0][1] for d in (torch.float64, torch.int64)] == [1, 2]
+    scales, steps = pack_tensor(rows, "int8")[1].split([8, 6])
+    assert (scales.view(torch.float32) * 127).tolist() == pytest.approx([2.0, 5.0])
+    assert steps.view(torch.int8).tolist() == [0, 64, 127, 76, 102, 127]
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_every_codec_of_the_table_goes_over_a_link(codec: str) -> None:
+    tensor = random((2, 3, 8)).requires_grad_(True)
+    head, data = pack_tensor(tensor, codec)
+    frame = read_head(head)
+    assert frame.size_bytes == len(data)
+    received = read_tensor(frame, data)
+    assert received.requires_grad
+    torch.testing.assert_close(received, tensor, rtol=0, atol=1.0)
+
+
 heads = st.tuples(
     *(st.integers(0, top) for top in (2, 7, 2, 5)),
     st.one_of(st.integers(0, 64), st.just(2**63)),
@@ -88,7 +111,7 @@ def test_a_head_names_a_tensor_of_its_size_or_is_refused(head: tuple[int, ...]) 
         frame = read_head(HEAD.pack(*head))
     except LinkError:
         return
-    if frame.dtype is not None:
+    if frame.format is not None:
         tensor = read_tensor(frame, torch.zeros(frame.size_bytes, dtype=torch.uint8))
         assert tensor.shape == torch.Size(head[5 : 5 + head[3]])
         assert tensor.requires_grad == bool(head[2])

@@ -7,28 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.node import Node, initial_tunables
-from mfd_flower.runtime import MeteredGrid
-from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.runtime.runner import local_grid, run_locally
-from mfd_flower.strategy import build_strategy
+from mfd_flower.runtime.runner import run_locally
+from mfd_flower.strategy import build_strategy, parameters_of
+from strategies.hfsl import HFSL
+from tests.harness import Tap, trial
 
 SGD = {"optimizer": "sgd", "lr": 0.3, "batch_size": 8, "local_epochs": 2}
 MakeRun = Callable[..., RunConfig]
 
 
-def trained(run: RunConfig) -> tuple[dict[str, Tensor], MeteredGrid]:
-    initial = ArrayRecord(dict(initial_tunables(run)))
-    with local_grid(run) as inner:
-        grid = MeteredGrid(inner, addresses=call_roll(inner, run.data.nodes))
-        result = build_strategy(run).start(grid, initial, num_rounds=run.strategy.rounds)
-    assert not grid.failures
-    return dict(result.arrays.to_torch_state_dict()), grid
+def trained(run: RunConfig) -> tuple[dict[str, Tensor], Tap]:
+    found = trial(run)
+    assert not found.grid.failures
+    return found.tensors, found.grid
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -99,6 +95,12 @@ def test_clusters_are_averaged_module_by_module_by_their_firsts_samples(make_run
     assert_close(trained(run)[0], expected)
 
 
+def test_options_and_defaults_are_read_from_the_dataclass() -> None:
+    found = parameters_of(HFSL)
+    assert (found["clusters"], found["cuts"], found["edge_stages"]) == (1, "even", ())
+    assert "run" not in found
+
+
 def test_two_runs_with_one_seed_are_identical(make_run: MakeRun) -> None:
     options = {"cluster_size": 3, "codec": "int8"}
     model = {"prompt_dropout": 0.2}
@@ -138,19 +140,32 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
 @pytest.mark.parametrize(
     ("options", "tables", "said"),
     [
-        ({"clusters": 0}, {}, "options.clusters = 0: must be a whole number from 1 to 3"),
+        ({"clusters": 0}, {}, "options.clusters = 0: must be at least 1"),
+        ({"form": "best"}, {}, "options.form = 'best': accepted: order, planned"),
+        (
+            {"form": "planned", "cluster_size": 3, "edge_stages": [1]},
+            {},
+            "options.edge_stages = [1]: none where planned",
+        ),
         ({"clusters": 2, "cluster_size": 2}, {}, "options.clusters = 2: 2 nodes in each"),
-        ({"cluster_size": 7}, {}, "options.cluster_size = 7: must be a whole number from 1 to 6"),
+        ({"cluster_size": 7}, {}, "options.cluster_size = 7: must be at most 6"),
         ({"cluster_size": 2, "cuts": [6]}, {}, "options.cuts = [6]: must be rising"),
         ({"cluster_size": 3, "cuts": [2, 1]}, {}, "options.cuts = [2, 1]: must be rising"),
         ({"cluster_size": 3, "cuts": [2]}, {}, "options.cuts = [2]: must be 2, one less"),
-        ({"cuts": "best"}, {}, "options.cuts = 'best': must be rising"),
+        ({"cuts": "best"}, {}, "options.cuts = 'best': accepted: even, planned or a list"),
+        ({"cuts": [1, 2.5]}, {}, "options.cuts[1] = 2.5: must be a whole number"),
+        ({"edge_stages": 1}, {}, "options.edge_stages = 1: must be a list"),
+        (
+            {"micro_batches": 2048},
+            {},
+            "options.micro_batches = 2048: must be at least 1 and at most",
+        ),
         ({"cluster_size": 3, "edge_stages": [0]}, {}, "options.edge_stages = [0]: must be rising"),
         ({"micro_batches": 2.5}, {}, "options.micro_batches = 2.5: must be a whole number"),
         ({"codec": "fp8"}, {}, "options.codec = 'fp8': accepted: fp32"),
         ({"link": "tcp"}, {}, "options.link = 'tcp': accepted: queue, gloo"),
         ({"u_shape": 1}, {}, "options.u_shape = 1: must be true or false"),
-        ({"meet_s": 0}, {}, "options.meet_s = 0: must be above 0"),
+        ({"meet_s": 0}, {}, "options.meet_s = 0.0: must be above 0"),
         ({"stages": 3}, {}, "strategies.options.stages = 3: hfsl accepts: clusters"),
         ({}, {"model": {"tune": "head"}}, "model.tune = 'head': accepted by hfsl: prompts"),
         ({}, {"network": {"topology": "ring"}}, "network.topology = 'ring': accepted by hfsl"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord
 from torch import Tensor
 
 from mfd_flower.client_app import app
@@ -17,7 +17,7 @@ from mfd_flower.data import load_federation
 from mfd_flower.models import build_model, input_spec
 from mfd_flower.models.stages import split_model
 from mfd_flower.models.tunables import get_tunables
-from mfd_flower.node import Node, evaluate_tunables, initial_tunables
+from mfd_flower.node import Node, evaluate_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid, run_locally, run_on
@@ -26,25 +26,10 @@ from mfd_flower.split.roster import NotMetError, Roster
 from mfd_flower.strategy import build_strategy
 from strategies import hfsl as hfsl_module
 from strategies.hfsl import HFSL
+from tests.harness import Trial, trial
 
 MakeRun = Callable[..., RunConfig]
 SGD = {"optimizer": "sgd", "lr": 0.3, "batch_size": 8}
-
-
-class Recorder(LocalGrid):
-    """Keeps every message, both ways."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.messages: list[Message] = []
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        requests = list(messages)
-        replies = list(super().send_and_receive(requests, timeout=timeout))
-        self.messages += requests + replies
-        return replies
 
 
 @pytest.fixture
@@ -76,27 +61,24 @@ def test_no_frozen_weight_no_image_and_no_label_leaves_its_node(
 ) -> None:
     options = {"cluster_size": 3, "u_shape": u_shape}
     run = make_run("hfsl", rounds=2, options=options, train=SGD)
-    with Recorder(app, 3, run.flat(), workers=3) as grid:
-        run_on(grid, run)
+    found = trial(run)
     model = build_model(run.model, 10, run.seed)
     parts = [get_tunables(s.part) for s in split_model(model, [2, 4], u_shape=u_shape)]
     if u_shape:
         parts[0] |= parts.pop()
     allowed = {f"n{i}": part for i, part in enumerate(parts)}
-    kinds = {"stage": {"arrays", "roster"}, "reply": {"arrays", "metrics"}}
-    arrays = 0
-    for message in (m for m in grid.messages if m.metadata.message_type == "train.stage"):
-        meta = message.metadata
-        is_request = meta.reply_to_message_id == ""
-        assert set(message.content) == kinds["stage" if is_request else "reply"]
-        own = allowed[f"n{(meta.dst_node_id if is_request else meta.src_node_id) - 1}"]
-        found = message.content.array_records["arrays"].to_torch_state_dict()
-        # Exactly the tunables of this node's stage: nothing of the backbone, nothing of others.
-        assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in own.items()}
-        arrays += 1
-        for record in message.content.metric_records.values():
-            assert set(record) <= {"num-examples", "train-loss"}
-    assert arrays == 2 * 2 * 3
+    pairs = found.grid.of("train.stage")
+    assert found.grid.kinds == {"train.stage": 2 * 3} == {"train.stage": len(pairs)}
+    for request, reply in pairs:
+        assert reply is not None
+        own = allowed[found.grid.address(request.metadata.dst_node_id)]
+        assert set(request.content) == {"arrays", "roster"}
+        assert set(reply.content) == {"arrays", "metrics"}
+        assert set(reply.content.metric_records["metrics"]) <= {"num-examples", "train-loss"}
+        for message in (request, reply):
+            arrays = message.content.array_records["arrays"].to_torch_state_dict()
+            # Exactly the tunables of this node's stage: nothing of the backbone, nothing of others.
+            assert {n: t.shape for n, t in arrays.items()} == {n: t.shape for n, t in own.items()}
     node = Node(run, 0)
     federation = load_federation(run.data, run.seed)
     images = federation.samples(federation.shares[0], input_spec(model.backbone)).inputs
@@ -113,6 +95,13 @@ def test_no_frozen_weight_no_image_and_no_label_leaves_its_node(
         assert smashed or tensor.dtype == torch.int64
 
 
+def after(found: Trial, number: int) -> dict[str, Tensor]:
+    """Return the model after a round."""
+    arrays = found.models[number]
+    assert isinstance(arrays, ArrayRecord)
+    return dict(arrays.to_torch_state_dict())
+
+
 def fail_once(monkeypatch: pytest.MonkeyPatch, number: int, address: str) -> None:
     work = hfsl_module.train_position
 
@@ -125,20 +114,6 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, number: int, address: str) -> Non
     monkeypatch.setattr(hfsl_module, "train_position", failing)
 
 
-def final_arrays(run: RunConfig, seen: list[dict[str, Tensor]]) -> MeteredGrid:
-    with local_grid(run) as inner:
-        grid = MeteredGrid(inner, addresses=call_roll(inner, run.data.nodes))
-
-        def evaluate(number: int, arrays: ArrayRecord) -> None:
-            seen.append(dict(arrays.to_torch_state_dict()))
-
-        initial = ArrayRecord(dict(initial_tunables(run)))
-        build_strategy(run).start(
-            grid, initial, num_rounds=run.strategy.rounds, evaluate_fn=evaluate
-        )
-    return grid
-
-
 def test_a_failure_costs_the_cluster_a_round_and_the_node_its_place(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,15 +122,14 @@ def test_a_failure_costs_the_cluster_a_round_and_the_node_its_place(
     run = make_run(
         "hfsl", rounds=3, data=data, train=SGD, options={"clusters": 2, "cluster_size": 2}
     )
-    seen: list[dict[str, Tensor]] = []
-    grid = final_arrays(run, seen)
-    assert len(grid.failures) == 1
-    assert "MemoryError: no room left" in grid.failures[0]
+    found = trial(run)
+    assert len(found.grid.failures) == 1
+    assert "MemoryError: no room left" in found.grid.failures[0]
     # The idle n4 takes the place of n1.
-    assert grid.visits == ["n0", "n1", "n2", "n3"] * 2 + ["n0", "n4", "n2", "n3"]
+    assert found.grid.visits == ["n0", "n1", "n2", "n3"] * 2 + ["n0", "n4", "n2", "n3"]
     # What the other cluster learnt in that round counts alone.
-    expected, _ = Node(run, 2).fit(seen[1], step=2)
-    torch.testing.assert_close(seen[2], expected, rtol=0, atol=1e-6)
+    expected, _ = Node(run, 2).fit(after(found, 1), step=2)
+    torch.testing.assert_close(after(found, 2), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("lost", ["n0", "n2"])
@@ -164,13 +138,12 @@ def test_survivors_share_the_blocks_if_nobody_is_idle(
 ) -> None:
     fail_once(monkeypatch, 1, lost)
     run = make_run("hfsl", rounds=2, train=SGD, options={"cluster_size": 3})
-    seen: list[dict[str, Tensor]] = []
-    grid = final_arrays(run, seen)
+    found = trial(run)
     left = [name for name in ("n0", "n1", "n2") if name != lost]
-    assert grid.visits[3:] == left
-    assert all(torch.equal(seen[1][name], tensor) for name, tensor in seen[0].items())
-    expected, _ = Node(run, int(left[0][1:])).fit(seen[1], step=2)
-    torch.testing.assert_close(seen[2], expected, rtol=0, atol=1e-6)
+    assert found.grid.visits[3:] == left
+    torch.testing.assert_close(after(found, 1), after(found, 0), rtol=0, atol=0)
+    expected, _ = Node(run, int(left[0][1:])).fit(after(found, 1), step=2)
+    torch.testing.assert_close(after(found, 2), expected, rtol=0, atol=1e-6)
 
 
 def test_too_few_at_once_is_said_and_never_hangs(make_run: MakeRun) -> None:

@@ -1,0 +1,254 @@
+"""What a member of a cluster does in one round: train its stages, or answer with them.
+
+GaisNet sections II-D and III-B (arXiv 2401.02668). The first member alone has images; its labels go
+to the last one over the link that closes the ring, or stay with it if the split is U-shaped.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor
+
+from mfd_flower.config import RunConfig, TrainConfig
+from mfd_flower.data import Samples
+from mfd_flower.data.samples import Batches
+from mfd_flower.models import PromptedViT, set_tunables
+from mfd_flower.models.residents import model_for
+from mfd_flower.models.stages import SplitStage, Stage, split_model
+from mfd_flower.models.tunables import named_tunables
+from mfd_flower.network.world import EDGE, View, world_of
+from mfd_flower.node import Node
+from mfd_flower.runtime.metered_grid import REPORT
+from mfd_flower.split.frames import LinkError
+from mfd_flower.split.pipeline import StageResult, infer_stage, run_stage
+from mfd_flower.split.roster import NotMetError, Roster
+
+FAILURE = "failure"
+
+
+def take_part(
+    message: Message,
+    run: RunConfig,
+    address: str,
+    work: Callable[[Roster, int], StageResult],
+    reply: Callable[[Roster, list[StageResult]], RecordDict],
+    *,
+    fits: int,
+) -> Message:
+    """Do a node's `work` at each of its positions; returns its reply, and what that cost.
+
+    A node that is well itself but whose cluster is not replies with word of the failure. `fits` is
+    1 for training, 0 for inference.
+    """
+    roster = Roster.from_record(message.content.config_records["roster"])
+    try:
+        results = side_by_side(lambda place: work(roster, place), roster.positions(address))
+    except LinkError as error:
+        failure = ConfigRecord({"reason": str(error), "met": not isinstance(error, NotMetError)})
+        return Message(RecordDict({FAILURE: failure}), reply_to=message)
+    content = reply(roster, results)
+    view = world_of(run.network, run.data.nodes, run.seed).seen_by(address, 0.0)
+    content[REPORT] = ConfigRecord({**member_cost(results, roster, view, fits=fits)})
+    return Message(content, reply_to=message)
+
+
+def whole_model(run: RunConfig) -> PromptedViT:
+    """Return this thread's model; training it does not touch another thread's."""
+    return model_for(run)
+
+
+def stages_of(run: RunConfig, roster: Roster) -> list[Stage]:
+    """Return the stages of this thread's model."""
+    model = whole_model(run)
+    return split_model(model, roster.cuts, u_shape=roster.u_shape, inputs=model.frozen_stage())
+
+
+def tensors_for(
+    address: str, roster: Roster, run: RunConfig, tensors: Mapping[str, Tensor], whole: bool = False
+) -> dict[str, Tensor]:
+    """Return those of `tensors` that an address trains, and if `whole` what is frozen there."""
+    stages = stages_of(run, roster)
+    parts = [stages[position].part for position in roster.positions(address)]
+    named = [
+        x for part in parts for x in (part.named_parameters() if whole else named_tunables(part))
+    ]
+    return {name: tensors[name] if p.requires_grad else p.detach() for name, p in named}
+
+
+def train_position(
+    roster: Roster,
+    position: int,
+    tensors: Mapping[str, Tensor],
+    run: RunConfig,
+    node: Node | None = None,
+) -> StageResult:
+    """Meet the other members and train one stage for a round; LinkError if a neighbour fails.
+
+    Parameters
+    ----------
+    roster, position
+        Who takes part, and which stage this is.
+    tensors : mapping of str to Tensor
+        Tunables that arrived; those of other stages are passed over.
+    run : RunConfig
+        Settings.
+    node : Node, optional
+        Who trains; the edge server without it.
+    """
+    config = run.train
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with roster.join(position) as neighbours:
+        stage = stages_of(run, roster)[position]
+        set_tunables(stage.part, _own(stage, tensors))
+        inputs: list[Tensor] = []
+        labels: list[Tensor] = []
+        if node is not None and node.address == roster.members[0]:
+            # Drawn as `Node.fit` draws it, so that the order of the samples is that of FedAvg.
+            order_seed = int(node.rng(roster.round).integers(2**62))
+            inputs, labels = ordered_batches(node.samples, config, order_seed)
+        if len(roster.members) > 1 and not roster.u_shape:
+            if neighbours.is_first:
+                neighbours.upstream.send(torch.cat(labels))
+            if neighbours.is_last:
+                labels = in_batches(neighbours.downstream.recv(roster.timeout_s), config)
+        once = None
+        if neighbours.is_last:
+            every = torch.cat(labels)
+            once = every[: len(every) // config.local_epochs]
+        seed = np.random.SeedSequence([run.seed, roster.round, roster.cluster, position])
+        return run_stage(
+            SplitStage(stage, config, once),
+            neighbours,
+            timeout_s=roster.timeout_s,
+            inputs=inputs if neighbours.is_first else (),
+            labels=labels if neighbours.is_last else (),
+            micro_batches=roster.micro_batches,
+            seed=int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)),
+        )
+
+
+def infer_position(
+    roster: Roster,
+    position: int,
+    tensors: Mapping[str, Tensor],
+    run: RunConfig,
+    inputs: Tensor | None = None,
+) -> StageResult:
+    """Meet the other members and run one stage forward, as `train_position` trains one.
+
+    `tensors` are the stage's tunables, or all its parameters for a member that has no backbone.
+    The asker, at position 0, has the `inputs`.
+    """
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+    with roster.join(position) as neighbours:
+        stage = stages_of(run, roster)[position]
+        if tensors.keys() & {n for n, p in stage.part.named_parameters() if not p.requires_grad}:
+            # Not into the backbone that others of this process share.
+            stage = copy.deepcopy(stage).requires_grad_(True)
+        set_tunables(stage.part, _own(stage, tensors))
+        return infer_stage(
+            stage,
+            neighbours,
+            timeout_s=roster.timeout_s,
+            inputs=inputs,
+            micro_batches=roster.micro_batches,
+        )
+
+
+def side_by_side(work: Callable[[int], StageResult], positions: Sequence[int]) -> list[StageResult]:
+    """Work on a node's first position in this thread, on others in threads of their own."""
+    first, *others = positions
+    with ThreadPoolExecutor(max(1, len(others))) as pool:
+        futures = [pool.submit(work, position) for position in others]
+        try:
+            results = [work(first)]
+        except LinkError:
+            for future in futures:
+                # If it is this node's own failure, it says more than word of it does.
+                future.result()
+            raise
+        return results + [future.result() for future in futures]
+
+
+def ordered_batches(
+    samples: Samples, config: TrainConfig, seed: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return inputs and labels of all batches of a round, in the order that `fit` takes them."""
+    generator = torch.Generator().manual_seed(seed) if config.shuffle else None
+    batches = Batches(samples, config.batch_size, generator)
+    pairs = [batch for _ in range(config.local_epochs) for batch in batches]
+    return [inputs for inputs, _ in pairs], [labels for _, labels in pairs]
+
+
+def in_batches(labels: Tensor, config: TrainConfig) -> list[Tensor]:
+    """Cut the labels of a round, epoch after epoch in one row, into its batches."""
+    epochs = labels.split(max(1, len(labels) // config.local_epochs))
+    return [part for epoch in epochs for part in epoch.split(config.batch_size or len(epoch))]
+
+
+def _own(stage: Stage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name, _ in named_tunables(stage.part) if name in tensors}
+
+
+def member_cost(
+    results: Sequence[StageResult], roster: Roster, view: View, *, fits: int
+) -> dict[str, int | float]:
+    r"""Return what a member's part in a round cost, as `MeteredGrid` reads a report.
+
+    .. math::
+
+        T = \frac{m + s - 1}{m} \max\Big(\frac{F}{v},\; \max_c \frac{8 D_c}{r_c}\Big)
+            + B\, h\, \ell
+
+    with s stages, m micro-batches, B batches, latency :math:`\ell`, the member's FLOPs F at rate v
+    and the bytes :math:`D_c` over each of its links at rate :math:`r_c`, in the direction that
+    takes longer. In training a batch crosses every cut there and back before the next begins, in
+    inference every cut and then the way to the asker: h links between nodes, each as late as the
+    latest of the member's own. A round lasts as long as its slowest member's T. It is the time of a
+    pipeline that is filled and drained once a batch (Narayanan et al. 2021, section 2.2.1,
+    arXiv 2104.04473).
+
+    Parameters
+    ----------
+    results : sequence of StageResult
+        Of all its positions: two for the first client of a U-shaped split.
+    roster : Roster
+        Says how many stages there are.
+    view : View
+        The member's own device and links.
+    fits : int
+        1 for training, 0 for inference.
+    """
+    stages, members = len(roster.members), roster.members
+    cuts = sum(one != other for one, other in itertools.pairwise(members))
+    crossings = 2 * cuts if fits else cuts + (members[-1] != members[0])
+    flops = sum(result.flops for result in results)
+    links = [link for result in results for link in result.links]
+    busy_s = flops / view.device.flops_per_s
+    for peer, sent, received in links:
+        sending_s, receiving_s = (
+            8 * sent / view.rate_to_bps(peer),
+            8 * received / view.rate_from_bps(peer),
+        )
+        busy_s = max(busy_s, sending_s, receiving_s)
+    fill = (roster.micro_batches + stages - 1) / roster.micro_batches
+    latency_s = max((view.latency_s(peer) for peer, _, _ in links), default=0.0)
+    return {
+        "fits": fits,
+        "flops": flops,
+        "peak-bytes": sum(result.peak_bytes for result in results),
+        "seconds": fill * busy_s + results[0].batches * crossings * latency_s,
+        "up": sum(sent for peer, sent, _ in links if peer == EDGE),
+        "down": sum(received for peer, _, received in links if peer == EDGE),
+        # Every node reports what it sent: each transfer is counted once.
+        "d2d": sum(sent for peer, sent, _ in links if peer != EDGE),
+    }

@@ -1,0 +1,142 @@
+"""The edge server's part in a round: ask all members at once, stand in where it must, collect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from mfd_flower.config import RunConfig
+from mfd_flower.network.world import EDGE, world_of
+from mfd_flower.records import integer, text
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.split.frames import LinkError
+from mfd_flower.split.gloo import free_port
+from mfd_flower.split.member import FAILURE, member_cost
+from mfd_flower.split.pipeline import StageResult
+from mfd_flower.split.roster import Roster
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Round of one cluster."""
+
+    content: RecordDict | None
+    """All arrays and metrics of its members; None if the round failed."""
+    lost: frozenset[str] = frozenset()
+    """Members that failed, not those that only heard of it."""
+    reason: str = ""
+    """Of a failure."""
+    met: bool = True
+    """False if the members were not there at the same time."""
+
+
+def run_round(
+    grid: MeteredGrid,
+    rosters: Sequence[Roster],
+    run: RunConfig,
+    message_type: str,
+    contents: Callable[[Roster, str], RecordDict],
+    stand_in: Callable[[Roster, int], StageResult],
+    *,
+    timeout: float,
+    fits: int,
+) -> list[Outcome]:
+    """Let clusters work side by side; the edge server holds its positions in threads of its own.
+
+    Parameters
+    ----------
+    grid, rosters, run
+        What reaches the members, the clusters, the settings.
+    message_type, contents
+        Of the request to each member: its type, and roster and address to its content.
+    stand_in : callable
+        What the edge server does at a position.
+    timeout : float
+        Longest time to wait for replies, in seconds.
+    fits : int
+        1 for training, 0 for inference.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of `rosters`.
+    """
+    requests = [
+        Message(contents(roster, name), grid.node_id(name), message_type)
+        for roster in rosters
+        for name in roster.nodes
+    ]
+    seats = [(roster, place) for roster in rosters for place in roster.positions(EDGE)]
+    began_s = grid.virtual_seconds
+    with ThreadPoolExecutor(max(1, len(seats))) as pool:
+        futures = [pool.submit(stand_in, *seat) for seat in seats]
+        answers = answers_to(grid, requests, timeout)
+    own: dict[int, list[StageResult]] = {roster.cluster: [] for roster in rosters}
+    for (roster, _), future in zip(seats, futures, strict=True):
+        if not isinstance(future.exception(), LinkError):
+            own[roster.cluster].append(future.result())
+    view = world_of(run.network, run.data.nodes, run.seed).seen_by(EDGE, began_s)
+    for roster in rosters:
+        if results := own[roster.cluster]:
+            cost = member_cost(results, roster, view, fits=fits)
+            grid.bill_server(cost["flops"], cost["seconds"], began_s)
+    return [_outcome(roster, answers, own[roster.cluster]) for roster in rosters]
+
+
+def answers_to(
+    grid: MeteredGrid, requests: Sequence[Message], timeout: float
+) -> dict[str, RecordDict]:
+    """Send requests and return what came back by address; an error reply is no answer."""
+    replies = list(grid.send_and_receive(requests, timeout=timeout))
+    # A reply is matched by id: what a SuperLink makes for a node that is gone does not name it.
+    asked = {r.metadata.message_id: grid.address(r.metadata.dst_node_id) for r in requests}
+    return {
+        asked[reply.metadata.reply_to_message_id]: reply.content
+        for reply in replies
+        if reply.has_content()
+    }
+
+
+def place(message: Message, context: Context) -> Message:
+    """Say where the others of a cluster can meet this node over gloo.
+
+    The host is the node config's ``host``, without it this machine's loopback.
+    """
+    host = str(context.node_config.get("host", LOOPBACK))
+    content = RecordDict({"place": ConfigRecord({"host": host, "port": free_port()})})
+    return Message(content, reply_to=message)
+
+
+def placed(grid: MeteredGrid, rosters: Sequence[Roster], timeout: float) -> list[Roster]:
+    """Ask each cluster's first member where it is met; a roster without an answer is as it was."""
+    ask = RecordDict({"config": ConfigRecord({"ask": "place"})})
+    requests = [Message(ask, grid.node_id(r.members[0]), "query.place") for r in rosters]
+    answers = answers_to(grid, requests, timeout)
+    found = []
+    for roster in rosters:
+        if answer := answers.get(roster.members[0]):
+            where = answer.config_records["place"]
+            roster = replace(roster, host=text(where, "host"), port=integer(where, "port"))
+        found.append(roster)
+    return found
+
+
+def _outcome(
+    roster: Roster, answers: Mapping[str, RecordDict], own: Sequence[StageResult]
+) -> Outcome:
+    lost = frozenset(name for name in roster.nodes if name not in answers)
+    contents = [answers[name] for name in roster.nodes if name in answers]
+    failures = [c.config_records[FAILURE] for c in contents if FAILURE in c]
+    if lost or failures or len(own) < len(roster.positions(EDGE)):
+        reason = text(failures[0], "reason") if failures else f"no answer of {', '.join(lost)}"
+        return Outcome(None, lost, reason, all(bool(failure["met"]) for failure in failures))
+    arrays = {name: a for c in contents for r in c.array_records.values() for name, a in r.items()}
+    for result in own:
+        arrays |= ArrayRecord({**result.tensors})
+    metrics = {key: v for c in contents for r in c.metric_records.values() for key, v in r.items()}
+    return Outcome(RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(metrics)}))
