@@ -60,7 +60,7 @@ def hop_ms(traits: Mapping[str, Any]) -> float:
         def note(step: int, arrays: object) -> None:
             times.append(time.perf_counter())
 
-        strategy.start(grid, initial, num_rounds=TOURS, evaluate_fn=note)  # type: ignore[arg-type]
+        strategy.start(grid, initial, num_rounds=TOURS, evaluate_fn=note)
     gaps = [
         later - earlier for earlier, later in zip(times[NODES:], times[NODES + 1 :], strict=False)
     ]

@@ -4,7 +4,7 @@
     python experiments/bench/ledger_hop.py --tours 10 --json ledger_hop.json
 
 Time is processor time of the thread that handles `train.hop`, in the demo's setting: all of it, and
-what passes inside the notary (verify what came, sign, hash, pack, keep), whose cache of parsed
+what passes inside the node's ledger (verify what came, sign, hash, pack, keep); its cache of parsed
 entries is emptied before each hop as on a machine of its own. Bytes are as Flower serialises
 them: the record `ledger` beside a packet, the receipt in an acknowledgement, and one entry alone as
 it is packed. What they are against is the payload of a ViT-B/16 with deep prompts and a head of
@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from mfd_flower.forwarding import Notary
-from mfd_flower.forwarding.notary import LEDGER, RECEIPT
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.client_app import app
@@ -36,14 +34,17 @@ from mfd_flower.node import initial_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy, links_of
+from mfd_flower.walk.envelope import FOR_SENDER as RECEIPT
+from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
 
 METHODS = ("__init__", "save", "take", "sign_version", "beside", "receipt", "dropped", "refused")
-WALK = {"policy": "label-balance", "memory": 9, "damping_end": 0.2, "damping_tours": 1.0}
+POLICY = {"name": "label-balance", "memory": 9}
+DAMPING = {"end": 0.2, "tours": 1.0}
 VIT_BASE = {"layers": 12, "dim": 768, "classes": 10}
 
 
 class Clock:
-    """Thread time inside the notary, and inside whole hops."""
+    """Thread time inside the node's ledger, and inside whole hops."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -102,27 +103,28 @@ class Scale(MeteredGrid):
         return super().send_and_receive(requests, timeout=timeout)
 
 
-def walk(tours: int, **options: bool) -> dict[str, float]:
-    """Return what a hop of the demo's walk takes, with these options."""
+def walk(tours: int, *names: str) -> dict[str, float]:
+    """Return what a hop of the demo's walk takes, with these traits."""
+    traits = {"damping": DAMPING, **{name: {} for name in names}}
     tables = {
         "data": {"partition": "dirichlet", "train_samples": 1000},
         "train": {"local_epochs": 3, "logit_adjustment": 1.0},
-        "strategy": {"rounds": tours, "options": json.dumps({**WALK, **options})},
+        "strategy": {"rounds": tours, "options": json.dumps({"policy": POLICY, "traits": traits})},
     }
     run, clock = RunConfig.from_tables(tables), Clock()
     strategy = build_strategy(run)
-    plain = {name: getattr(Notary, name) for name in METHODS}
+    plain = {name: getattr(NodeLedger, name) for name in METHODS}
     for name, method in plain.items():
-        setattr(Notary, name, clock.timed(method))
+        setattr(NodeLedger, name, clock.timed(method))
     try:
         with LocalGrid(clock.handle, run.data.nodes, run.flat()) as inner:  # type: ignore[arg-type]
             addresses = call_roll(inner, run.data.nodes)
             world = world_of(run.network, run.data.nodes, run.seed)
-            grid = Scale(inner, links_of(type(strategy)), world, addresses)
+            grid = Scale(inner, links_of(type(strategy), run), world, addresses)
             strategy.start(grid, ArrayRecord(dict(initial_tunables(run))), num_rounds=tours)
     finally:
         for name, method in plain.items():
-            setattr(Notary, name, method)
+            setattr(NodeLedger, name, method)
     hop_s = statistics.mean(hop for hop, _ in clock.hops)
     notary_s = statistics.mean(inside for _, inside in clock.hops)
     found = {"hop ms": 1e3 * hop_s, "notary ms": 1e3 * notary_s, "share %": 1e2 * notary_s / hop_s}
@@ -168,8 +170,8 @@ def main() -> None:
     walk(1)  # Loads and caches what later runs share.
     found: dict[str, dict[str, float]] = {
         "plain": walk(args.tours),
-        "ledger": walk(args.tours, ledger=True),
-        "ledger and admission": walk(args.tours, ledger=True, admission=True),
+        "ledger": walk(args.tours, "ledger"),
+        "ledger and admission": walk(args.tours, "ledger", "admission"),
     }
     found["against ViT-B/16"] = shares(found["ledger"])
     for name, numbers in found.items():

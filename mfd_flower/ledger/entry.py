@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names
-from mfd_flower.ledger.errors import LedgerError, malformed
+from mfd_flower.ledger.errors import malformed
 from mfd_flower.names import Address, Digest, ModelId, Walker
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 PROTOCOL = 1
 MAX_ENTRY_CHARS = 1 << 20
@@ -130,30 +130,6 @@ class Entry:
     def hash(self) -> str:
         """SHA-256 of the text: what the next entry names, 64 hexadecimal digits."""
         return text_hash(self.text)
-
-    def check_tensors(
-        self, tensors: Mapping[str, Tensor], kept: Mapping[str, str] | None = None
-    ) -> None:
-        """Compare tunables with the version that the entry names.
-
-        Parameters
-        ----------
-        tensors : mapping of str to Tensor
-            All tunables, or after a partial update those that changed.
-        kept : mapping of str to str, optional
-            Leaf digests (`packets.leaf_digests`) of the others, or of all before the update.
-
-        Raises
-        ------
-        LedgerError
-            ``tensors``, if any name, dtype, shape or bit is another.
-        """
-        from mfd_flower.packets.digest import leaf_digests, merkle_root
-
-        found = merkle_root({**(kept or {}), **leaf_digests(tensors)})
-        if found != self.version:
-            said = f"version = {self.version[:12]}...: the tunables are {found[:12]}..."
-            raise LedgerError("tensors", said)
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,6 @@ from mfd_flower.models.loss import Loss
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import named_tunables
 
-SELECTIONS = ("all", "entropy", "least-recent")
 ENTROPY_BATCH = 16
 ENTROPY_BATCHES = 4
 TINY = 1e-24

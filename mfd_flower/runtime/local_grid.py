@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -161,5 +161,5 @@ def _own_records(content: RecordDict) -> RecordDict:
         own[name] = record.copy()
         for key, value in record.items():
             if isinstance(value, list):
-                own[name][key] = value.copy()
+                cast(Any, own[name])[key] = value.copy()
     return own

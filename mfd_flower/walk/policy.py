@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mfd_flower.checks import ConfigError, bounded, build
@@ -56,5 +56,4 @@ class Policy:
         if policy.start_node >= nodes:
             said = f"must be below {nodes}, the number of nodes"
             raise ConfigError("options.policy.start_node", policy.start_node, said)
-        extra = {key: given for key, given in table.items() if key not in own}
-        return cls(**{**settings, "options": extra})
+        return replace(policy, options={k: v for k, v in table.items() if k not in own})

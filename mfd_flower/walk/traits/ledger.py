@@ -104,7 +104,9 @@ class Ledger(Trait):
         """
         ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
         whole = relay.requests.content(packet.source, "query.chain", ask)
-        for announcer in texts(told, "told") if whole is not None and "told" in told else ():
+        if whole is None:
+            return None
+        for announcer in texts(told, "told") if "told" in told else ():
             answer = relay.requests.insist(announcer, "query.shown", RecordDict())
             whole[f"{SHOWN}/{announcer}"] = answer[SHOWN] if answer else ConfigRecord()
         return whole

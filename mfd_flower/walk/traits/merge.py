@@ -22,8 +22,7 @@ class Merge(Trait):
 
     def arrive(self, visit: Visit) -> None:
         """Mix in every version that another walker left here, each of them once."""
-        kept = visit.recall(MERGED)
-        done: dict[str, int] = dict(kept) if isinstance(kept, ConfigRecord) else {}
+        done = dict(visit.recall(MERGED) or {})
         for walker in visit.custody.walkers():
             header = visit.custody.header(walker)
             if walker == visit.start.walker or header is None or done.get(walker) == header.hop:
