@@ -102,16 +102,8 @@ def exchange(
 ) -> int:
     """Carry every node's advert as far as the policy says; returns how many announced themselves.
 
-    A node that does not announce itself in `tries` tries stays out of the others' tables.
-
-    Parameters
-    ----------
-    requests : Requests
-        Carries messages.
-    topology : mapping of str to tuple of str
-        Neighbours of each address.
-    sequence : int
-        Number of this announcement; tables believe the newest.
+    A node that does not announce itself in `tries` tries stays out of the others' tables, which
+    believe the announcement of the highest `sequence`.
     """
     adverts: dict[str, str] = {}
     for _ in range(tries):

@@ -16,13 +16,7 @@ PREFIX, TAKEN = "custody", "acknowledged"
 
 
 class Custody:
-    """The packets that a node has sent on.
-
-    Parameters
-    ----------
-    state : RecordDict
-        The node's ``context.state``.
-    """
+    """The packets that a node has sent on, in its ``context.state``."""
 
     def __init__(self, state: RecordDict) -> None:
         self._state = state
@@ -52,13 +46,7 @@ class Custody:
         return header_of(record[DATA]) if record else None  # type: ignore[arg-type]
 
     def held(self, walker: str) -> Packet | None:
-        """Return the walker's packet that was sent last, None if it never was here.
-
-        Raises
-        ------
-        PacketError
-            If what is stored is no longer whole.
-        """
+        """Return the walker's packet that was sent last, None if it never was here."""
         name = _key(walker, PACKET)
         return packet_in(self._state, name) if name in self._state else None
 

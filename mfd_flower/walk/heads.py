@@ -17,19 +17,13 @@ from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
 from mfd_flower.routing.adverts import MAX_HEADS
-from mfd_flower.walk.node_ledger import NodeLedger, arrived_chain
+from mfd_flower.walk.node_ledger import NodeLedger, chain_of
 
 SHOWN = "shown"
 
 
 class CutOffError(LedgerError):
-    """A chain does not reach heads that others announced.
-
-    Attributes
-    ----------
-    announcers : tuple of str
-        Who announced them, to be asked for the entries.
-    """
+    """A chain does not reach heads that `announcers` announced, who are to be asked for them."""
 
     def __init__(self, chain: str, announcers: tuple[str, ...]) -> None:
         names = ", ".join(announcers)
@@ -53,16 +47,7 @@ def check_heads(
 ) -> list[str]:
     """Hold the chain that came with a packet against the heads that were announced.
 
-    Parameters
-    ----------
-    ledger : NodeLedger
-        Has taken what came beside the packet.
-    packet : Packet
-        Full.
-    content : RecordDict
-        The message; a record ``shown/<address>`` has what the announcer answered, if it was asked.
-    table : RoutingTable
-        Of this node.
+    A record ``shown/<address>`` in the message has what an announcer answered that was asked.
 
     Returns
     -------
@@ -76,7 +61,7 @@ def check_heads(
     LedgerError
         ``cut-off`` or ``fork``, if an announcer has shown the entry.
     """
-    chain = arrived_chain(packet)
+    chain = chain_of(packet)
     unasked, idle = [], []
     for address, head in table.heads(packet.walker).items():
         if ledger.chains.has(head):

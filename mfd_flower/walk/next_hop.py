@@ -42,17 +42,8 @@ def next_hop(
 
     The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
     it is trained at every stop, and the next holder chooses anew.
-
-    Parameters
-    ----------
-    number : int
-        Hop to come.
-    visited : tuple of str
-        The packet's last visits, this one at the end.
-    seen : tuple of float
-        Samples of each label that the walk has trained on.
-    busy : collection of str
-        Neighbours that do not take the packet now.
+    `visited` ends with this visit, `seen` counts samples of each label that the walk has trained
+    on, and `busy` neighbours do not take the packet now.
     """
     node, table, policy = visit.node, visit.table, visit.plan.policy
     world = node.world_view()

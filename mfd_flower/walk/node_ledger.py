@@ -47,13 +47,6 @@ key_of_node = functools.lru_cache(maxsize=4096)(key_of)
 class NodeLedger:
     """A node's replica while one message is handled.
 
-    Parameters
-    ----------
-    node : Node
-        Signs with the key that its seed and address derive: a simulated node's.
-    context : Context
-        Its state holds the replica.
-
     Attributes
     ----------
     chains : Chains
@@ -88,16 +81,9 @@ class NodeLedger:
         _kept[self._place] = (self._lines, self.chains)
 
     def take(self, packet: Packet, content: RecordDict) -> Entry:
-        """Verify what came beside a packet; the packet's version must be the one in force.
+        """Verify what came beside a packet, whose version must be the one in force.
 
         Whoever is the first to hold a walker founds its chain.
-
-        Parameters
-        ----------
-        packet : Packet
-            As it arrived, full, its version compared with its tensors.
-        content : RecordDict
-            The message it came in.
 
         Returns
         -------
@@ -109,7 +95,7 @@ class NodeLedger:
         LedgerError
             With the reason, see ``docs/ledger.md``; nothing is kept then.
         """
-        chain = chain_name(packet.model_id, packet.walker)
+        chain = chain_of(packet)
         record = content.config_records.get(LEDGER)
         if record is not None:
             self._receive(chain, record)
@@ -121,7 +107,7 @@ class NodeLedger:
                 walker=packet.walker,
                 version=packet.version,
                 members=self.members,
-                size_bytes=payload_bytes(packet),
+                size_bytes=_payload_bytes(packet),
             )
             self.chains.extend([genesis.text])
         tip = self.chains.tips.get(chain)
@@ -134,10 +120,11 @@ class NodeLedger:
             owed = {name: text(record, name) for name in ("receiver", "receipt")}
             check_receipt(tip, tip.hash, owed["receiver"], owed["receipt"])
             self._owed = owed if owed["receiver"] != self.address else {}
-        return self.maker(packet.version, chain)
+        return self.maker(packet)
 
-    def maker(self, version: str, chain: str) -> Entry:
-        """Return the entry that made a version of a chain."""
+    def maker(self, packet: Packet, version: str = "") -> Entry:
+        """Return the entry that made a packet's version, or another `version` of its chain."""
+        chain, version = chain_of(packet), version or packet.version
         made = self.chains.maker(chain, version)
         if made is None:
             raise LedgerError("unknown-version", f"version = {version[:12]}...: not in {chain}")
@@ -160,29 +147,26 @@ class NodeLedger:
 
     def is_unconfirmed(self, packet: Packet) -> bool:
         """Tell whether nobody but its maker has built on the version in force."""
-        tip = self._tip(packet)
-        made = self.maker(packet.version, arrived_chain(packet))
-        return made.kind == "version" and made.author == tip.author
+        made = self.maker(packet)
+        return made.kind == "version" and made.author == self._tip(packet).author
 
     def sign_version(
         self,
         arrived: Packet,
         onward: Packet,
         merged: Collection[str] = (),
-        accuracies: Mapping[str, float] | None = None,
+        claims: Mapping[str, float] = {},
     ) -> None:
         """Write that this node made `onward` out of `arrived`; nothing if nothing is new in it.
 
         Parameters
         ----------
-        arrived : Packet
-            The version in force, which training began from.
-        onward : Packet
-            What this node sends on.
+        arrived, onward : Packet
+            The version in force, which training began from, and what this node sends on.
         merged : collection of str
             Versions of other walkers that were mixed in; one of them is the second parent.
-        accuracies : mapping of str to float, optional
-            ``accuracy_before`` and ``accuracy_after`` on local data.
+        claims : mapping of str to float
+            Further fields of the entry: accuracies on local data.
         """
         tip = self._tip(arrived)
         if self._knows(onward.version):
@@ -195,52 +179,45 @@ class NodeLedger:
             hop=arrived.hop,
             time_s=float(arrived.hop),
             samples=onward.samples,
-            size_bytes=payload_bytes(onward),
-            **(accuracies or {}),
+            size_bytes=_payload_bytes(onward),
+            **claims,
         )
 
     def refuse(self, arrived: Packet, reason: str) -> None:
         """Write that the version in force is refused: its parent is in force again."""
+        author = self.maker(arrived).author
         tip = self._tip(arrived)
-        author = self.maker(arrived.version, arrived_chain(arrived)).author
         self._write(tip, kind="refusal", version=arrived.version, subject=author, reason=reason)
 
     def dropped(self) -> set[str]:
         """Return the authors whose versions were refused twice in a row, by the replica."""
-        standing, author_of = Quarantine(), dict[tuple[str, str], str]()
+        quarantine, author_of = Quarantine(), dict[tuple[str, str], str]()
         for entry in self.chains.entries:
             if entry.kind == "version":
                 author_of[entry.chain, entry.version] = entry.author
                 if parent := author_of.get((entry.chain, entry.parents[0])):
-                    standing = standing.accepted(parent)
+                    quarantine = quarantine.accepted(parent)
             elif entry.kind == "refusal":
-                standing = standing.refused(entry.subject)
+                quarantine = quarantine.refused(entry.subject)
             elif entry.kind == "readmission":
-                standing = standing.readmitted(entry.subject)
-        return {address for address in standing.refusals if standing.is_dropped(address)}
+                quarantine = quarantine.readmitted(entry.subject)
+        return {address for address in quarantine.refusals if quarantine.is_dropped(address)}
 
-    def beside(self, packet: Packet, whole: bool = False) -> ConfigRecord:
+    def beside(self, packet: Packet, whole: bool) -> ConfigRecord:
         """Return what travels beside a packet: the head, and the lines that its receiver lacks.
 
         When the receiver last wrote an entry it had all before it. Of other chains it needs
-        something only if walkers merged.
-
-        Parameters
-        ----------
-        packet : Packet
-            As it is sent.
-        whole : bool
-            Send the whole chain, to a receiver that could not attach less.
+        something only if walkers merged. `whole` sends all, to a receiver that could not attach
+        less.
         """
         tip = self._tip(packet)
-        chain = arrived_chain(packet)
         since: dict[str, str] = {}
         for entry in () if whole else reversed(self.chains.entries):
             if entry.author == packet.destination:
                 since.setdefault(entry.chain, entry.hash)
         if not any(len(entry.parents) > 1 for entry in self.chains.entries):
-            others = {name: held.hash for name, held in self.chains.tips.items() if name != chain}
-            since |= others
+            chain, tips = chain_of(packet), self.chains.tips
+            since |= {name: held.hash for name, held in tips.items() if name != chain}
         record: dict[str, Any] = {"head": tip.hash}
         if lines := suffix(self.chains, since):
             record["lines"] = packed(lines)
@@ -255,7 +232,7 @@ class NodeLedger:
         return ConfigRecord({"entry": entry_hash, "receiver": self.address, "receipt": signed})
 
     def keep_receipt(self, told: Mapping[str, Any], walker: str) -> None:
-        """Check a receipt for an entry here, and keep it until the receiver's own entry is seen.
+        """Keep a receipt for an entry until the receiver's own entry is seen.
 
         Raises
         ------
@@ -303,7 +280,7 @@ class NodeLedger:
         return any(self.chains.maker(chain, version) for chain in self.chains.tips)
 
     def _tip(self, packet: Packet) -> Tip:
-        return self.chains.tips[arrived_chain(packet)]
+        return self.chains.tips[chain_of(packet)]
 
     def _write(self, tip: Tip, **fields: Any) -> None:
         entry = follow(self._key, tip, author=self.address, **fields, **self._owed)
@@ -318,11 +295,10 @@ def members(seed: int, nodes: int) -> Mapping[str, str]:
     return {address: public_key(key_of_node(seed, address)) for address in addresses}
 
 
-def payload_bytes(packet: Packet) -> int:
-    """Return the bytes of a packet's tensors as they travel."""
-    return sum(tensor.nbytes for tensor in packet.payload.values())
-
-
-def arrived_chain(packet: Packet) -> str:
+def chain_of(packet: Packet) -> str:
     """Return the name of the chain that a packet's versions are written in."""
     return chain_name(packet.model_id, packet.walker)
+
+
+def _payload_bytes(packet: Packet) -> int:
+    return sum(tensor.nbytes for tensor in packet.payload.values())

@@ -50,30 +50,10 @@ class _Flight:
 class Relay:
     """Carries packets and control messages between nodes.
 
-    Parameters
-    ----------
-    grid : MeteredGrid
-        Engine and bill.
-    plan : Plan
-        The walk's.
-    world : World
-        Says who is whose neighbour.
-    timeout_s : float
-        Wall seconds after which a message counts as unanswered.
-
-    Attributes
-    ----------
-    not_taken : dict
-        Reasons of receivers that could not take a packet, by its walker, hop and source.
+    `world` says who is whose neighbour; after `timeout_s` of wall time a message is unanswered.
     """
 
-    def __init__(
-        self,
-        grid: MeteredGrid,
-        plan: Plan,
-        world: World,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, grid: MeteredGrid, plan: Plan, world: World, timeout_s: float) -> None:
         self._grid = grid
         self._plan = plan
         self._world = world
@@ -82,6 +62,7 @@ class Relay:
         self._visit_s: dict[str, float] = {}
         self.requests = Requests(grid, timeout_s)
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
+        """Reasons of receivers that could not take a packet, by its walker, hop and source."""
 
     @property
     def in_flight(self) -> int:
@@ -96,14 +77,9 @@ class Relay:
             raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 
     def launch(self, packet: Packet, content: RecordDict | None = None) -> None:
-        """Send a packet to where its header says; nobody waits for the answer.
+        """Send a full packet to where its header says; nobody waits for the answer.
 
-        Parameters
-        ----------
-        packet : Packet
-            As its holder made it, full.
-        content : RecordDict, optional
-            The message it travels in, with the records beside it.
+        `content` is the message that its holder sent it in, with the records beside it.
         """
         content = RecordDict({PACKET: sealed(packet)}) if content is None else content
         busy = [flight.packet.destination for flight in self._flights.values()]

@@ -15,15 +15,7 @@ POLL_S = 0.002
 
 
 class Requests:
-    """Carries single messages.
-
-    Parameters
-    ----------
-    grid : MeteredGrid
-        Engine and bill.
-    timeout_s : float
-        Wall seconds after which a message counts as unanswered.
-    """
+    """Carries single messages; after `timeout_s` of wall time one is unanswered."""
 
     def __init__(self, grid: MeteredGrid, timeout_s: float) -> None:
         self._grid = grid

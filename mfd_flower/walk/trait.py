@@ -70,12 +70,10 @@ class UntakenError(Exception):
 
     Parameters
     ----------
-    reason : str
-        Short code.
-    text : str
-        One line.
-    told : list of str
-        What the sender is to ask for: addresses.
+    reason, text : str
+        Short code, and one line.
+    told : sequence of str
+        Addresses that the sender is to ask.
     """
 
     def __init__(self, reason: str, text: str, told: Sequence[str] = ()) -> None:
@@ -86,27 +84,19 @@ class UntakenError(Exception):
 
 
 class Trait:
-    """A part of a walk that can be left out.
-
-    Attributes
-    ----------
-    layer : Layer
-        Its place; the order of a configuration means nothing.
-    needs, excludes : tuple of str
-        Traits that must, or must not, be there too.
-    actions, links : mapping
-        Messages of its own, as a strategy's ``client_actions`` and ``links``.
-    judges : bool
-        Receivers may refuse a version. Then a hop may be used up without a new one, and the last
-        version is shown to one more receiver, by ``query.judge``.
-    """
+    """A part of a walk that can be left out."""
 
     layer: ClassVar[Layer] = Layer.NONE
+    """Its place; the order of a configuration means nothing."""
     needs: ClassVar[tuple[str, ...]] = ()
     excludes: ClassVar[tuple[str, ...]] = ()
+    """Traits that must, or must not, be there too."""
     actions: ClassVar[Mapping[str, Handler]] = {}
     links: ClassVar[Mapping[str, str]] = {}
+    """Messages of its own, as a strategy's ``client_actions`` and ``links``."""
     judges: ClassVar[bool] = False
+    """Receivers may refuse a version. Then a hop may be used up without a new one, and the last
+    version is shown to one more receiver, by ``query.judge``."""
 
     # On a node, in the order of a visit.
 
@@ -164,23 +154,10 @@ class Trait:
     def proven(self, before: Packet | None, landed: Packet, content: RecordDict) -> Packet | None:
         """Return the version that a landing shows to count, None if it shows none.
 
-        Parameters
-        ----------
-        before : Packet or None
-            The walker's landing before, None at its first.
-        landed : Packet
-            What its receiver hands on.
-        content : RecordDict
-            The message it is in.
+        `landed` is what a receiver hands on in `content`; `before` the walker's landing before.
         """
         return landed
 
     def finish(self, relay: Relay, landed: Sequence[Packet]) -> Mapping[str, Any]:
-        """Return what the experimenter keeps of the run, by attribute of the strategy.
-
-        Parameters
-        ----------
-        landed : sequence of Packet
-            The last of each walker.
-        """
+        """Return what the experimenter keeps, by attribute of the strategy; `landed` came last."""
         return {}

@@ -28,65 +28,37 @@ from mfd_flower.walk.trait import Fit
 
 @dataclass
 class Visit:
-    """A node with a packet in its hands.
-
-    Attributes
-    ----------
-    node : Node
-        Where this is.
-    plan : Plan
-        The walk's.
-    context : Context
-        The node's; its state is written by `commit` alone.
-    content : RecordDict
-        The message that brought the packet.
-    packet : Packet
-        As it arrived, made full.
-    start : Packet
-        What training begins from: the same, or its parent if the version was refused.
-    tensors : dict of str to Tensor
-        The tunables of `start`, resized and merged as traits do; read only.
-    only : set of str
-        Names of the tunables that are trained.
-    fit : Fit
-        What training made of them.
-    changes : dict of str to Tensor
-        What goes into the next version.
-    header : dict
-        Header fields of the next version, the next hop among them.
-    onward : Packet
-        The packet as it is sent on, full.
-    beside : RecordDict
-        What travels with it, kept in custody too.
-    answers : RecordDict
-        What the reply has besides: the receipt.
-    base : tuple of (str, int), optional
-        Version that the receiver is known to hold, and its last update.
-    table_changed : bool
-        Whether the routing table is to be written back.
-    merged : list of str
-        Versions of other walkers that were mixed in.
-    claims : dict
-        What the ledger's entry says of the next version.
-    """
+    """A node with a packet in its hands."""
 
     node: Node
     plan: Plan
     context: Context
     content: RecordDict = field(default_factory=RecordDict)
+    """The message that brought the packet."""
     packet: Packet = field(init=False)
+    """As it arrived, made full."""
     start: Packet = field(init=False)
+    """What training begins from: the same, or its parent if the version was refused."""
     only: set[str] = field(init=False)
+    """Names of the tunables that are trained."""
     fit: Fit = field(init=False)
     changes: dict[str, Tensor] = field(init=False)
+    """What goes into the next version."""
     header: dict[str, Any] = field(default_factory=dict)
+    """Header fields of the next version, the next hop among them."""
     onward: Packet = field(init=False)
+    """The packet as it is sent on, full."""
     beside: RecordDict = field(default_factory=RecordDict)
+    """What travels with it, kept in custody too."""
     answers: RecordDict = field(default_factory=RecordDict)
+    """What the reply has besides: the receipt."""
     base: tuple[str, int] | None = None
+    """Version that the receiver is known to hold, and its last update."""
     table_changed: bool = False
     merged: list[str] = field(default_factory=list)
+    """Versions of other walkers that were mixed in."""
     claims: dict[str, float] = field(default_factory=dict)
+    """What the ledger's entry says of the next version."""
     _staged: dict[str, ArrayRecord | ConfigRecord] = field(default_factory=dict)
 
     @classmethod
@@ -208,13 +180,7 @@ class Visit:
         self.onward, _ = repack(self.start, {}, **self.header)
 
     def outgoing(self, whole: bool = False) -> RecordDict:
-        """Return the message in which `onward` goes to its destination.
-
-        Parameters
-        ----------
-        whole : bool
-            For a receiver that could not take less.
-        """
+        """Return the message for `onward`'s destination; `whole` if it could not take less."""
         content = RecordDict({PACKET: sealed(self.onward), **self.beside})
         for trait in reversed(self.plan.traits):
             trait.send(self, content, whole)

@@ -22,7 +22,6 @@ from mfd_flower.ledger.poisoning import Admission as Strictness
 from mfd_flower.ledger.poisoning import Evidence, Measured, comparable, judge
 from mfd_flower.packets import Packet, PacketError, delta, restored
 from mfd_flower.walk.envelope import UNTAKEN, VERDICT, enclosed, packet_in
-from mfd_flower.walk.node_ledger import arrived_chain
 from mfd_flower.walk.plan import version_zero
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
@@ -62,7 +61,7 @@ class Admission(Trait):
         try:
             history = history_in(visit.content)
             found = measured(visit, visit.packet)
-            made = visit.ledger.maker(visit.packet.version, arrived_chain(visit.packet))
+            made = visit.ledger.maker(visit.packet)
             visit.claims["accuracy_before"] = accuracy(found)
             if made.author != visit.node.address and visit.ledger.is_unconfirmed(visit.packet):
                 history = self._judge(visit, made, found, history)
@@ -86,7 +85,7 @@ class Admission(Trait):
     def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
         """Leave the parent out for a receiver that made it, or can make it for itself."""
         if PARENT in content and not whole:
-            made = visit.ledger.maker(visit.onward.parent, arrived_chain(visit.onward))
+            made = visit.ledger.maker(visit.onward, visit.onward.parent)
             if made.kind == "genesis" or made.author == visit.onward.destination:
                 del content[PARENT]
 
@@ -101,7 +100,7 @@ class Admission(Trait):
 
     def _judge(self, visit: Visit, made: Entry, found: Measured, history: History) -> History:
         """Compare the version with its parent; returns the accepted updates afterwards."""
-        arrived, chain = visit.packet, arrived_chain(visit.packet)
+        arrived = visit.packet
         parent = parent_of(visit, made)
         known = measured(visit, parent)
         counts = advertised_counts(visit, made.author)
@@ -116,7 +115,7 @@ class Admission(Trait):
             return history.after(update)
         said = f"{verdict.reason}: {verdict.measured:.3g}, bound {verdict.limit:.3g}"
         visit.ledger.refuse(arrived, said)
-        maker = visit.ledger.maker(parent.version, chain)
+        maker = visit.ledger.maker(arrived, parent.version)
         visit.start = rolled_back(arrived, parent, maker, counts)
         visit.claims["accuracy_before"] = accuracy(known)
         return history
