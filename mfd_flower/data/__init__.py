@@ -1,16 +1,7 @@
 """Image sets that need no download, their partitions over nodes, and who holds which labels."""
 
 from mfd_flower.data.federation import Federation, load_federation
-from mfd_flower.data.partitions import label_counts, partition_indices
 from mfd_flower.data.samples import Samples
 from mfd_flower.data.sets import ImageSet, load_set
 
-__all__ = [
-    "Federation",
-    "ImageSet",
-    "Samples",
-    "label_counts",
-    "load_federation",
-    "load_set",
-    "partition_indices",
-]
+__all__ = ["Federation", "ImageSet", "Samples", "load_federation", "load_set"]

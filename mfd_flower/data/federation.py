@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfd_flower.config import DataConfig
-from mfd_flower.data.partitions import label_counts, partition_indices, split_indices
+from mfd_flower.data.partitions import partition_indices, split_indices
 from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import ImageSet, load_set
 
@@ -33,7 +33,7 @@ class Federation:
 
     def label_counts(self, node: int) -> NDArray[np.int64]:
         """Count the samples of each class that `node` holds, ``(num_classes,)``."""
-        return label_counts(self.images.labels[self.shares[node]], self.num_classes)
+        return np.bincount(self.images.labels[self.shares[node]], minlength=self.num_classes)
 
     def samples(self, indices: NDArray[np.int64], spec: InputSpec) -> Samples:
         """Prepare the images at `indices` for a backbone."""

@@ -11,11 +11,6 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
 
 
-def label_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """Count the samples of each class, ``(num_classes,)``."""
-    return np.bincount(labels, minlength=num_classes)
-
-
 def split_indices(
     total: int, config: DataConfig, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

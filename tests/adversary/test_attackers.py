@@ -54,7 +54,7 @@ def run_of(nodes: int, share: float, seed: int) -> RunConfig:
     )
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=30, deadline=None)
 @given(nodes=st.integers(1, 200), share=st.floats(0, 1), seed=st.integers(0, 100))
 def test_never_more_malicious_nodes_than_asked_for(nodes: int, share: float, seed: int) -> None:
     run = run_of(nodes, share, seed)

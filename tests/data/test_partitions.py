@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
-from mfd_flower.data import label_counts, load_federation, partition_indices
+from mfd_flower.data import load_federation
+from mfd_flower.data.partitions import partition_indices
 
 LABELS = np.random.default_rng(0).integers(10, size=400)
 KINDS = st.one_of(
@@ -50,14 +51,14 @@ def test_every_sample_has_one_owner_and_no_node_is_empty(config: DataConfig, see
 def test_a_node_holds_as_many_classes_as_asked(classes: int) -> None:
     config = DataConfig(partition="classes", classes=classes, nodes=10)
     for share in partition_indices(LABELS, 10, config, 0):
-        assert np.count_nonzero(label_counts(LABELS[share], 10)) <= classes
+        assert len(set(LABELS[share].tolist())) <= classes
 
 
 def test_small_alpha_is_more_skewed() -> None:
     def mean_largest_share(alpha: float) -> float:
         config = DataConfig(partition="dirichlet", alpha=alpha, nodes=5)
         shares = partition_indices(LABELS, 10, config, 1)
-        counts = [label_counts(LABELS[share], 10) for share in shares]
+        counts = [np.bincount(LABELS[share], minlength=10) for share in shares]
         return float(np.mean([c.max() / c.sum() for c in counts]))
 
     assert mean_largest_share(0.3) > mean_largest_share(100.0) + 0.1
