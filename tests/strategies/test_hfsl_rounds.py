@@ -11,6 +11,7 @@ import torch
 from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
+from mfd_flower.accounting.unbilled import CLOCK
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
@@ -83,7 +84,7 @@ def test_no_frozen_weight_no_image_and_no_label_leaves_its_node(
     if u_shape:
         parts[0] |= parts.pop()
     allowed = {f"n{i}": part for i, part in enumerate(parts)}
-    kinds = {"stage": {"arrays", "roster"}, "reply": {"arrays", "metrics"}}
+    kinds = {"stage": {"arrays", "roster", CLOCK}, "reply": {"arrays", "metrics"}}
     arrays = 0
     for message in (m for m in grid.messages if m.metadata.message_type == "train.stage"):
         meta = message.metadata
