@@ -158,8 +158,8 @@ def _own_records(content: RecordDict) -> RecordDict:
     """Copy the records, so that neither side sees what the other writes into them later."""
     own = content.copy()
     for name, record in content.items():
-        own[name] = record.copy()
-        for key, value in record.items():
-            if isinstance(value, list):
-                own[name][key] = value.copy()
+        copied: Any = record.copy()
+        lists = {key: value.copy() for key, value in record.items() if isinstance(value, list)}
+        copied.update(lists)
+        own[name] = copied
     return own
