@@ -32,7 +32,11 @@ class ConfigError(ValueError):
     """Bad input, said in one line: what was given where, and what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(refusal_line(name, value, accepted))
+        # All three, so that it can be pickled on its way from a process of `runtime.pool`.
+        super().__init__(name, value, accepted)
+
+    def __str__(self) -> str:
+        return refusal_line(*self.args)
 
 
 def refusal_line(name: str, value: object, accepted: str) -> str:

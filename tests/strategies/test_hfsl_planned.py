@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -125,7 +126,10 @@ def test_a_ring_that_does_not_close_is_refused(make_run: MakeRun) -> None:
     )
     with pytest.raises(ConfigError) as refused:
         trial(run)
-    assert str(refused.value).startswith("clusters = 1: no such clusters of 3 found: 6 pairs of 6")
+    said = str(refused.value)
+    assert said.startswith("clusters = 1: no such clusters of 3 found: 6 pairs of 6 members")
+    # A run in a process of its own hands its error on.
+    assert str(pickle.loads(pickle.dumps(refused.value))) == said
 
 
 def test_the_server_knows_labels_by_messages_only(
