@@ -246,16 +246,9 @@ class HFSL(OwnLoop, Strategy):
         )
 
     def service(self, grid: Grid, arrays: ArrayRecord, *, whole: bool = False) -> Service:
-        """Return the first cluster as one that answers requests.
+        """Return the first cluster as one that answers requests with these tunables.
 
-        Parameters
-        ----------
-        grid : Grid
-            A `MeteredGrid`.
-        arrays : ArrayRecord
-            Tunables of the whole model.
-        whole : bool
-            Deliver all parameters of each stage instead of its tunables.
+        `whole` delivers all parameters of each stage instead of its tunables.
         """
         meter, timeout_s = _metered(grid), self.options.timeout_s
         clusters, _ = self.formed(meter, timeout_s)

@@ -34,15 +34,8 @@ class BlockCosts:
     def of(cls, model: PromptedViT, config: TrainConfig, micro_batches: int, stages: int) -> Self:
         """Measure each block as a stage of its own, forward and backward.
 
-        Parameters
-        ----------
-        model : PromptedViT
-            Its weights are untouched.
-        config : TrainConfig
-            Batch size and optimiser.
-        micro_batches, stages : int
-            Parts of a batch, and the members that they follow one another through: the smaller
-            number waits for its backward pass at the same time.
+        Memory is for as many micro-batches as can wait for their backward pass at the same time in
+        a pipeline of so many stages.
         """
         model.eval()
         spec, inputs = input_spec(model.backbone), model.frozen_stage()

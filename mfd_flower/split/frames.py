@@ -46,26 +46,11 @@ class Frame:
 
 
 def pack_tensor(tensor: Tensor, codec: str) -> tuple[bytes, Tensor]:
-    """Serialise a tensor.
+    """Serialise a tensor as a head and uint8 data ``(size_bytes,)``, in memory of its own.
 
-    Parameters
-    ----------
-    tensor : Tensor
-        Float32, float64 or int64, at most four axes; on any device.
-    codec : str
-        A key of `CODECS`: how float32 data is sent. ``fp32`` is exact.
-
-    Returns
-    -------
-    head : bytes
-        `HEAD.size` of them.
-    data : Tensor
-        Bytes as uint8 ``(size_bytes,)``, in memory of its own.
-
-    Raises
-    ------
-    LinkError
-        If it is another dtype, has more axes, or values that do not fit the codec.
+    It is float32, float64 or int64, has at most four axes, and may be on any device. Float32 data
+    is sent as `codec` says, a key of `CODECS`; ``fp32`` is exact. LinkError if it is another
+    tensor, or has values that do not fit the codec.
     """
     if tensor.dtype not in AS_IT_IS or tensor.ndim > 4:
         raise LinkError(

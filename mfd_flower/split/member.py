@@ -85,16 +85,8 @@ def train_position(
 ) -> StageResult:
     """Meet the other members and train one stage for a round; LinkError if a neighbour fails.
 
-    Parameters
-    ----------
-    roster, position
-        Who takes part, and which stage this is.
-    tensors : mapping of str to Tensor
-        Tunables that arrived; those of other stages are passed over.
-    run : RunConfig
-        Settings.
-    node : Node, optional
-        Who trains; the edge server without it.
+    Of the `tensors` that arrived those of other stages are passed over. Without a `node` the edge
+    server trains.
     """
     config = run.train
     if config.threads:
@@ -210,17 +202,7 @@ def member_cost(
     latest of the member's own. A round lasts as long as its slowest member's T. It is the time of a
     pipeline that is filled and drained once a batch (Narayanan et al. 2021, section 2.2.1,
     arXiv 2104.04473).
-
-    Parameters
-    ----------
-    results : sequence of StageResult
-        Of all its positions: two for the first client of a U-shaped split.
-    roster : Roster
-        Says how many stages there are.
-    view : View
-        The member's own device and links.
-    fits : int
-        1 for training, 0 for inference.
+    `results` are of all its positions: two for the first client of a U-shaped split.
     """
     stages, members = len(roster.members), roster.members
     cuts = sum(one != other for one, other in itertools.pairwise(members))

@@ -64,7 +64,7 @@ def run_stage(
     learner : SplitStage
         Trained in place.
     neighbours : Neighbours
-        Links; they are left open, except after a failure, of which the neighbours are told.
+        Left open, except after a failure, of which they are told.
     timeout_s : float
         Longest time to wait for a neighbour's next tensor.
     inputs, labels : sequence of Tensor

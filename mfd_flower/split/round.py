@@ -48,23 +48,9 @@ def run_round(
 ) -> list[Outcome]:
     """Let clusters work side by side; the edge server holds its positions in threads of its own.
 
-    Parameters
-    ----------
-    grid, rosters, run
-        What reaches the members, the clusters, the settings.
-    message_type, contents
-        Of the request to each member: its type, and roster and address to its content.
-    stand_in : callable
-        What the edge server does at a position.
-    timeout : float
-        Longest time to wait for replies, in seconds.
-    fits : int
-        1 for training, 0 for inference.
-
-    Returns
-    -------
-    list of Outcome
-        In the order of `rosters`.
+    Each member gets a request with what `contents` makes of roster and address; the edge server
+    does `stand_in` at its positions. Replies are waited for `timeout` seconds; `fits` is 1 for
+    training, 0 for inference. Outcomes are in the order of `rosters`.
     """
     requests = [
         Message(contents(roster, name), grid.node_id(name), message_type)
