@@ -32,10 +32,10 @@ class ConfigError(ValueError):
     """Bad input, said in one line: what was given where, and what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(refusal(name, value, accepted))
+        super().__init__(refusal_line(name, value, accepted))
 
 
-def refusal(name: str, value: object, accepted: str) -> str:
+def refusal_line(name: str, value: object, accepted: str) -> str:
     """Return the one line that refuses a value."""
     return f"{name} = {show(value)}: {accepted}"
 

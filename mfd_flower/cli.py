@@ -17,8 +17,6 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, load_comparison
@@ -166,6 +164,7 @@ def _report(folder: Path, results: Results, as_json: bool, as_markdown: bool = F
 
 @app.command(epilog="Example: mfd plan --params 7e9 --bytes-per-param 2 --nodes 10 --rounds 100")
 def plan(
+    ctx: typer.Context,
     params: Annotated[float, typer.Option(help="Parameters of the full model.")] = 86e6,
     bytes_per_param: Annotated[int, typer.Option(min=1, help="Bytes of a number.")] = 4,
     nodes: Annotated[int, typer.Option(min=1)] = 10,
@@ -182,38 +181,16 @@ def plan(
 ) -> None:
     """Say what each way of learning would send, by closed form."""
     from mfd_flower.accounting.plan import plan as closed_forms
-    from mfd_flower.report.columns import megabytes
+    from mfd_flower.report.tables import plan_table
 
     if not params >= 1:
         raise ConfigError("--params", params, "must be at least 1")
-    found = closed_forms(
-        params=params,
-        bytes_per_param=bytes_per_param,
-        nodes=nodes,
-        rounds=rounds,
-        dim=dim,
-        layers=layers,
-        tokens=tokens,
-        prompts=prompts,
-        lora_rank=lora_rank,
-        classes=classes,
-        samples=samples,
-        cuts=cuts,
-    ).as_dict()
+    sizes = {name: value for name, value in ctx.params.items() if name != "as_json"}
+    found = closed_forms(**sizes).as_dict()
     if as_json:
         print(json.dumps(found))
-        return
-    few = f"{found.pop('crossover_samples'):.4g} samples a node and round"
-    table = Table(
-        "way of learning",
-        "payload",
-        "against FedAvg, full model",
-        caption=f"split sends less than FedAvg of the full model below {few}",
-    )
-    for name, size in found.items():
-        share = f"{size / found['fedavg_bytes']:.2g}"
-        table.add_row(name.removesuffix("_bytes").replace("_", " "), megabytes(size), share)
-    out_console.print(table)
+    else:
+        out_console.print(plan_table(found))
 
 
 @app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
@@ -272,6 +249,7 @@ def traits(as_json: JsonOption = False) -> None:
 def _list(kind: str, base: type, as_json: bool) -> None:
     from mfd_flower.finding import find, sources
     from mfd_flower.parameters import parameters_of, rows
+    from mfd_flower.report.tables import option_table
 
     entries: dict[str, dict[str, Any]] = {}
     for name, source in sources(kind).items():
@@ -293,12 +271,7 @@ def _list(kind: str, base: type, as_json: bool) -> None:
         title = f"{name} ({entry['from']}): {entry.get('error') or entry['summary']}"
         out_console.print(title, markup=False)
         if found := list(rows(entry.get("options", {}))):
-            headings = ("option", "type", "default", "accepted", "what it is")
-            columns = [c for c in range(len(headings)) if any(row[c] for row in found)]
-            table = Table(*(headings[c] for c in columns))
-            for row in found:
-                table.add_row(*(escape(row[c]) for c in columns))
-            out_console.print(table)
+            out_console.print(option_table(found))
 
 
 @app.command(

@@ -143,9 +143,13 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise ConfigError("strategies.options", options, "a table of constructor keywords")
+    try:
+        text = json.dumps(options, sort_keys=True)
+    except TypeError:  # TOML has dates and times.
+        raise ConfigError("strategies.options", options, "JSON has no such values") from None
     merged["strategy"] = {
         "name": strategy,
-        "options": json.dumps(options, sort_keys=True),
+        "options": text,
         **({"rounds": entry["rounds"]} if "rounds" in entry else {}),
     }
     config = RunConfig.from_tables({**merged, "seed": seed})

@@ -88,6 +88,8 @@ class TrainConfig:
 class NetworkConfig:
     """Who reaches whom, and rates that turn counted bytes and FLOPs into seconds and joules."""
 
+    world: str = "constant"
+    """A key of `mfd_flower.network.world.WORLDS`: how rates, devices and who is there change."""
     topology: Literal["full", "ring", "regular"] = "full"
     """Who can reach whom over one `d2d` link."""
     degree: int = bounded(4, 2)

@@ -53,13 +53,14 @@ def reported() -> Iterator[None]:
 
 
 def check_run(run: RunConfig) -> None:
-    """Try the settings of data, model, training and threat before anything runs.
+    """Try the settings of network, data, model, training and threat before anything runs.
 
     Raises
     ------
     ConfigError
         For the first one that names nothing there is, or does not fit the others.
     """
+    world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
     attack_of(run)
     initial_tunables(run)

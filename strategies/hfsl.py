@@ -24,6 +24,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.models import load_backbone
+from mfd_flower.models.residents import model_for
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node
 from mfd_flower.packets import CODECS
@@ -33,7 +34,7 @@ from mfd_flower.split import formation
 from mfd_flower.split.costs import BlockCosts
 from mfd_flower.split.formation import even_cuts
 from mfd_flower.split.frames import LinkError
-from mfd_flower.split.member import take_part, tensors_for, train_position, whole_model
+from mfd_flower.split.member import take_part, tensors_for, train_position
 from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import NotMetError, Roster, seated
 from mfd_flower.split.round import Outcome, place, placed, run_round
@@ -89,7 +90,7 @@ def stage(message: Message, context: Context) -> Message:
         trained = {name: tensor for result in results for name, tensor in result.tensors.items()}
         return RecordDict({"arrays": ArrayRecord(trained), "metrics": metrics})
 
-    return take_part(message, node.run, node.address, work, reply, fits=1)
+    return take_part(message, node, work, reply, fits=1)
 
 
 class HFSL(OwnLoop, Strategy):
@@ -202,7 +203,7 @@ class HFSL(OwnLoop, Strategy):
     @functools.cached_property
     def costs(self) -> BlockCosts:
         """What each block takes."""
-        model, parts = whole_model(self.run), self.options.micro_batches
+        model, parts = model_for(self.run), self.options.micro_batches
         return BlockCosts.of(model, self.run.train, parts, self.options.cluster_size)
 
     def roster(self, number: int, cluster: int, clients: Sequence[str], at_s: float) -> Roster:

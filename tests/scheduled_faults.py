@@ -31,6 +31,7 @@ KINDS = {
         faults.Fault("reply-cut-off", reply="cut off"),
     )
 }
+FOREVER = 10**9
 
 
 class Rule(Protocol):
@@ -91,7 +92,7 @@ class Fault:
         effect = KINDS[self.kind]
         options: dict[str, Any] = {"silent": self.silent or effect.silent, "late_by": self.late_by}
         if effect in faults.DEATHS:
-            options["downtime"] = self.downtime
+            options["downtime"] = FOREVER if self.downtime is None else self.downtime
         return replace(effect, **options)
 
 

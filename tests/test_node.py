@@ -66,6 +66,7 @@ def test_its_own_losses_are_those_of_its_evaluation(make_run: Callable[..., RunC
     [
         ({"data": {"name": "cifar"}}, "data.name"),
         ({"model": {"backbone": "resnet"}}, "model.backbone"),
+        ({"network": {"world": "mars"}}, "network.world"),
         ({"train": {"optimizer": "lion"}}, "train.optimizer"),
         ({"threat": {"kind": "bribe"}}, "threat.kind"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mfd_flower.checks import refusal
+from mfd_flower.checks import refusal_line
 
 
 class LedgerError(ValueError):
@@ -26,4 +26,4 @@ class LedgerError(ValueError):
 
 def malformed(name: str, value: object, accepted: str) -> LedgerError:
     """Return the error for a field that no entry may have."""
-    return LedgerError("malformed", refusal(name, value, accepted))
+    return LedgerError("malformed", refusal_line(name, value, accepted))

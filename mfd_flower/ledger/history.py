@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfd_flower.checks import Bounds, Length, build, refusal
+from mfd_flower.checks import Bounds, Length, build, refusal_line
 
 WINDOW = 64
 """Accepted updates whose norms are remembered."""
@@ -33,7 +33,7 @@ class AuditError(ValueError):
     """A field from another node that is not acceptable: its name, its value, what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(refusal(name, value, accepted))
+        super().__init__(refusal_line(name, value, accepted))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,21 +1,7 @@
 """What can go wrong with a message to a node or with the node, and how it is drawn.
 
-==========================  ==============================  ================================
-kind                        node                            sender
-==========================  ==============================  ================================
-``dies-before-training``    not called; down afterwards     no reply
-``dies-during-training``    its work is lost; down          no reply
-``dies-after-training``     called, keeps its state; down   no reply
-``dies-sending``            called; down afterwards         reply that ends early
-``dies-after-reply``        called; down afterwards         whole reply
-``request-lost``            not called                      silence
-``reply-lost``              called                          silence
-``request-duplicated``      called twice                    first reply
-``request-corrupted``       gets a request with one wrong   reply to that
-                            bit
-``reply-corrupted``         called                          reply with one wrong bit
-``reply-delayed``           called                          reply comes late
-==========================  ==============================  ================================
+A node that dies before or during its work is not called: nothing of that work would be left. One
+that dies later keeps its state. Whoever is down misses messages until its downtime is over.
 """
 
 from __future__ import annotations
@@ -40,8 +26,8 @@ class Fault:
     """How often the node gets the request."""
     request: Literal["", Damage] = ""
     reply: Literal["", Damage, "lost", "late"] = ""
-    downtime: int | None = 0
-    """How many more messages find the node down; None is for ever."""
+    downtime: int = 0
+    """How many more messages find the node down."""
     silent: bool = False
     """Without a reply the sender is told nothing, instead of that the node is not available."""
     late_by: int = 0

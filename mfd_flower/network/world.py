@@ -8,7 +8,7 @@ A node is shown its own part of it only, as a `View`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.topology import neighbours_of
 
@@ -173,7 +174,13 @@ class ConstantWorld:
         return View(self, address, at_s)
 
 
+WORLDS: dict[str, Callable[[NetworkConfig, int, int], World]] = {"constant": ConstantWorld}
+"""Made from the settings, the number of nodes and the seed, by the name in `[network]`."""
+
+
 @lru_cache(maxsize=16)
 def world_of(config: NetworkConfig, nodes: int, seed: int) -> World:
-    """Return the world of a run; every process makes the same one."""
-    return ConstantWorld(config, nodes, seed)
+    """Return the world of a run, the same one in every process, or refuse its name."""
+    if config.world not in WORLDS:
+        raise ConfigError("network.world", config.world, f"accepted: {', '.join(WORLDS)}")
+    return WORLDS[config.world](config, nodes, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mfd_flower.checks import refusal
+from mfd_flower.checks import refusal_line
 
 
 class PacketError(ValueError):
@@ -11,4 +11,4 @@ class PacketError(ValueError):
 
 def wrong(name: str, value: object, accepted: str) -> PacketError:
     """Return the error for a field that no packet may have."""
-    return PacketError(refusal(name, value, accepted))
+    return PacketError(refusal_line(name, value, accepted))

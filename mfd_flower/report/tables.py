@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from mfd_flower.report import columns
@@ -99,4 +100,30 @@ def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     table = RichTable("node", *classes, "all")
     for node, row in enumerate(counts):
         table.add_row(f"n{node}", *(str(c) if c else "." for c in row), str(sum(row)))
+    return table
+
+
+def option_table(options: Sequence[Sequence[str]]) -> RichTable:
+    """Return the rows of `mfd_flower.parameters.rows`, without columns that say nothing."""
+    headings = ("option", "type", "default", "accepted", "what it is")
+    shown = [c for c in range(len(headings)) if any(row[c] for row in options)]
+    table = RichTable(*(headings[c] for c in shown))
+    for row in options:
+        table.add_row(*(escape(row[c]) for c in shown))
+    return table
+
+
+def plan_table(plan: Mapping[str, float]) -> RichTable:
+    """Return the closed forms of `mfd_flower.accounting.plan` as a table."""
+    table = RichTable(
+        "way of learning",
+        "payload",
+        "against FedAvg, full model",
+        caption="split sends less than FedAvg of the full model below "
+        f"{plan['crossover_samples']:.4g} samples a node and round",
+    )
+    for name, size in plan.items():
+        if name.endswith("_bytes"):
+            share = f"{size / plan['fedavg_bytes']:.2g}"
+            table.add_row(name.removesuffix("_bytes").replace("_", " "), megabytes(size), share)
     return table

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 
 from mfd_flower.canonical_json import dump_json, load_json
-from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal
+from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal_line
 from mfd_flower.names import HEX, WALKER, Address
 from mfd_flower.routing.interest import interest
 
@@ -47,7 +47,7 @@ class AdvertError(ValueError):
     """A field of an advert that is not acceptable: its name, its value, what is accepted."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(refusal(f"advert.{name}", value, accepted))
+        super().__init__(refusal_line(f"advert.{name}", value, accepted))
 
 
 @dataclass(frozen=True, slots=True)

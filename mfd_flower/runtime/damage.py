@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -13,12 +12,6 @@ LONG_BYTES = 1024
 """From so many bytes on a value of a ConfigRecord counts as data and not as a setting."""
 Place = tuple[str, str]
 """Name of a record, and of an array or value in it."""
-
-
-class _Data(NamedTuple):
-    whole: bytes
-    begin: int
-    """Where the values begin, behind an array's header."""
 
 
 def flip_bit(content: RecordDict, rng: np.random.Generator) -> RecordDict | None:
@@ -52,15 +45,16 @@ def cut_off(content: RecordDict, rng: np.random.Generator) -> RecordDict | None:
     return _with_data(content, kept)
 
 
-def _data(content: RecordDict) -> dict[Place, _Data]:
+def _data(content: RecordDict) -> dict[Place, tuple[bytes, int]]:
+    """Return all data, and where the values in it begin: behind an array's header."""
     found = {}
     for record_name, record in content.items():
         for name, value in record.items():
             if isinstance(value, Array):
                 size = math.prod(value.shape) * np.dtype(value.dtype).itemsize
-                found[record_name, name] = _Data(value.data, max(0, len(value.data) - size))
+                found[record_name, name] = (value.data, max(0, len(value.data) - size))
             elif isinstance(value, bytes) and len(value) >= LONG_BYTES:
-                found[record_name, name] = _Data(value, 0)
+                found[record_name, name] = (value, 0)
     return found
 
 

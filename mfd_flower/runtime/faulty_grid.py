@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from flwr.app import Error, Message, RecordDict
@@ -51,26 +51,18 @@ class Injected(NamedTuple):
     """Number of the message among those of its type to this node, from 1."""
 
 
-@dataclass
-class _Outage:
-    left: int | None
-    silent: bool
-
-
-@dataclass
-class _Flight:
+class _Flight(NamedTuple):
     """A message on its way, with what happens to it."""
 
     request: Message
+    copies: list[Message]
+    """What goes to the grid inside."""
     fault: Fault
     where: Injected
     number: int
     """Messages sent so far, with this one."""
-    copies: list[Message]
-    """What goes to the grid inside."""
     due: int
     """Messages sent by the time that a late reply comes in."""
-    message_id: str = ""
 
 
 class FaultyGrid(PassThrough, Grid):
@@ -109,7 +101,7 @@ class FaultyGrid(PassThrough, Grid):
         self._addresses = dict(addresses)
         self._self_checked = self_checked
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._outages: dict[str, _Outage] = {}
+        self._down: dict[str, Fault] = {}
         self._sent = 0
         self._idle_pulls = 0
         self._log: dict[int, Injected] = {}
@@ -184,27 +176,26 @@ class FaultyGrid(PassThrough, Grid):
         if fault.request:
             content = self._damaged(content, fault.request, where) or content
         damaged = content is not request.content
-        if fault.copies != 1 or fault.downtime != 0 or fault.reply in ("lost", "late") or damaged:
+        if fault.copies != 1 or fault.downtime or fault.reply in ("lost", "late") or damaged:
             self._log[self._sent] = where
         first = _with_content(request, content) if damaged else request
         copies = [first, _with_content(request, content)][: fault.copies]
         due = self._sent + self._idle_pulls + fault.late_by
-        return _Flight(request, fault, where, self._sent, copies, due)
+        return _Flight(request, copies, fault, where, self._sent, due)
 
     def _met(self, request: Message, where: Injected) -> Fault:
         """Return the fault that a message meets, and note if its node is down from now on."""
         fault = self.fault_of(request, where) or NOTHING
         if self._self_checked is not None and where.message_type not in self._self_checked:
             fault = fault.noticed()
-        if (outage := self._outages.get(where.address)) is None:
-            if fault.downtime != 0:
-                self._outages[where.address] = _Outage(fault.downtime, fault.silent)
-            return fault
-        if outage.left is not None:
-            outage.left -= 1
-            if not outage.left:
-                del self._outages[where.address]
-        return Fault("down", copies=0, reply="lost", silent=outage.silent)
+        if (down := self._down.pop(where.address, None)) is not None:
+            fault, left = down, down.downtime - 1
+        else:
+            down = Fault("down", copies=0, reply="lost", silent=fault.silent)
+            left = fault.downtime
+        if left:
+            self._down[where.address] = replace(down, downtime=left)
+        return fault
 
     def _damaged(self, content: RecordDict, damage: Damage, where: Injected) -> RecordDict | None:
         rng = generator("damage", self._seed, *where)
@@ -212,17 +203,18 @@ class FaultyGrid(PassThrough, Grid):
 
     def _launch(self, flights: list[_Flight]) -> list[str]:
         """Note the ids under which the messages fly, once the grid inside has given them."""
+        message_ids = []
         for flight in flights:
             ids = [copy.metadata.message_id for copy in flight.copies]
-            flight.message_id = ids[0] if ids else f"undelivered-{flight.number}"
+            message_ids.append(ids[0] if ids else f"undelivered-{flight.number}")
             # Every engine writes the id into the message that it was given.
-            flight.request.metadata.__dict__["_message_id"] = flight.message_id
+            flight.request.metadata.__dict__["_message_id"] = message_ids[-1]
             self._twins.update(dict.fromkeys(ids[1:]))
             if ids:
-                self._flights[flight.message_id] = flight
+                self._flights[ids[0]] = flight
             else:
                 self._refuse(flight)
-        return [flight.message_id for flight in flights]
+        return message_ids
 
     def _land(self, reply: Message) -> None:
         """Put a reply of the grid inside where its flight's fault wants it."""
@@ -244,12 +236,12 @@ class FaultyGrid(PassThrough, Grid):
 
     def _refuse(self, flight: _Flight) -> None:
         """Answer a message for a node that does not."""
+        code, reason, store = ErrorCode.NODE_UNAVAILABLE, "the node is not available", self._ready
         if flight.fault.silent:
-            error = Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the reply did not come in time")
-            self._expired[flight.message_id] = Message(error, reply_to=flight.request)
-        else:
-            error = Error(ErrorCode.NODE_UNAVAILABLE, "the node is not available")
-            self._ready[flight.message_id] = Message(error, reply_to=flight.request)
+            code, reason = ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "the reply did not come in time"
+            store = self._expired
+        reply = Message(Error(code, reason), reply_to=flight.request)
+        store[reply.metadata.reply_to_message_id] = reply
 
 
 def _take(message_ids: Iterable[str], *stores: dict[str, Message]) -> list[Message]:

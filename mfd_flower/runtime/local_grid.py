@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy
 from itertools import count
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -158,8 +158,8 @@ def _own_records(content: RecordDict) -> RecordDict:
     """Copy the records, so that neither side sees what the other writes into them later."""
     own = content.copy()
     for name, record in content.items():
-        own[name] = record.copy()
-        for key, value in record.items():
-            if isinstance(value, list):
-                cast(Any, own[name])[key] = value.copy()
+        copied: Any = record.copy()
+        lists = {key: value.copy() for key, value in record.items() if isinstance(value, list)}
+        copied.update(lists)
+        own[name] = copied
     return own

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -38,7 +37,3 @@ class PassThrough:
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the grid inside."""
         return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Return what the grid inside knows of its nodes."""
-        return self._grid.get_nodes()

@@ -16,16 +16,16 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
+from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.config import RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.data.samples import Batches
-from mfd_flower.models import PromptedViT, set_tunables
+from mfd_flower.models import set_tunables
 from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import SplitStage, Stage, split_model
 from mfd_flower.models.tunables import named_tunables
-from mfd_flower.network.world import EDGE, View, world_of
+from mfd_flower.network.world import EDGE, View
 from mfd_flower.node import Node
-from mfd_flower.runtime.metered_grid import REPORT
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.pipeline import StageResult, infer_stage, run_stage
 from mfd_flower.split.roster import NotMetError, Roster
@@ -35,8 +35,7 @@ FAILURE = "failure"
 
 def take_part(
     message: Message,
-    run: RunConfig,
-    address: str,
+    node: Node,
     work: Callable[[Roster, int], StageResult],
     reply: Callable[[Roster, list[StageResult]], RecordDict],
     *,
@@ -49,24 +48,19 @@ def take_part(
     """
     roster = Roster.from_record(message.content.config_records["roster"])
     try:
-        results = side_by_side(lambda place: work(roster, place), roster.positions(address))
+        results = side_by_side(lambda place: work(roster, place), roster.positions(node.address))
     except LinkError as error:
         failure = ConfigRecord({"reason": str(error), "met": not isinstance(error, NotMetError)})
         return Message(RecordDict({FAILURE: failure}), reply_to=message)
     content = reply(roster, results)
-    view = world_of(run.network, run.data.nodes, run.seed).seen_by(address, 0.0)
-    content[REPORT] = ConfigRecord({**member_cost(results, roster, view, fits=fits)})
+    cost = member_cost(results, roster, node.world_view(), fits=fits)
+    content[REPORT] = ConfigRecord({**cost})
     return Message(content, reply_to=message)
 
 
-def whole_model(run: RunConfig) -> PromptedViT:
-    """Return this thread's model; training it does not touch another thread's."""
-    return model_for(run)
-
-
 def stages_of(run: RunConfig, roster: Roster) -> list[Stage]:
-    """Return the stages of this thread's model."""
-    model = whole_model(run)
+    """Return the stages of this thread's model; training one does not touch another thread's."""
+    model = model_for(run)
     return split_model(model, roster.cuts, u_shape=roster.u_shape, inputs=model.frozen_stage())
 
 

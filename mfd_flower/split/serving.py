@@ -55,7 +55,7 @@ def answer(message: Message, context: Context) -> Message:
             )
         return RecordDict({"metrics": metrics})
 
-    return take_part(message, node.run, node.address, work, reply, fits=0)
+    return take_part(message, node, work, reply, fits=0)
 
 
 @dataclass(frozen=True)

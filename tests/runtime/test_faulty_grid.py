@@ -111,7 +111,7 @@ def outcome(replies: list[Message]) -> str:
         ("reply-corrupted", {}, [OK, FLIPPED, OK, OK], [1, 1, 1, 1], 4),
     ],
 )
-def test_a_fault_hits_the_node_its_state_and_the_reply_as_documented(
+def test_a_fault_hits_the_node_its_state_and_the_reply_as_its_kind_says(
     exchange: Any, kind: Any, options: Any, outcomes: list[str], called: list[int], state: int
 ) -> None:
     fault = Fault(kind, "n0", occurrence=2, **{"downtime": 1, **options})

@@ -97,7 +97,8 @@ def test_clusters_are_averaged_module_by_module_by_their_firsts_samples(make_run
 
 def test_options_and_defaults_are_read_from_the_dataclass() -> None:
     found = parameters_of(HFSL)
-    assert (found["clusters"], found["cuts"], found["edge_stages"]) == (1, "even", ())
+    defaults = [found[name]["default"] for name in ("clusters", "cuts", "edge_stages")]
+    assert defaults == [1, "even", ()]
     assert "run" not in found
 
 

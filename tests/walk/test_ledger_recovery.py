@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mfd_flower.runtime.faults import FaultRates
 
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
+from tests.scheduled_faults import Rates
 from tests.walk.test_recovery import FAULTS, NODES, walked
 from tests.walk.walks import path_of
 
@@ -49,6 +49,6 @@ def test_the_chain_has_every_hop_once(signed: Settings, name: str, options: dict
 @pytest.mark.parametrize("policy", ["random", {"name": "random", "advert_every": 1}], ids=str)
 def test_branches_that_were_cut_off_are_given_up(signed: Settings, seed: int, policy: Any) -> None:
     """Nodes die after signing and come back: what they signed is no part of the walk."""
-    rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=seed, message_type="train.hop")
+    rates = Rates(FaultsConfig(loss=0.2, death=0.05, downtime=3), seed, "train.hop")
     path = path_of(walked(signed(rounds=8, samples=80, held_out=200, policy=policy), [rates]))
     assert [entry.hop for entry in path] == list(range(8 * NODES + 1))

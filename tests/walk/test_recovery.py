@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.runtime.faults import Fault, FaultRates
 from mfd_flower.walk import WalkFailedError
 from mfd_flower.walk.envelope import packet_in
 from tests.harness import Trial, trial
+from tests.scheduled_faults import Fault, Rates, Rule
 from tests.walk.walks import hops, options
 
 NODES = 5
 
 
-def walked(run: RunConfig, faults: Sequence[Fault | FaultRates]) -> Trial:
+def walked(run: RunConfig, faults: Sequence[Rule]) -> Trial:
     """Walk under faults; nobody waits long for what is lost."""
     return trial(run, faults, timeout=5)
 
@@ -128,7 +128,7 @@ def test_a_lost_reply_does_not_make_the_update_twice(settings: Callable[..., Run
     run = settings()
     calm = walked(run, [])
     for kind in ("reply-lost", "request-duplicated", "reply-corrupted"):
-        shaken = walked(run, [Fault(kind, "n2", message_type="train.hop")])  # type: ignore[arg-type]
+        shaken = walked(run, [Fault(kind, "n2", message_type="train.hop")])
         assert committed(shaken)[-1].version == committed(calm)[-1].version, kind
         assert shaken.grid.updates <= calm.grid.updates
 
@@ -144,7 +144,7 @@ def test_an_unreachable_next_hop_costs_one_reroute(settings: Callable[..., RunCo
 
 
 def test_200_hops_finish_under_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
-    rates = FaultRates(loss=0.2, death=0.05, downtime=3, seed=1)
+    rates = Rates(FaultsConfig(loss=0.2, death=0.05, downtime=3), seed=1)
     found = walked(settings(rounds=40, policy="random"), [rates])
     assert found.steps[-1] == 200
     assert sorted(set(found.steps)) == list(range(201))
@@ -166,7 +166,7 @@ def test_with_everybody_dead_the_walk_says_so(settings: Callable[..., RunConfig]
 
 def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
     run = settings(rounds=10, policy="random", walkers=2, delta={})
-    found = walked(run, [FaultRates(loss=0.1, death=0.03, downtime=3, seed=2)])
+    found = walked(run, [Rates(FaultsConfig(loss=0.1, death=0.03, downtime=3), seed=2)])
     assert injected(found) > 10
     assert found.steps[-1] == 50
     for walker in ("w0", "w1"):
