@@ -35,8 +35,10 @@ def run_side_by_side(
     """
     cores = os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(planned)))
-    # Spawned, not forked: torch's and Flower's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    # Torch's and Flower's threads do not survive a fork: what is forked is a process that has
+    # imported them once and does nothing else.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_run.__module__])
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(
         jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)

@@ -60,6 +60,7 @@ def train_in_process(port: int, position: int, results: Any) -> None:
     results.put((position, tunables, counted, logits))
 
 
+@pytest.mark.slow
 def test_processes_train_as_threads_do() -> None:
     context = multiprocessing.get_context("forkserver")
     # Torch and Lightning are imported once, for all four.
