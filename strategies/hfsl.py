@@ -294,6 +294,9 @@ def _check(options: HFSLOptions, run: RunConfig, depth: int) -> None:
         raise ConfigError("model.tune", "head", "accepted by hfsl: prompts, lora, full")
     if run.threat.kind:
         raise ConfigError("threat.kind", run.threat.kind, "accepted by hfsl: no attack")
+    if run.faults.duplicate:
+        # A member that is asked twice would wait for its cluster a second time.
+        raise ConfigError("faults.duplicate", run.faults.duplicate, "accepted by hfsl: 0")
     if train.distillation:
         raise ConfigError("train.distillation", train.distillation, "accepted by hfsl: 0")
     if train.keep_absent_rows:

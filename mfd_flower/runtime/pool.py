@@ -35,10 +35,12 @@ def run_side_by_side(
     """
     cores = os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(planned)))
-    # Torch's and Flower's threads do not survive a fork: what is forked is a process that has
-    # imported them once and does nothing else.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_run.__module__])
+    # Torch's and Flower's threads do not survive a fork: what is forked, where that can be done, is
+    # a process that has imported them once and does nothing else.
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload([_run.__module__])
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(
         jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)

@@ -72,9 +72,7 @@ def test_unknown_backbones_are_refused(settings: dict[str, str], line: str) -> N
         load_backbone(ModelConfig(**settings))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("backbone", "low", "high"), [("fm-tiny", 0.9, 1.0), ("random", 0.0, 0.5)]
-)
+@pytest.mark.parametrize(("backbone", "low", "high"), [("fm-tiny", 0.9, 1.0), ("random", 0.0, 0.5)])
 def test_pretraining_is_what_makes_prompts_work(backbone: str, low: float, high: float) -> None:
     """GaisNet Fig. 6: prompts and head on a pre-trained and on a random frozen backbone."""
     federation = load_federation(DataConfig(nodes=1, train_samples=500), 0)

@@ -171,6 +171,7 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
         ({}, {"model": {"tune": "head"}}, "model.tune = 'head': accepted by hfsl: prompts"),
         ({}, {"network": {"topology": "ring"}}, "network.topology = 'ring': accepted by hfsl"),
         ({}, {"threat": {"kind": "noise"}}, "threat.kind = 'noise': accepted by hfsl: no attack"),
+        ({}, {"faults": {"duplicate": 0.1}}, "faults.duplicate = 0.1: accepted by hfsl: 0"),
         ({}, {"train": {"distillation": 0.5}}, "train.distillation = 0.5: accepted by hfsl: 0"),
     ],
 )
