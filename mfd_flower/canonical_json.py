@@ -24,16 +24,8 @@ def load_json(
 ) -> dict[str, Any]:
     """Return the JSON object that a text of unknown origin stands for, or refuse it.
 
-    No key is there twice, and the work is linear in the length of the text.
-
-    Parameters
-    ----------
-    name : str
-        Of the text, for the error.
-    error : callable
-        Makes the error, see `checks`.
-    most_chars : int
-        Longer texts are refused unread.
+    No key is there twice, and the work is linear in the length of the text. Texts longer than
+    `most_chars` are refused unread; the error is made of `name`, see `checks`.
     """
     if len(content) > most_chars:
         raise error(name, content, f"at most {most_chars} characters are accepted")

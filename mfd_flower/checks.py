@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
+from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -136,14 +137,8 @@ def bounded(default: float, low: float, high: float = math.inf, *, open_low: boo
 def build(cls: type, values: object, where: str = "", error: Refusal = ConfigError) -> Any:
     """Build dataclass `cls` from a mapping of field names to values, checking all of them.
 
-    Parameters
-    ----------
-    cls : type
-        A dataclass; fields that are dataclasses themselves are tables.
-    where : str
-        What stands before a field's name in an error, ``options.`` for instance.
-    error : callable
-        Makes the error.
+    Fields that are dataclasses themselves are tables. `where` stands before a field's name in an
+    error, ``options.`` for instance.
     """
     rules, found = _fields(cls), check_names(cls, values, where, error)
     return cls(**{key: rules[key].taken(where + key, found[key], error) for key in found})
@@ -202,11 +197,10 @@ def field_texts(cls: type) -> dict[str, str]:
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}
-    for named, said in zip(body.body, body.body[1:], strict=False):
-        if not isinstance(named, ast.AnnAssign) or not isinstance(named.target, ast.Name):
-            continue
-        if isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
-            texts[named.target.id] = inspect.cleandoc(str(said.value.value))
+    for pair in pairwise(body.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(text)):
+                texts[name] = inspect.cleandoc(str(text))
     return texts
 
 
@@ -282,12 +276,10 @@ def _either(checks: Sequence[Check], name: str, value: Any, error: Refusal) -> A
         except _RefusedError as refused:
             refusals.append(refused.args)
     # An alternative that looked further, into a list or table, is the one that was meant.
-    for where, part, accepted in refusals:
-        if where != name:
-            raise error(where, part, accepted)
+    if further := [refusal for refusal in refusals if refusal[0] != name]:
+        raise error(*further[0])
     first, *others = (accepted for _, _, accepted in refusals)
-    words = [first, *(other.removeprefix("must be ") for other in others)]
-    raise error(name, value, " or ".join(words))
+    raise error(name, value, " or ".join([first, *(o.removeprefix("must be ") for o in others)]))
 
 
 def _choice(choices: Sequence[Any], words: str, name: str, value: Any, error: Refusal) -> Any:
@@ -307,9 +299,8 @@ def _table(key: Check, item: Check, length: Length, name: str, value: Any, error
     if not isinstance(value, Mapping):
         raise error(name, value, "must be a table")
     length.check(name, value, error)
-    found = {}
-    for k, v in value.items():
-        found[key(name, k, error)] = item(_joined(f"{name}.", k), v, error)
+    where = name + "."
+    found = {key(name, k, error): item(_joined(where, k), v, error) for k, v in value.items()}
     return dict(sorted(found.items()))
 
 

@@ -8,17 +8,9 @@ from mfd_flower.checks import Form
 
 WALKER = r"[A-Za-z0-9._-]{1,32}"
 HEX = r"[0-9a-f]{64}"
-Address = Annotated[
-    str,
-    Form(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "an address of up to 64 letters, digits, . _ -"),
-]
+ADDRESS, MODEL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
+Address = Annotated[str, Form(ADDRESS, "an address of up to 64 letters, digits, . _ -")]
 Walker = Annotated[str, Form(WALKER, "up to 32 letters, digits, . _ -")]
-ModelId = Annotated[
-    str,
-    Form(
-        r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}",
-        "a name of up to 128 letters, digits, . _ : / @ + -",
-    ),
-]
+ModelId = Annotated[str, Form(MODEL, "a name of up to 128 letters, digits, . _ : / @ + -")]
 Digest = Annotated[str, Form(HEX, "64 hexadecimal digits")]
 """SHA-256: a version of a model, an entry of the ledger."""

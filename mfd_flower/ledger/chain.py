@@ -8,7 +8,8 @@ however long its chain is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from mfd_flower.ledger.entry import Entry, parse_entry, text_hash
 from mfd_flower.ledger.errors import LedgerError
@@ -27,20 +28,15 @@ class Chains:
     members : mapping of str to str, optional
         The founding collaboration set, if known from elsewhere. Without it the first genesis that
         arrives is believed; all later ones must have the same set.
-
-    Attributes
-    ----------
-    entries : list of Entry
-        In the order they were kept, which may differ from node to node only between chains.
-    tips : dict of str to Tip
-        By name of the chain, ``<model_id>#<walker>``.
     """
 
     def __init__(
         self, texts: Iterable[str] = (), *, members: Mapping[str, str] | None = None
     ) -> None:
         self.entries: list[Entry] = []
+        """In the order they were kept, which differs from node to node only between chains."""
         self.tips: dict[str, Tip] = {}
+        """By name of the chain, ``<model_id>#<walker>``."""
         self._founders = members
         self._by_hash: dict[str, Entry] = {}
         self._by_place: dict[tuple[str, int], Entry] = {}
@@ -92,36 +88,42 @@ class Chains:
             path.append(self._made[chain, path[-1].parents[0]])
         return path
 
-    def rewind(self, count: int, tips: Mapping[str, Tip]) -> None:
-        """Forget all entries after the first `count`, when the chains stood at `tips`."""
-        for entry in self.entries[count:]:
-            del self._by_hash[entry.hash], self._by_place[entry.chain, entry.place]
-            if entry.kind in ("genesis", "version"):
-                del self._made[entry.chain, entry.version]
-            elif entry.kind == "refusal":
-                self._refusals[entry.version].remove(entry)
-        del self.entries[count:]
-        self.tips = dict(tips)
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Forget what was kept inside if an error leaves it."""
+        count, tips = len(self.entries), dict(self.tips)
+        try:
+            yield
+        except BaseException:
+            for entry in self.entries[count:]:
+                del self._by_hash[entry.hash], self._by_place[entry.chain, entry.place]
+                if entry.kind in ("genesis", "version"):
+                    del self._made[entry.chain, entry.version]
+                elif entry.kind == "refusal":
+                    self._refusals[entry.version].remove(entry)
+            del self.entries[count:]
+            self.tips = tips
+            raise
 
     def _keep(self, texts: Sequence[str], check_signatures: bool) -> list[Entry]:
-        count, tips = len(self.entries), dict(self.tips)
-        for number, text in enumerate(texts):
-            try:
-                entry = parse_entry(text)
-                tip = self._next_tip(entry, check_signatures)
-            except LedgerError as error:
-                self.rewind(count, tips)
-                reason, said = error.reason, str(error)
-                if reason == "missing" and entry.prev in map(text_hash, texts[number + 1 :]):
-                    reason, said = "order", f"{said}; it comes later"
-                raise LedgerError(reason, said, number) from None
-            self.entries.append(entry)
-            self.tips[entry.chain] = tip
-            self._by_hash[entry.hash] = self._by_place[entry.chain, entry.place] = entry
-            if entry.kind in ("genesis", "version"):
-                self._made[entry.chain, entry.version] = entry
-            elif entry.kind == "refusal":
-                self._refusals.setdefault(entry.version, []).append(entry)
+        count = len(self.entries)
+        with self.all_or_none():
+            for number, text in enumerate(texts):
+                try:
+                    entry = parse_entry(text)
+                    tip = self._next_tip(entry, check_signatures)
+                except LedgerError as error:
+                    reason, said = error.reason, str(error)
+                    if reason == "missing" and entry.prev in map(text_hash, texts[number + 1 :]):
+                        reason, said = "order", f"{said}; it comes later"
+                    raise LedgerError(reason, said, number) from None
+                self.entries.append(entry)
+                self.tips[entry.chain] = tip
+                self._by_hash[entry.hash] = self._by_place[entry.chain, entry.place] = entry
+                if entry.kind in ("genesis", "version"):
+                    self._made[entry.chain, entry.version] = entry
+                elif entry.kind == "refusal":
+                    self._refusals.setdefault(entry.version, []).append(entry)
         return self.entries[count:]
 
     def _next_tip(self, entry: Entry, check_signatures: bool) -> Tip:
@@ -135,7 +137,10 @@ class Chains:
         newest = (entry.place, entry.hash, entry.author, entry.hop, entry.time_s)
         stands = (entry.model_id, entry.walker, *newest)
         if tip is None:
-            self._check_founders(entry)
+            first = self.entries[0].members if self.entries else entry.members
+            if entry.members != dict(first if self._founders is None else self._founders):
+                said = f"members of {entry.chain}: not the collaboration set of this ledger"
+                raise LedgerError("members", said)
             return Tip(*stands, entry.version, entry.members, keys, entry.author)
         self._check_place(entry, tip)
         if entry.author not in tip.members:
@@ -150,14 +155,6 @@ class Chains:
         if members is not tip.members:
             keys = {**keys, **members}
         return Tip(*stands, self._version_after(entry, tip), members, keys, tip.founder)
-
-    def _check_founders(self, entry: Entry) -> None:
-        expected = self._founders
-        if expected is None and self.entries:
-            expected = self.entries[0].members
-        if expected is not None and entry.members != dict(expected):
-            said = f"members of {entry.chain}: not the collaboration set of this ledger"
-            raise LedgerError("members", said)
 
     def _check_place(self, entry: Entry, tip: Tip) -> None:
         at = f"place {entry.place} of {entry.chain}"

@@ -35,9 +35,8 @@ def verify(path: PathArgument, as_json: JsonOption = False) -> None:
             found: dict[str, Any] = {"ok": True, "entries": count, "heads": ledger.heads}
             line = f"{path}: {count} entries in {len(ledger.heads)} chains, all as they were signed"
         except LedgerError as error:
-            said = str(error)
-            found = {"ok": False, "entry": error.entry, "reason": error.reason, "text": said}
-            line = f"{path}: broken ({error.reason}): {said}"
+            found = {"ok": False, "entry": error.entry, "reason": error.reason, "text": str(error)}
+            line = f"{path}: broken ({error.reason}): {error}"
     print(json.dumps(found) if as_json else line)
     if not found["ok"]:
         raise typer.Exit(1)
@@ -84,8 +83,8 @@ def trace(
         return
     table = Table("version", "author", "hop", "accuracy", "samples", "merged with")
     for entry in entries:
-        merged = "".join(parent[:12] for parent in entry.parents[1:])
         made = (entry.version[:12], entry.author, str(entry.hop))
+        merged = "".join(parent[:12] for parent in entry.parents[1:])
         table.add_row(*made, _accuracy(entry), str(entry.samples), merged)
     _print(table)
 
@@ -145,9 +144,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _accuracy(entry: Entry) -> str:
-    before, after = entry.accuracy_before, entry.accuracy_after
-    shown = [f"{value:.3f}" for value in (before, after) if value is not None]
-    return " -> ".join(shown)
+    both = (entry.accuracy_before, entry.accuracy_after)
+    return " -> ".join(f"{value:.3f}" for value in both if value is not None)
 
 
 def _print(table: Table) -> None:

@@ -12,15 +12,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names
 from mfd_flower.ledger.errors import malformed
 from mfd_flower.names import Address, Digest, ModelId, Walker
-
-if TYPE_CHECKING:
-    pass
 
 PROTOCOL = 1
 MAX_ENTRY_CHARS = 1 << 20
@@ -45,13 +42,7 @@ Signature = Annotated[str, Form(r"[0-9a-f]{128}", "128 hexadecimal digits")]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One signed statement in a chain.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if a field has the wrong type or bounds or has no place in this kind.
-    """
+    """One signed statement in a chain; `LedgerError` ``malformed`` if its fields are none."""
 
     protocol: Annotated[int, Bounds(PROTOCOL, PROTOCOL)]
     """Version of this format."""

@@ -21,17 +21,7 @@ KINDS = {3: "join", 6: "refusal", 7: "readmission", 8: "leave"}
 def example_ledger(path: Path | str, entries: int) -> Ledger:
     """Write a valid ledger of that many entries, the same each time.
 
-    Parameters
-    ----------
-    path : Path or str
-        A new file.
-    entries : int
-        At least 1 for a ledger that is not empty.
-
-    Raises
-    ------
-    LedgerError
-        If something else than the beginning of this ledger is there.
+    `path` is a new file, or `LedgerError` if another beginning than this ledger's is there.
     """
     ledger = Ledger(path)
     ledger.store(lambda chains: extend_example(chains, entries))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfd_flower.checks import Bounds, Length, build, refusal_line
+from mfd_flower.checks import Bounds, ConfigError, Length, build
 
 WINDOW = 64
 """Accepted updates whose norms are remembered."""
@@ -29,11 +29,8 @@ DIRECTION_DECAY = 0.8
 LARGEST_LOG_NORM = 100.0
 
 
-class AuditError(ValueError):
+class AuditError(ConfigError):
     """A field from another node that is not acceptable: its name, its value, what is accepted."""
-
-    def __init__(self, name: str, value: object, accepted: str) -> None:
-        super().__init__(refusal_line(name, value, accepted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +48,8 @@ class Update:
     ) -> Self:
         """Measure the update from `parent` to `arrived`, which have the same names and shapes.
 
-        Parameters
-        ----------
-        parent, arrived : mapping of str to Tensor
-            Tunables.
-        share : float
-            The hop's damping by the walk's settings, above 0 and at most 1. Norms before damping
-            are alike over a walk, and a node that does not damp stands out.
+        `share` is the hop's damping by the walk's settings, above 0 and at most 1. Norms before
+        damping are alike over a walk, and a node that does not damp stands out.
         """
         sketch, square = np.zeros(SKETCH_SIZE), 0.0
         for name in sorted(arrived):
@@ -65,9 +57,8 @@ class Update:
             square += float(change.square().sum())
             sketch += _sketch(name, change)
         length = float(np.linalg.norm(sketch))
-        if not 0 < length < math.inf:
-            return cls(math.sqrt(square) / share, np.zeros(SKETCH_SIZE))
-        return cls(math.sqrt(square) / share, sketch / length)
+        direction = sketch / length if 0 < length < math.inf else np.zeros(SKETCH_SIZE)
+        return cls(math.sqrt(square) / share, direction)
 
 
 @dataclass(frozen=True)
@@ -104,10 +95,7 @@ class History:
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Inverse of `fields`, believing nothing.
 
-        Raises
-        ------
-        AuditError
-            If a field is missing, too long, or holds anything but moderate numbers.
+        `AuditError` if a field is missing, too long, or holds anything but moderate numbers.
         """
         told = {name: fields.get(name) for name in ("log_norms", "direction")}
         history: Self = build(cls, told, "history.", AuditError)

@@ -50,10 +50,7 @@ def public_key(key: Ed25519PrivateKey) -> str:
 def write_key(path: Path, key: Ed25519PrivateKey) -> None:
     """Write a private key to a new file (PKCS #8, PEM) that only its owner may read.
 
-    Raises
-    ------
-    LedgerError
-        If there is something at `path` already, or it cannot be written.
+    `LedgerError` if there is something at `path` already, or it cannot be written.
     """
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
@@ -72,10 +69,7 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
 def read_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key that `write_key` wrote.
 
-    Raises
-    ------
-    LedgerError
-        If it is not there, not such a key, or others than its owner may open it.
+    `LedgerError` if it is not there, not such a key, or others than its owner may open it.
     """
     try:
         with path.open("rb") as file:

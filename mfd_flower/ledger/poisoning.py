@@ -120,13 +120,7 @@ def comparable(labels: NDArray[np.int64], author_counts: NDArray[np.int64]) -> N
     Training on some classes makes others worse for a while, so only classes count that the author
     holds a share of. It must have said so before, in an advert: free to choose, it would name
     classes that the receiver lacks.
-
-    Parameters
-    ----------
-    labels : ndarray
-        Of the receiver's samples, ``(n,)``.
-    author_counts : ndarray
-        Samples of each class that the author holds, ``(num_classes,)``.
+    `labels` are the receiver's, ``(n,)``; `author_counts` of each class ``(num_classes,)``.
     """
     return author_counts[labels] >= CLASS_SHARE * author_counts.sum()
 
@@ -134,10 +128,7 @@ def comparable(labels: NDArray[np.int64], author_counts: NDArray[np.int64]) -> N
 def signed_rank_score(differences: NDArray[np.floating[Any]]) -> float:
     """Return Wilcoxon's signed-rank statistic in standard errors, from below 0 to above.
 
-    Parameters
-    ----------
-    differences : ndarray
-        Paired differences, ``(n,)``; zeros are left out, ties share their mean rank.
+    Of paired differences ``(n,)``; zeros are left out, ties share their mean rank.
     """
     differences = differences[differences != 0]
     if not differences.size:

@@ -51,10 +51,8 @@ class Ledger:
         self._members = members
         self._lock = threading.RLock()
         self._cache: Chains | None = None
-        try:
+        with self._transaction():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise LedgerError("file", f"{self.path}: {error}") from None
         try:
             self._open()
         except BaseException:
@@ -79,10 +77,7 @@ class Ledger:
     def append(self, entry: Entry) -> None:
         """Verify an entry and store it, in one transaction.
 
-        Raises
-        ------
-        LedgerError
-            If it does not fit, and nothing is stored.
+        `LedgerError` if it does not fit; nothing is stored then.
         """
         self.store(lambda chains: chains.extend([entry.text]))
 
@@ -100,13 +95,7 @@ class Ledger:
         return suffix(self._chains(), since)
 
     def entries(self, since: str | int = 0) -> list[Entry]:
-        """Return the entries after the one of this hash, or from this number on.
-
-        Raises
-        ------
-        LedgerError
-            ``missing``, if no entry has this hash.
-        """
+        """Return the entries after the one of this hash, or from this number on."""
         entries = self._chains().entries
         if isinstance(since, int):
             return entries[max(since, 0) :]
@@ -122,25 +111,19 @@ class Ledger:
     def verify(self) -> int:
         """Read the whole file afresh, check every byte of every entry, return how many there are.
 
-        Raises
-        ------
-        LedgerError
-            For the first entry that is wrong; `entry` is its number.
+        `LedgerError` for the first entry that is wrong; its `entry` is the number.
         """
         return len(self._read(check_signatures=True).entries)
 
     def store(self, extend: Callable[[Chains], object]) -> list[Entry]:
         """Let `extend` add verified entries to the chains, and store them in one transaction.
 
-        Raises
-        ------
-        LedgerError
-            Whatever `extend` raises, or ``file``; nothing is stored then.
+        `LedgerError` is whatever `extend` raises, or ``file``; nothing is stored then.
         """
         with self._transaction("BEGIN IMMEDIATE"):
             chains = self._chains()
-            count, tips = len(chains.entries), dict(chains.tips)
-            try:
+            count = len(chains.entries)
+            with chains.all_or_none():
                 extend(chains)
                 new = chains.entries[count:]
                 rows = [(count + i, entry.text.encode()) for i, entry in enumerate(new)]
@@ -148,10 +131,7 @@ class Ledger:
                 if new:
                     head = (len(chains.entries), new[-1].hash.encode())
                     self._db.execute("UPDATE head SET count = ?, hash = ?", head)
-                self._db.execute("COMMIT")
-            except BaseException:
-                chains.rewind(count, tips)
-                raise
+                self._db.commit()
             return new
 
     def close(self) -> None:
@@ -175,11 +155,11 @@ class Ledger:
                     self._db.execute(begin)
                 try:
                     yield
-                    if outermost and self._db.in_transaction:
-                        self._db.execute("COMMIT")
+                    if outermost:
+                        self._db.commit()
                 finally:
-                    if outermost and self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
+                    if outermost:
+                        self._db.rollback()
             except (sqlite3.Error, OSError) as error:
                 raise LedgerError("file", f"{self.path}: {error}") from None
 

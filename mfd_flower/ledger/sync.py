@@ -26,14 +26,9 @@ def heads(chains: Chains) -> dict[str, str]:
 def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
     """Return the entries that a node lacks that announced these heads, one a line.
 
-    Parameters
-    ----------
-    chains : Chains
-        What is here.
-    since : str or mapping of str to str, optional
-        The one head of a receiver that has one chain, or its heads by chain. Without any,
-        everything is lacking. A chain whose head is not known here is longer there, or forked:
-        nothing of it is sent, and what the receiver makes of that is up to `receive`.
+    `since` is the one head of a receiver that has one chain, or its heads by chain. Without any,
+    everything is lacking. A chain whose head is not known here is longer there, or forked: nothing
+    of it is sent, and what the receiver makes of that is up to `receive`.
     """
     reached = dict.fromkeys(chains.tips, -1)
     if isinstance(since, str):
@@ -41,8 +36,7 @@ def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
         since = {entry.chain: since} if entry else {}
     for name, head in (since or {}).items():
         if name in reached:
-            entry = chains.find(head)
-            reached[name] = entry.place if entry else chains.tips[name].place
+            reached[name] = (chains.find(head) or chains.tips[name]).place
     lacking = sum(tip.place - reached[name] for name, tip in chains.tips.items())
     lines: list[str] = []
     for entry in reversed(chains.entries):
@@ -56,12 +50,10 @@ def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
 def receive(
     chains: Chains, text: str, *, head: str = "", announced: Mapping[str, str] | None = None
 ) -> list[Entry]:
-    """Verify a suffix and keep what is new of it: all, or none if anything is wrong.
+    """Verify a suffix, keep and return what is new of it: all, or none if anything is wrong.
 
     Parameters
     ----------
-    chains : Chains
-        What is here; unchanged if an error is raised.
     text : str
         As `suffix` returns it, from a node that is not believed. Entries that were here before are
         passed over.
@@ -70,28 +62,25 @@ def receive(
     announced : mapping of str to str, optional
         Heads of chains that others announced: each must be reached.
 
-    Returns
-    -------
-    list of Entry
-        The new ones.
-
     Raises
     ------
     LedgerError
         With the reason; `entry` is the number among the new lines, where it lies in one.
     """
-    count, tips = len(chains.entries), dict(chains.tips)
-    new = chains.extend([line for line in _lines(text) if not chains.has(text_hash(line))])
-    try:
-        for name, known in (announced or {}).items():
-            if not chains.has(known):
-                raise _cut_off(f"head of {name}", known)
+    with chains.all_or_none():
+        new = chains.extend([line for line in _lines(text) if not chains.has(text_hash(line))])
+        known = {f"head of {name}": told for name, told in (announced or {}).items()}
         if head:
-            _check_newest(chains, head)
-    except LedgerError:
-        chains.rewind(count, tips)
-        raise
-    return new
+            known["head"] = head
+        for name, told in known.items():
+            if not chains.has(told):
+                said = f"{name} = {told[:12]!r}: not reached by what is here"
+                raise LedgerError("cut-off", said)
+        entry = chains.find(head)
+        if entry and (newest := chains.tips[entry.chain]).hash != head:
+            said = f"head = {head[:12]}...: place {entry.place} of {entry.chain} is sent again"
+            raise LedgerError("replay", f"{said}, it stands at {newest.place}")
+        return new
 
 
 def packed(lines: str) -> bytes:
@@ -115,28 +104,14 @@ def unpacked(data: object) -> str:
     if not isinstance(data, bytes):
         raise malformed("lines", data, "must be ASCII packed by zlib")
     most = (len(data) // (SIGNATURE_CHARS // 2) + 1) * LINE_CHARS
+    stream = zlib.decompressobj()
     try:
-        stream = zlib.decompressobj()
         lines = stream.decompress(data, most).decode("ascii")
     except (zlib.error, UnicodeDecodeError):
         raise malformed("lines", data, "must be ASCII packed by zlib") from None
     if not stream.eof or stream.unused_data:
         raise malformed("lines", data, f"must be whole, and at most {most} characters unpacked")
     return lines
-
-
-def _check_newest(chains: Chains, head: str) -> None:
-    entry = chains.find(head)
-    if entry is None:
-        raise _cut_off("head", head)
-    newest = chains.tips[entry.chain]
-    if newest.hash != head:
-        said = f"head = {head[:12]}...: place {entry.place} of {entry.chain} is sent again"
-        raise LedgerError("replay", f"{said}, it stands at {newest.place}")
-
-
-def _cut_off(name: str, head: str) -> LedgerError:
-    return LedgerError("cut-off", f"{name} = {head[:12]!r}: not reached by what is here")
 
 
 def _lines(text: object) -> list[str]:

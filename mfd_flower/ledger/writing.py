@@ -54,19 +54,9 @@ def found(
 ) -> Entry:
     """Return the signed genesis of a chain: version W0 and the collaboration set.
 
-    Parameters
-    ----------
-    key : Ed25519PrivateKey
-        Of the author.
-    members : mapping of str to str
-        Public key of each address, the author's among them.
-    **fields
-        Others of `Entry`: ``time_s``, ``size_bytes``, ``accuracy_after``.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if a field is.
+    `key` is the author's, `members` has the public key of each address, the author's among them;
+    `fields` are others of `Entry`: ``time_s``, ``size_bytes``, ``accuracy_after``. `LedgerError`
+    ``malformed`` if one is.
     """
     chain = {"model_id": model_id, "walker": walker, "place": 0, "hop": 0, "time_s": 0.0}
     told = {"author": author, "version": version, "members": members}
@@ -78,20 +68,9 @@ def follow(
 ) -> Entry:
     """Return the signed entry that comes next in a chain; it is not stored yet.
 
-    Parameters
-    ----------
-    key : Ed25519PrivateKey
-        Of the author.
-    tip : Tip
-        Where the chain stands.
-    **fields
-        Others of `Entry`. Left out, ``hop`` and ``time_s`` are those of the entry before, and the
-        parent of a version is the one in force.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if a field is.
+    `key` is the author's; `fields` are others of `Entry`. Left out, ``hop`` and ``time_s`` are
+    those of the entry before, and the parent of a version is the one in force. `LedgerError`
+    ``malformed`` if one is.
     """
     if kind == "version":
         fields.setdefault("parents", (tip.version,))
@@ -108,10 +87,7 @@ def countersign(key: Ed25519PrivateKey, entry_hash: str, receiver: str) -> str:
 def check_receipt(tip: Tip, entry_hash: str, receiver: str, receipt: object) -> None:
     """Check a receipt that came with an acknowledgement.
 
-    Raises
-    ------
-    LedgerError
-        ``receipt``, if the receiver is no member or did not sign for this entry.
+    `LedgerError` ``receipt`` if the receiver is no member or did not sign for this entry.
     """
     public = tip.members.get(receiver)
     if public is None:

@@ -9,7 +9,7 @@ be kept by the sender and added before the next encoding: error feedback, after 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,43 +57,37 @@ class Codec(Protocol):
 
 
 @dataclass(frozen=True)
-class Rounded:
+class _Rounded:
     """The nearest value in another floating point format."""
 
     dtype: torch.dtype
 
     @property
     def exact(self) -> bool:
-        """Whether the format is float32 itself."""
         return self.dtype == torch.float32
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
-        """Return one part of the same shape."""
         return {"": Spec(self.dtype, shape)}
 
     def encode(self, wanted: Tensor) -> dict[str, Tensor]:
-        """Round; float32 goes as it is."""
         if self.exact:
             return {"": wanted}
         coded = torch.empty(wanted.shape, dtype=self.dtype)
-        for part, rounded in zip(
-            wanted.view(-1).split(BLOCK), coded.view(-1).split(BLOCK), strict=True
-        ):
+        blocks = (tensor.view(-1).split(BLOCK) for tensor in (wanted, coded))
+        for part, rounded in zip(*blocks, strict=True):
             rounded.copy_(part)
             part.sub_(rounded.float())
         return {"": coded}
 
     def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Widen; float32 is returned as it is, in the same memory."""
+        # Float32 is returned as it is, in the same memory.
         return parts[""].float()
 
     def check(self, parts: Mapping[str, Tensor]) -> str:
-        """Find nothing."""
         return ""
 
 
-@dataclass(frozen=True)
-class Steps8:
+class _Steps8:
     """Eight-bit steps of one scale a row, the largest value of a row being 127 of them."""
 
     exact = False
@@ -104,18 +98,15 @@ class Steps8:
     """Above it, a full step count times the scale may round to infinity."""
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
-        """Return the steps, and the scales ``(rows,)``."""
         return {"": Spec(torch.int8, shape), ":scale": Spec(torch.float32, (_rows(shape),))}
 
     def encode(self, wanted: Tensor) -> dict[str, Tensor]:
-        """Quantise row by row."""
         rows = wanted.view(_rows(wanted.shape), -1)
         coded = torch.empty(rows.shape, dtype=torch.int8)
         scales = torch.empty(len(rows))
         count = max(1, BLOCK // rows.shape[1])
-        for part, whole, scale in zip(
-            rows.split(count), coded.split(count), scales.split(count), strict=True
-        ):
+        blocks = (tensor.split(count) for tensor in (rows, coded, scales))
+        for part, whole, scale in zip(*blocks, strict=True):
             torch.amax(part.abs(), dim=1, out=scale)
             scale.div_(self.largest).clamp_(min=self.smallest_scale)
             steps = part.div(scale[:, None]).round_()
@@ -124,39 +115,35 @@ class Steps8:
         return {"": coded.view(wanted.shape), ":scale": scales}
 
     def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Multiply the steps by their rows' scales."""
         along = (-1, *[1] * (len(shape) - 1)) if len(shape) > 1 else ()
         return parts[""].float().mul_(parts[":scale"].reshape(along))
 
     def check(self, parts: Mapping[str, Tensor]) -> str:
-        """Find scales that would overflow."""
         low, high = (float(bound) for bound in torch.aminmax(parts[":scale"]))
         if self.smallest_scale <= low and high <= self.largest_scale:
             return ""
-        return (
-            f":scale: values from {low:g} to {high:g}, "
-            f"must lie between {self.smallest_scale:g} and {self.largest_scale:g}"
-        )
+        bounds = f"{self.smallest_scale:g} and {self.largest_scale:g}"
+        return f":scale: values from {low:g} to {high:g}, must lie between {bounds}"
 
 
 CODECS: dict[str, Codec] = {
-    "fp32": Rounded(torch.float32),
-    "bf16": Rounded(torch.bfloat16),
-    "fp16": Rounded(torch.float16),
-    "int8": Steps8(),
+    "fp32": _Rounded(torch.float32),
+    "bf16": _Rounded(torch.bfloat16),
+    "fp16": _Rounded(torch.float16),
+    "int8": _Steps8(),
 }
-SAFETENSORS = {
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int8: "I8",
-}
+FP32, BF16, FP16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
+SAFETENSORS = {FP32: "F32", BF16: "BF16", FP16: "F16", INT8: "I8"}
 """What the safetensors format calls the dtypes of the codecs' parts."""
 
 
-def layout(name: str, shape: Sequence[int], codec: str) -> dict[str, Spec]:
-    """Return the encoded tensors that stand for one tunable of this shape."""
-    return {f"{name}{key}": spec for key, spec in CODECS[codec].layout(tuple(shape)).items()}
+def layouts(
+    names: Iterable[str], shapes: Mapping[str, Sequence[int]], codec: str
+) -> dict[str, Spec]:
+    """Return the encoded tensors that stand for the tunables of these names."""
+    coder = CODECS[codec]
+    parts = ((name, coder.layout(tuple(shapes[name]))) for name in names)
+    return {f"{name}{key}": spec for name, found in parts for key, spec in found.items()}
 
 
 def encode(
@@ -164,14 +151,8 @@ def encode(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Encode tunables for the wire.
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        Float32, at least one element each.
-    codec : str
-        A key of `CODECS`.
-    residual : mapping of str to Tensor, optional
-        What earlier encodings dropped; added to the tensors first.
+    `tensors` are float32 with at least one element each; `residual`, what earlier encodings
+    dropped, is added to them first.
 
     Returns
     -------
@@ -191,14 +172,12 @@ def encode(
     encoded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or not tensor.numel():
-            raise PacketError(
-                f"{name}: {tensor.dtype} with {tensor.numel()} values, must be float32 with some"
-            )
+            found = f"{tensor.dtype} with {tensor.numel()} values"
+            raise PacketError(f"{name}: {found}, must be float32 with some")
         before = left.pop(name, None)
         if before is not None and before.shape != tensor.shape:
-            raise PacketError(
-                f"residual {name}: shape {tuple(before.shape)}, not {tuple(tensor.shape)}"
-            )
+            shapes = f"shape {tuple(before.shape)}, not {tuple(tensor.shape)}"
+            raise PacketError(f"residual {name}: {shapes}")
         tensor = tensor.detach().cpu().contiguous()
         wanted = tensor.clone() if before is None else tensor + before
         encoded |= {f"{name}{key}": part for key, part in coder.encode(wanted).items()}
@@ -214,18 +193,9 @@ def encode(
 def decode(
     encoded: Mapping[str, Tensor], codec: str, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
-    """Return the tunables that `encoded` stands for as float32.
+    """Return the tunables, some or all of those in `shapes`, that `encoded` stands for as float32.
 
     They share memory with it where the codec is exact: neither is written to afterwards.
-
-    Parameters
-    ----------
-    encoded : mapping of str to Tensor
-        As `encode` returns it; of some or all of the names in `shapes`.
-    codec : str
-        A key of `CODECS`.
-    shapes : mapping of str to sequence of int
-        Shape of each tunable.
 
     Raises
     ------
@@ -233,27 +203,35 @@ def decode(
         If a tensor is missing, unknown, or not of the dtype and shape that codec and shape imply.
     """
     coder = _codec(codec)
+    names = tunable_names(encoded, shapes)
+    check_specs(encoded, implied_specs(names, encoded, shapes, codec))
     return {
         name: coder.decode(_parts(encoded, name, coder, shapes[name]), tuple(shapes[name]))
-        for name in check_encoded(encoded, codec, shapes)
+        for name in names
     }
 
 
-def check_encoded(
-    encoded: Mapping[str, Tensor], codec: str, shapes: Mapping[str, Sequence[int]]
-) -> list[str]:
-    """Compare encoded tensors with what codec and shapes imply; returns the tunables' names."""
-    names = tunable_names(encoded, shapes)
-    specs: dict[str, Spec] = {}
-    for name in names:
-        specs |= layout(name, shapes[name], codec)
-    if odd := specs.keys() ^ encoded.keys():
-        raise PacketError(f"payload {min(odd)}: unknown, or its partner under {codec} is missing")
+def implied_specs(
+    names: Iterable[str],
+    keys: Mapping[str, object],
+    shapes: Mapping[str, Sequence[int]],
+    codec: str,
+) -> dict[str, Spec]:
+    """Return what the encoded tensors of tunables must be; `keys` are theirs and no others."""
+    specs = layouts(names, shapes, codec)
+    if missing := specs.keys() - keys.keys():
+        raise PacketError(f"payload {min(missing)}: missing")
+    if unknown := keys.keys() - specs.keys():
+        raise PacketError(f"payload {show(min(unknown))}: not implied by shapes and codec")
+    return specs
+
+
+def check_specs(encoded: Mapping[str, Tensor], specs: Mapping[str, Spec]) -> None:
+    """Compare the dtypes and shapes of encoded tensors with what they must be."""
     for name, spec in specs.items():
         found = Spec(encoded[name].dtype, tuple(encoded[name].shape))
         if found != spec:
             raise PacketError(f"payload {name}: {_text(found)}, must be {_text(spec)}")
-    return names
 
 
 def check_values(encoded: Mapping[str, Tensor], codec: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from mfd_flower.packets.codecs import layout
+from mfd_flower.packets.codecs import layouts
 from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.packet import Packet
 
@@ -18,14 +18,7 @@ from mfd_flower.packets.packet import Packet
 def delta(packet: Packet, base: str, changed: Collection[str]) -> Packet:
     """Return the packet with the tunables in `changed` alone, onto version `base`.
 
-    Parameters
-    ----------
-    packet : Packet
-        A full one.
-    base : str
-        Version that the receiver holds.
-    changed : collection of str
-        Every tunable that differs from `base`; more do no harm.
+    `changed` has every tunable that differs from `base`, which the receiver holds; more do no harm.
 
     Raises
     ------
@@ -34,11 +27,10 @@ def delta(packet: Packet, base: str, changed: Collection[str]) -> Packet:
     """
     if packet.kind != "full":
         raise PacketError("kind = 'delta': only a full packet can be cut down to a delta")
-    travelling = {
-        key for name in changed for key in layout(name, packet.shapes[name], packet.codec)
-    }
-    payload = {key: tensor for key, tensor in packet.payload.items() if key in travelling}
-    return replace(packet, kind="delta", base=base, payload=payload)
+    travelling = layouts(changed, packet.shapes, packet.codec)
+    return replace(
+        packet, kind="delta", base=base, payload={k: packet.payload[k] for k in travelling}
+    )
 
 
 def changed_since(packet: Packet, update: int) -> set[str]:
@@ -63,5 +55,4 @@ def restored(packet: Packet, held: Packet | None) -> Packet:
         raise PacketError(f"base = {packet.base[:12]}...: {found} is held here")
     if held.codec != packet.codec:
         raise PacketError(f"codec = {packet.codec}: the version held here came as {held.codec}")
-    payload = {**held.payload, **packet.payload}
-    return replace(packet, kind="full", base="", payload=payload)
+    return replace(packet, kind="full", base="", payload={**held.payload, **packet.payload})

@@ -20,10 +20,7 @@ LEAF, PLACE, NODE, ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
 def version_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the version of `tensors`: 64 hexadecimal digits.
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        Any dtypes and shapes, in any order.
+    They may have any dtypes and shapes, and stand in any order.
     """
     return merkle_root(leaf_digests(tensors))
 
@@ -34,22 +31,14 @@ def leaf_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def merkle_root(leaves: Mapping[str, str]) -> str:
-    """Return the version that has these leaf digests.
-
-    Parameters
-    ----------
-    leaves : mapping of str to str
-        Tensor name to leaf digest, as `leaf_digests` returns it; old and new leaves may be mixed.
+    """Return the version that has these leaf digests; old and new leaves may be mixed.
 
     Raises
     ------
     ValueError
         If a digest is not hexadecimal.
     """
-    level = [
-        _sha256(PLACE, _name(name), bytes.fromhex(digest))
-        for name, digest in sorted(leaves.items())
-    ]
+    level = [_sha256(PLACE, _name(n), bytes.fromhex(d)) for n, d in sorted(leaves.items())]
     while len(level) > 1:
         pairs = [_sha256(NODE, *level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
         # A node without a partner moves up as it is: doubling it would let two trees share a root.
@@ -64,9 +53,8 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 
 def same_bits(one: Tensor, two: Tensor) -> bool:
     """Tell whether two tensors have the same dtype, shape and bytes: NaN equals NaN, 0 not -0."""
-    if one.dtype != two.dtype or one.shape != two.shape:
-        return False
-    return torch.equal(_flat_bytes(one), _flat_bytes(two))
+    alike = one.dtype == two.dtype and one.shape == two.shape
+    return alike and torch.equal(_flat_bytes(one), _flat_bytes(two))
 
 
 def _flat_bytes(tensor: Tensor) -> Tensor:

@@ -25,22 +25,14 @@ MAX_TUNABLES = 4_096
 MAX_AXES = 8
 MAX_ELEMENTS = 2**40
 Hops = Annotated[int, Bounds(0, MAX_HOPS)]
-Name = Annotated[
-    str,
-    Form(r"(?!__metadata__)[A-Za-z0-9_./-]{1,200}", "a name of up to 200 letters, digits, _ . / -"),
-]
+NAME = r"(?!__metadata__)[A-Za-z0-9_./-]{1,200}"
+Name = Annotated[str, Form(NAME, "a name of up to 200 letters, digits, _ . / -")]
 Shape = Annotated[tuple[Annotated[int, Bounds(1, MAX_ELEMENTS)], ...], Length(MAX_AXES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Everything in a packet but its tensors.
-
-    Raises
-    ------
-    PacketError
-        If a field has the wrong type or is out of its bounds.
-    """
+    """Everything in a packet but its tensors; `PacketError` if a field is not acceptable."""
 
     protocol: Annotated[int, Bounds(1, 1)] = 1
     """Version of this format."""
@@ -106,8 +98,7 @@ def parse_header(content: str) -> Header:
     Raises
     ------
     PacketError
-        If a key is unknown, missing or there twice, a field is wrong, or `header_json` would write
-        the same header in another way.
+        If a key or field is wrong, or `header_json` would write the same header in another way.
     """
     header = Header(**check_names(Header, load_json("header", content, wrong), "header.", wrong))
     if header.header_json() != content:

@@ -15,32 +15,22 @@ from typing import Self
 from torch import Tensor
 
 from mfd_flower.canonical_json import MAX_JSON_CHARS
-from mfd_flower.packets.codecs import check_encoded, check_values, decode
+from mfd_flower.packets.codecs import check_specs, check_values, decode
 from mfd_flower.packets.digest import same_bits, version_digest
 from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
 from mfd_flower.packets.header import Header, parse_header
-from mfd_flower.packets.payload import implied_specs, payload_pieces, read_payload
+from mfd_flower.packets.payload import payload_pieces, payload_specs, read_payload
 
 MAX_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Packet(Header):
-    """A header and the encoded tensors that travel with it.
-
-    Parameters
-    ----------
-    payload : mapping of str to Tensor
-        As `codecs.encode` returns it: every tunable in `shapes`, or in a delta some of them.
-
-    Raises
-    ------
-    PacketError
-        If a field is wrong, or the payload is not what the header implies.
-    """
+    """A header and the encoded tensors that travel with it; `PacketError` if they do not fit."""
 
     payload: Mapping[str, Tensor]
+    """As `codecs.encode` returns it: every tunable in `shapes`, or in a delta some of them."""
 
     def __post_init__(self) -> None:
         """Check header and payload against each other."""
@@ -48,13 +38,9 @@ class Packet(Header):
         for name, tensor in self.payload.items():
             if not isinstance(tensor, Tensor):
                 raise PacketError(f"payload {name}: must be a tensor")
-        implied_specs(self, self.payload)
-        check_encoded(self.payload, self.codec, self.shapes)
+        check_specs(self.payload, payload_specs(self, self.payload))
         check_values(self.payload, self.codec)
-        tidy = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in sorted(self.payload.items())
-        }
+        tidy = {n: tensor.detach().cpu().contiguous() for n, tensor in sorted(self.payload.items())}
         object.__setattr__(self, "payload", tidy)
 
     def __eq__(self, other: object) -> bool:
@@ -82,12 +68,7 @@ class Packet(Header):
     def from_bytes(cls, data: bytes | bytearray | memoryview, max_bytes: int = MAX_BYTES) -> Self:
         """Read a packet from bytes of unknown origin.
 
-        Parameters
-        ----------
-        data : bytes, bytearray or memoryview
-            All of it and nothing else.
-        max_bytes : int
-            Longer input is refused unread.
+        Input longer than `max_bytes` is refused unread.
 
         Raises
         ------
@@ -114,21 +95,19 @@ class Packet(Header):
             version that the header names.
         """
         if self.kind == "delta":
-            raise PacketError(
-                f"base = {self.base[:12]}...: a delta needs the packet of that version"
-            )
-        if (known := self.__dict__.get("_decoded")) is None:
+            said = "a delta needs the packet of that version"
+            raise PacketError(f"base = {self.base[:12]}...: {said}")
+        if "_decoded" not in self.__dict__:
             tensors = decode(self.payload, self.codec, self.shapes)
             if (found := version_digest(tensors)) != self.version:
                 said = f"the payload decodes to {found[:12]}..."
                 raise PacketError(f"version = {self.version[:12]}...: {said}")
-            known = {name: tensors[name] for name in self.shapes}
-            object.__setattr__(self, "_decoded", known)
-        return dict(known)
+            self.knowing(tensors)
+        return dict(self.__dict__["_decoded"])
 
-    def knowing(self, decoded: Mapping[str, Tensor]) -> Self:
+    def knowing(self, tensors: Mapping[str, Tensor]) -> Self:
         """Keep what the payload is known to decode to, as `decoded` returns it."""
-        object.__setattr__(self, "_decoded", {name: decoded[name] for name in self.shapes})
+        object.__setattr__(self, "_decoded", {name: tensors[name] for name in self.shapes})
         return self
 
 

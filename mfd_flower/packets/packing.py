@@ -23,23 +23,9 @@ def pack(
 ) -> tuple[Packet, dict[str, Tensor]]:
     """Make the full packet that brings `tensors` to a receiver.
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        Every tunable, float32.
-    codec : str
-        See `codecs.encode`.
-    residual : mapping of str to Tensor, optional
-        What earlier encodings dropped.
-    **header
-        The other fields of `Header`; version and shapes follow from the tensors.
-
-    Returns
-    -------
-    packet : Packet
-        Its version is that of what the receiver decodes, not of `tensors`, if the codec is lossy.
-    residual : dict of str to Tensor
-        What this encoding dropped.
+    `tensors` is every tunable, as `codecs.encode` takes them; `header` has the fields of `Header`
+    that do not follow from them. The packet's version is that of what the receiver decodes, not of
+    `tensors`, if the codec is lossy. Returns what the encoding dropped as well.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     encoded, left = encode(tensors, codec, residual)
@@ -58,23 +44,8 @@ def repack(
     """Make the full packet that an arrived one becomes when some of its tunables change.
 
     What did not change stays encoded as it came, so a lossy codec loses nothing a second time.
-
-    Parameters
-    ----------
-    arrived : Packet
-        A full one; header fields that are not given stay as they are in it.
-    changes : mapping of str to Tensor
-        The tunables that changed, float32.
-    residual : mapping of str to Tensor, optional
-        See `pack`.
-    **header
-        Fields of `Header` that change; version and parent follow.
-
-    Returns
-    -------
-    packet : Packet
-    residual : dict of str to Tensor
-        What this encoding dropped.
+    `arrived` is a full packet; header fields that are not given stay, version and parent follow.
+    Returns what the encoding dropped as well.
     """
     encoded, left = encode(changes, arrived.codec, residual)
     payload = {**arrived.payload, **encoded}

@@ -8,14 +8,14 @@ leave gaps or point outside, and nothing is allocated before that is known.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from mfd_flower.canonical_json import load_json
-from mfd_flower.checks import show
-from mfd_flower.packets.codecs import SAFETENSORS, Spec, layout, tunable_names
+from mfd_flower.packets.codecs import SAFETENSORS, Spec, implied_specs, tunable_names
 from mfd_flower.packets.digest import raw_bytes
 from mfd_flower.packets.errors import PacketError, wrong
 from mfd_flower.packets.header import Header
@@ -45,34 +45,29 @@ def read_payload(header: Header, data: memoryview) -> dict[str, Tensor]:
     body = data[8 + length :]
     if len(body) != size:
         raise PacketError(f"payload: {len(body)} bytes of data, must be {size}")
-    buffer = bytearray(body)
-    tensors, start = {}, 0
+    buffer, tensors, start = bytearray(body), {}, 0
     for name in _file_order(specs):
         spec = specs[name]
-        count = spec.size_bytes // spec.dtype.itemsize
+        count = math.prod(spec.shape)
         flat = torch.frombuffer(buffer, dtype=spec.dtype, count=count, offset=start)
         tensors[name] = flat.reshape(spec.shape)
         start += spec.size_bytes
     return tensors
 
 
-def implied_specs(header: Header, keys: Mapping[str, object]) -> dict[str, Spec]:
+def payload_specs(header: Header, keys: Mapping[str, object]) -> dict[str, Spec]:
     """Return what the payload must hold if it has tensors of these names."""
     names = list(header.shapes) if header.kind == "full" else tunable_names(keys, header.shapes)
-    specs: dict[str, Spec] = {}
-    for name in names:
-        specs |= layout(name, header.shapes[name], header.codec)
-    if missing := specs.keys() - keys.keys():
-        raise PacketError(f"payload {min(missing)}: missing")
-    if unknown := keys.keys() - specs.keys():
-        raise PacketError(f"payload {show(min(unknown))}: not implied by shapes and codec")
-    return specs
+    return implied_specs(names, keys, header.shapes, header.codec)
 
 
 def _read_head(header: Header, data: memoryview) -> dict[str, Spec]:
-    content = _ascii("payload", data)
+    try:
+        content = str(data, "ascii")
+    except UnicodeDecodeError as error:
+        raise PacketError(f"payload: not ASCII: {error.reason}") from None
     found = load_json("payload", content, wrong)
-    specs = implied_specs(header, found)
+    specs = payload_specs(header, found)
     for name, entry in _entries(specs).items():
         if found[name] != entry:
             wanted = json.dumps(entry, separators=(",", ":"))
@@ -80,13 +75,6 @@ def _read_head(header: Header, data: memoryview) -> dict[str, Spec]:
     if content != _head(specs):
         raise PacketError("payload: header spelled in another way than safetensors does")
     return specs
-
-
-def _ascii(field: str, data: memoryview) -> str:
-    try:
-        return str(data, "ascii")
-    except UnicodeDecodeError as error:
-        raise PacketError(f"{field}: not ASCII: {error.reason}") from None
 
 
 def _file_order(specs: Mapping[str, Spec]) -> list[str]:
@@ -100,11 +88,8 @@ def _entries(specs: Mapping[str, Spec]) -> dict[str, dict[str, object]]:
     for name in _file_order(specs):
         spec = specs[name]
         end = start + spec.size_bytes
-        entries[name] = {
-            "dtype": SAFETENSORS[spec.dtype],
-            "shape": list(spec.shape),
-            "data_offsets": [start, end],
-        }
+        told = {"dtype": SAFETENSORS[spec.dtype], "shape": list(spec.shape)}
+        entries[name] = {**told, "data_offsets": [start, end]}
         start = end
     return entries
 

@@ -58,14 +58,10 @@ def kl_divergence(p: ArrayLike, q: ArrayLike) -> float:
 
     Counts or shares; `KL_SMOOTHING` is added to every entry of both before they are normalised, so
     the result is finite where `q` lacks a class, and zero for equal histograms.
-
-    Parameters
-    ----------
-    p, q : array_like
-        ``(num_classes,)``, not negative.
+    `p` and `q` are ``(num_classes,)`` and not negative.
     """
-    shares = [np.asarray(v, dtype=float) + KL_SMOOTHING for v in (p, q)]
-    p_share, q_share = (v / v.sum() for v in shares)
+    smoothed = (np.asarray(v, dtype=float) + KL_SMOOTHING for v in (p, q))
+    p_share, q_share = (v / v.sum() for v in smoothed)
     return float(np.sum(p_share * np.log(p_share / q_share)))
 
 

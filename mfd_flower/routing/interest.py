@@ -23,8 +23,6 @@ def interest(
     *,
     samples: float,
     age: float | None = None,
-    half_samples: float = HALF_SAMPLES,
-    half_age_hops: float = HALF_AGE_HOPS,
 ) -> float:
     r"""Return what a node's data adds to what a packet has seen, from 0 to 1 (no unit).
 
@@ -37,7 +35,8 @@ def interest(
 
     with :math:`p` the node's label shares, :math:`s_c` the samples of class :math:`c` seen,
     :math:`S` their sum, :math:`K` the number of classes, :math:`n` the node's samples, :math:`a`
-    the hops since the last visit, and the constants :math:`n_0` and :math:`a_0`.
+    the hops since the last visit, and the constants :math:`n_0` (`HALF_SAMPLES`) and :math:`a_0`
+    (`HALF_AGE_HOPS`).
 
     Novelty is the cross-entropy of the node's labels under the (add-one smoothed) mix that the
     packet has seen: its mean surprise at them, as a share of the surprise at a class never seen.
@@ -52,12 +51,8 @@ def interest(
         The node's samples of each class, ``(num_classes,)``; only their shares matter.
     seen : array_like
         Cumulative label counts the packet has trained on, ``(num_classes,)``; empty for none.
-    samples : float
-        Samples the node holds.
     age : float, optional
         Hops since the packet left the node; None if it was never there (freshness 1).
-    half_samples, half_age_hops : float
-        :math:`n_0` and :math:`a_0`, above 0.
 
     Raises
     ------
@@ -73,8 +68,8 @@ def interest(
     total = counts.sum()
     if samples <= 0 or total <= 0:
         return 0.0
-    amount = samples / (samples + half_samples)
-    return novelty(counts / total, history) * amount * freshness(age, half_age_hops)
+    amount = samples / (samples + HALF_SAMPLES)
+    return novelty(counts / total, history) * amount * freshness(age)
 
 
 def novelty(shares: NDArray[np.float64], seen: NDArray[np.float64]) -> float:
@@ -85,6 +80,6 @@ def novelty(shares: NDArray[np.float64], seen: NDArray[np.float64]) -> float:
     return float(shares @ (most_nats - np.log(seen + 1)) / most_nats)
 
 
-def freshness(age: float | None, half_age_hops: float = HALF_AGE_HOPS) -> float:
+def freshness(age: float | None) -> float:
     """Return 0 right after a visit, rising to 1 with the hops since; 1 if there was none."""
-    return 1.0 if age is None else age / (age + half_age_hops)
+    return 1.0 if age is None else age / (age + HALF_AGE_HOPS)

@@ -35,12 +35,7 @@ def metropolis(
     is periodic); at `epsilon` = 1 nu is proportional to the degree. It is zero for every `epsilon`
     if pi itself is proportional to the degree, such as the uniform target on tables of one size.
 
-    Parameters
-    ----------
-    target : str
-        pi: ``uniform``, or ``samples`` for proportional to the samples a node holds.
-    epsilon : float
-        Probability of a jump, from 0 to 1.
+    The `target` pi is ``uniform``, or ``samples`` for proportional to the samples a node holds.
     """
     here, candidates, _, rng = known
     proposal = candidates[int(rng.integers(len(candidates)))]

@@ -67,10 +67,8 @@ def label_balance(known: Known, batch: Amount = 0.0) -> str:
     Minimises the population variance of the cumulative label counts plus the labels expected in
     `batch` samples of the candidate; without `batch` in all its samples.
     """
-    return min(
-        known.candidates,
-        key=lambda c: (variance_after(c, known.seen, batch), address_order(c.address)),
-    ).address
+    costs = [(variance_after(c, known.seen, batch), c.address) for c in known.candidates]
+    return min(costs, key=lambda cost: (cost[0], address_order(cost[1])))[1]
 
 
 def interest(known: Known, hop: HopNumber | None = None) -> str:
@@ -141,18 +139,14 @@ def check_options(
 ) -> dict[str, Any]:
     """Return the options of a policy as it takes them; `where` stands before a name in an error.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such policy or option, or a value is not accepted.
+    `ConfigError` if there is no such policy or option, or a value is not accepted.
     """
     if not isinstance(policy, str) or policy not in POLICIES:
         raise ConfigError(f"{where}policy", policy, f"accepted: {', '.join(POLICIES)}")
     accepted = policy_options(policy)
-    for name, value in options.items():
-        if name not in accepted:
-            names = ", ".join(accepted) or "none"
-            raise ConfigError(f"{where}{name}", value, f"accepted by {policy}: {names}")
+    if strange := [name for name in options if name not in accepted]:
+        said = f"accepted by {policy}: {', '.join(accepted) or 'none'}"
+        raise ConfigError(f"{where}{strange[0]}", options[strange[0]], said)
     return {name: checked(where + name, v, accepted[name]) for name, v in options.items()}
 
 
@@ -164,26 +158,11 @@ def choose(
     rng: np.random.Generator,
     **options: float | str,
 ) -> str:
-    """Choose the address that a packet travels to next.
+    """Choose the address that a packet travels to next, by a policy of `POLICIES`.
 
-    Parameters
-    ----------
-    policy : str
-        A key of `POLICIES`.
-    here, candidates, seen, rng
-        What the holder knows, see `Known`; `seen` as any sequence or array.
-    **options
-        Further arguments of the policy: `policy_options` names them.
-
-    Returns
-    -------
-    str
-        An address among `candidates`; ``metropolis`` may also stay at `here`.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such policy, option or candidate.
+    It is one among `candidates`; ``metropolis`` may also stay at `here`. For what the holder knows
+    see `Known`; `options` are those that `policy_options` names. `ConfigError` if there is no such
+    policy, option or candidate.
     """
     told = check_options(policy, options)
     if not candidates:
@@ -201,5 +180,5 @@ def _missing_interest(known: Known, hop: int | None) -> list[float]:
 def _cheapest(known: Known, costs: Sequence[float]) -> str:
     """Return the address of the smallest cost; ties fall to the node left longest ago."""
     ranked = zip(costs, known.candidates, strict=True)
-    best = min(ranked, key=lambda r: (r[0], r[1].last_visit, address_order(r[1].address)))
-    return best[1].address
+    _, best = min(ranked, key=lambda r: (r[0], r[1].last_visit, address_order(r[1].address)))
+    return best.address

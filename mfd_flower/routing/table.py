@@ -33,13 +33,7 @@ class Entry:
 
 
 class RoutingTable:
-    """What one node knows of the others.
-
-    Parameters
-    ----------
-    owner : str
-        Address of the node that keeps the table.
-    """
+    """What the node of address `owner` knows of the others."""
 
     __slots__ = ("_entries", "_gone", "owner")
 
@@ -69,16 +63,8 @@ class RoutingTable:
         is passed on again, since it reaches further. The same sequence number never holds longer
         than its first copy.
 
-        Parameters
-        ----------
-        advert : Advert
-            As it arrived.
-        now_s : float
-            Virtual time.
-        via : str
-            Neighbour that sent it.
-        link_bps : float
-            Rate of the link to that neighbour.
+        `now_s` is virtual time, `via` the neighbour that sent it, `link_bps` the rate of the link
+        to that.
         """
         address = advert.address
         if address == self.owner or advert.lifetime_s <= 0:
@@ -114,8 +100,7 @@ class RoutingTable:
 
         One number an address is kept for that. An address that is not in the table is let be.
         """
-        entry = self._entries.pop(address, None)
-        if entry is not None:
+        if entry := self._entries.pop(address, None):
             self._gone[address] = entry.advert.sequence
 
     def unreachable(self, neighbour: str) -> None:
@@ -125,9 +110,7 @@ class RoutingTable:
         number; the neighbour itself only with a newer one.
         """
         self.drop(neighbour)
-        behind = [address for address, entry in self._entries.items() if entry.via == neighbour]
-        for address in behind:
-            del self._entries[address]
+        self._entries = {a: entry for a, entry in self._entries.items() if entry.via != neighbour}
 
     def via(self, address: str) -> str:
         """Return the neighbour through which an address of this table is reached."""
@@ -135,11 +118,12 @@ class RoutingTable:
 
     def heads(self, walker: str) -> dict[str, str]:
         """Return the head of a walker's chain that each address has announced, if it has."""
-        told = {
-            address: dict(head.split("=") for head in entry.advert.heads)
+        return {
+            address: head.removeprefix(f"{walker}=")
             for address, entry in self._entries.items()
+            for head in entry.advert.heads
+            if head.startswith(f"{walker}=")
         }
-        return {address: heads[walker] for address, heads in told.items() if walker in heads}
 
     def candidates(
         self,
@@ -149,27 +133,15 @@ class RoutingTable:
     ) -> list[Candidate]:
         """Return the nodes known at `now_s`, in the order of their addresses.
 
-        All that are in the table, be they neighbours or further away; see `neighbours`.
-
-        Parameters
-        ----------
-        now_s : float
-            Virtual time; entries whose time is over by then are left out.
-        last_visit : mapping of str to int, optional
-            Hop at which the packet was last at an address; absent if never.
-        exclude : collection of str
-            Addresses to leave out.
+        All that are in the table, be they neighbours or further away, but those in `exclude` and
+        those whose time is over at `now_s`, virtual time. `last_visit` is the hop at which the
+        packet was last at an address, absent if never.
         """
         visits = last_visit or {}
         return [
             Candidate(
-                address=address,
-                label_counts=entry.advert.label_counts,
-                samples=entry.advert.samples,
-                flops_per_s=entry.advert.flops_per_s,
+                **{name: getattr(entry.advert, name) for name in ANNOUNCED},
                 link_bps=entry.link_bps,
-                degree=entry.advert.degree,
-                interest=entry.advert.interest,
                 last_visit=visits.get(address, -1),
             )
             for address in sorted(self._entries.keys() - set(exclude), key=address_order)
@@ -198,12 +170,14 @@ class RoutingTable:
                 table._gone[address] = sequence
                 continue
             how = {name: record[name] for name in HOW if name in record}
-            told = {name: value for name, value in record.items() if name not in HOW}
-            how["advert"] = Advert.from_fields(told)
-            entry: Entry = build(Entry, how, error=AdvertError)
-            table._entries[entry.advert.address] = entry
+            advert = Advert.from_fields({n: record[n] for n in record if n not in HOW})
+            table._entries[advert.address] = build(
+                Entry, {"advert": advert, **how}, "", AdvertError
+            )
         return table
 
 
+ANNOUNCED = ("address", "label_counts", "samples", "flops_per_s", "degree", "interest")
+"""What a candidate has from its advert."""
 HOW = ("via", "link_bps", "expires_s")
 """What stands in a record beside the fields of an advert."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mfd_flower.packets.codecs import CODECS, Spec, decode, encode, layout
+from mfd_flower.packets.codecs import CODECS, Spec, decode, encode, layouts
 from mfd_flower.packets.errors import PacketError
 
 HEAD = struct.Struct("<4BQ4I")
@@ -121,7 +121,7 @@ def read_reason(data: Tensor) -> str:
 
 def _parts_of(shape: Sequence[int], codec: str) -> dict[str, Spec]:
     """Return the parts of a codec, widest dtypes first, so that each is aligned."""
-    specs = layout("smashed data", _rows_of(shape), codec)
+    specs = layouts(["smashed data"], {"smashed data": _rows_of(shape)}, codec)
     return dict(sorted(specs.items(), key=lambda part: -part[1].dtype.itemsize))
 
 
