@@ -299,8 +299,9 @@ def _table(key: Check, item: Check, length: Length, name: str, value: Any, error
     if not isinstance(value, Mapping):
         raise error(name, value, "must be a table")
     length.check(name, value, error)
-    where = name + "."
-    found = {key(name, k, error): item(_joined(where, k), v, error) for k, v in value.items()}
+    found = {}
+    for k, v in value.items():
+        found[key(name, k, error)] = item(_joined(f"{name}.", k), v, error)
     return dict(sorted(found.items()))
 
 

@@ -20,14 +20,10 @@ from mfd_flower.ledger.writing import ENTRY, Tip, check_receipt
 class Chains:
     """Verified chains, and where each stands.
 
-    Parameters
-    ----------
-    texts : iterable of str
-        Entries that this node itself verified and kept earlier, in the order it kept them. Fields
-        and order are checked again, signatures are not.
-    members : mapping of str to str, optional
-        The founding collaboration set, if known from elsewhere. Without it the first genesis that
-        arrives is believed; all later ones must have the same set.
+    `texts` are entries that this node itself verified and kept earlier, in the order it kept them.
+    Fields and order are checked again, signatures are not. `members` is the founding collaboration
+    set, if known from elsewhere. Without it the first genesis that arrives is believed; all later
+    ones must have the same set.
     """
 
     def __init__(
@@ -47,10 +43,7 @@ class Chains:
     def extend(self, texts: Sequence[str]) -> list[Entry]:
         """Verify entries of unknown origin and keep them: all, or none if one is wrong.
 
-        Raises
-        ------
-        LedgerError
-            For the first that is wrong; `entry` is its number in `texts`.
+        `LedgerError` for the first that is wrong; its `entry` is the number in `texts`.
         """
         return self._keep(texts, check_signatures=True)
 
@@ -73,12 +66,8 @@ class Chains:
     def trace(self, version: str) -> list[Entry]:
         """Return the entries that made `version`, newest first, down to W0.
 
-        Of a merge the path goes on with the first parent, the one of its own chain.
-
-        Raises
-        ------
-        LedgerError
-            ``unknown-version``, if no entry made it.
+        Of a merge the path goes on with the first parent, the one of its own chain. `LedgerError`
+        ``unknown-version`` if no entry made it.
         """
         chain = next((name for name in self.tips if (name, version) in self._made), None)
         if chain is None:
@@ -130,8 +119,8 @@ class Chains:
         """Return where the chain stands after `entry`, which must fit it in every way."""
         tip = self.tips.get(entry.chain)
         if tip is None and entry.kind != "genesis":
-            said = f"place {entry.place} of {entry.chain}: the genesis of the chain is missing"
-            raise LedgerError("missing", said)
+            at = f"place {entry.place} of {entry.chain}"
+            raise LedgerError("missing", f"{at}: the genesis of the chain is missing")
         keys = tip.keys if tip else entry.members
         _check_author(entry, keys, check_signatures)
         newest = (entry.place, entry.hash, entry.author, entry.hop, entry.time_s)
@@ -161,9 +150,8 @@ class Chains:
         if here := self._by_place.get((entry.chain, entry.place)):
             if here.hash == entry.hash:
                 raise LedgerError("replay", f"{at}: this entry is here already")
-            wrote = f"{here.author} and {entry.author} wrote different entries"
-            if here.author == entry.author:
-                wrote = f"{entry.author} wrote two entries"
+            both = f"{here.author} and {entry.author} wrote different entries"
+            wrote = f"{entry.author} wrote two entries" if here.author == entry.author else both
             raise LedgerError("fork", f"{at}: {wrote}, {here.hash[:12]}... is here")
         if entry.place > tip.place + 1:
             raise LedgerError("missing", f"{at}: place {tip.place + 1} is missing")
@@ -202,10 +190,10 @@ class Chains:
 
 
 def _check_author(entry: Entry, keys: Mapping[str, str], check_signatures: bool) -> None:
-    public = keys.get(entry.author)
-    if public is None:
-        said = f"author = {entry.author}: not in the collaboration set"
-        raise LedgerError("unknown-author", said)
+    if (public := keys.get(entry.author)) is None:
+        raise LedgerError(
+            "unknown-author", f"author = {entry.author}: not in the collaboration set"
+        )
     if entry.key != public[:16]:
         raise LedgerError("wrong-key", f"key = {entry.key}: {entry.author} has {public[:16]}")
     if check_signatures and not signed_by(public, ENTRY, entry.body, entry.signature):

@@ -52,16 +52,13 @@ def show(
     with _open(path) as ledger:
         entries = _read(path, ledger)
     rows = list(enumerate(entries))[-limit:]
-    if as_json:
-        print(json.dumps([{"entry": number, **_plain(entry)} for number, entry in rows], indent=1))
-        return
     table = Table("entry", "chain", "hop", "kind", "author", "what", "accuracy", "samples", "time")
     for number, entry in rows:
         about = " ".join(filter(None, [entry.version[:12], entry.subject, entry.reason]))
         who = (entry.chain, str(entry.hop), entry.kind, entry.author, about)
         how = (_accuracy(entry), str(entry.samples), f"{entry.time_s:.1f} s")
         table.add_row(str(number), *who, *how)
-    _print(table)
+    _print(table, as_json, [{"entry": number, **_plain(entry)} for number, entry in rows])
 
 
 @ledger_app.command(epilog="Example: mfd ledger trace out/ledger.sqlite 3fa9c1")
@@ -78,15 +75,12 @@ def trace(
             said = f"{len(matches)} versions in {path} begin so, must be 1"
             raise ConfigError("VERSION", version, said)
         entries = ledger.trace(matches[0])
-    if as_json:
-        print(json.dumps([_plain(entry) for entry in entries], indent=1))
-        return
     table = Table("version", "author", "hop", "accuracy", "samples", "merged with")
     for entry in entries:
         made = (entry.version[:12], entry.author, str(entry.hop))
         merged = "".join(parent[:12] for parent in entry.parents[1:])
         table.add_row(*made, _accuracy(entry), str(entry.samples), merged)
-    _print(table)
+    _print(table, as_json, [_plain(entry) for entry in entries])
 
 
 @ledger_app.command(epilog="Example: mfd ledger export out/ledger.sqlite --out out/ledger.jsonl")
@@ -148,7 +142,10 @@ def _accuracy(entry: Entry) -> str:
     return " -> ".join(f"{value:.3f}" for value in both if value is not None)
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, as_json: bool, plain: list[dict[str, Any]]) -> None:
+    if as_json:
+        print(json.dumps(plain, indent=1))
+        return
     console = Console()
     # In a pipe rich assumes 80 columns, which is too few for the table.
     (console if console.is_terminal else Console(width=140)).print(table)

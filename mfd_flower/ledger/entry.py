@@ -128,11 +128,7 @@ def parse_entry(text: str) -> Entry:
     """Read an entry from its one text; its signature is not checked here.
 
     A text that was read lately is not read again, since the nodes of a simulation share most.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if this is not exactly what `Entry.text` writes.
+    `LedgerError` ``malformed`` if this is not exactly what `Entry.text` writes.
     """
     cut = len(text) - len(TAIL) - SIGNATURE_CHARS
     start = cut - len(MIDDLE)

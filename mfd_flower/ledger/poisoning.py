@@ -85,9 +85,9 @@ def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict
     The loss is compared by the signed-rank test (Wilcoxon 1945) on the logs of both versions' loss
     on each sample: a version that is worse on most samples is found although its mean loss, which
     a few samples decide, has not moved. The accuracy is compared by the exact sign test on the
-    samples that only one version gets right (McNemar 1947). Few samples let more
-    poison in, but refuse no more honest versions. `history` is that of the accepted updates: call
-    `History.after` if this one is accepted and no other time.
+    samples that only one version gets right (McNemar 1947). Few samples let more poison in, but
+    refuse no more honest versions. `history` is that of the accepted updates: call `History.after`
+    if this one is accepted and no other time.
     """
     arrived, parent, update = evidence.arrived, evidence.parent, evidence.update
     if not np.isfinite([*arrived.losses, update.norm]).all():
@@ -108,7 +108,7 @@ def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict
     # How likely so few right answers are if the version is no worse than its parent.
     lost = int((parent.correct & ~arrived.correct).sum())
     won = int((arrived.correct & ~parent.correct).sum())
-    chance = binomial_tail(lost, lost + won, 0.5)
+    chance = binomial_tail(lost, lost + won)
     if chance < admission.false_refusal:
         return Verdict(False, "accuracy", chance, admission.false_refusal)
     return Verdict(True)
@@ -119,8 +119,8 @@ def comparable(labels: NDArray[np.int64], author_counts: NDArray[np.int64]) -> N
 
     Training on some classes makes others worse for a while, so only classes count that the author
     holds a share of. It must have said so before, in an advert: free to choose, it would name
-    classes that the receiver lacks.
-    `labels` are the receiver's, ``(n,)``; `author_counts` of each class ``(num_classes,)``.
+    classes that the receiver lacks. `labels` are those of the receiver's samples, ``(n,)``,
+    `author_counts` the author's samples of each class, ``(num_classes,)``.
     """
     return author_counts[labels] >= CLASS_SHARE * author_counts.sum()
 
@@ -138,17 +138,12 @@ def signed_rank_score(differences: NDArray[np.floating[Any]]) -> float:
     return float(np.sign(differences) @ ranks / np.sqrt(ranks @ ranks))
 
 
-def binomial_tail(successes: int, trials: int, chance: float) -> float:
-    """Return the probability of at least `successes` in `trials` with this chance each."""
-    if chance in (0, 1):
-        return float(successes <= trials * chance)
+def binomial_tail(successes: int, trials: int) -> float:
+    """Return the probability of at least `successes` in `trials` that are even chances."""
     # By logarithms: the coefficients of some thousand trials are beyond any float.
-    base = math.lgamma(trials + 1) + trials * math.log1p(-chance)
-    odds = math.log(chance) - math.log1p(-chance)
-    logs = [
-        base - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * odds
-        for k in range(successes, trials + 1)
-    ]
+    base = math.lgamma(trials + 1) + trials * math.log(0.5)
+    counts = range(successes, trials + 1)
+    logs = (base - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts)
     return min(1.0, math.fsum(map(math.exp, logs)))
 
 

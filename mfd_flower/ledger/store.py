@@ -36,14 +36,10 @@ class Ledger:
     Parameters
     ----------
     path : Path or str
-        File of the ledger, made if nothing is there; ``":memory:"`` for none.
+        File of the ledger, made if nothing is there; ``":memory:"`` for none. `LedgerError`
+        ``file`` if something else than a ledger is there, or it cannot be opened.
     members : mapping of str to str, optional
         The founding collaboration set, if known from elsewhere, see `Chains`.
-
-    Raises
-    ------
-    LedgerError
-        ``file``, if there is something else than a ledger, or it cannot be opened.
     """
 
     def __init__(self, path: Path | str, *, members: Mapping[str, str] | None = None) -> None:

@@ -52,15 +52,9 @@ def receive(
 ) -> list[Entry]:
     """Verify a suffix, keep and return what is new of it: all, or none if anything is wrong.
 
-    Parameters
-    ----------
-    text : str
-        As `suffix` returns it, from a node that is not believed. Entries that were here before are
-        passed over.
-    head : str
-        The head that the packet itself names: it must be the newest of its chain afterwards.
-    announced : mapping of str to str, optional
-        Heads of chains that others announced: each must be reached.
+    `text` is as `suffix` returns it, from a node that is not believed; entries that were here
+    before are passed over. `head`, which the packet itself names, must be the newest of its chain
+    afterwards, and heads that others `announced` must be reached.
 
     Raises
     ------
@@ -92,12 +86,8 @@ def unpacked(data: object) -> str:
     """Return a suffix as it was before it was packed; empty if nothing came.
 
     An entry packs into no less than the 64 bytes of its signature, so what came bounds how many
-    there are: more than that is refused before it takes memory.
-
-    Raises
-    ------
-    LedgerError
-        ``malformed``, if it is no zlib stream of ASCII, or longer than so many entries can be.
+    there are: more than that is refused before it takes memory. `LedgerError` ``malformed`` if it
+    is no zlib stream of ASCII, or longer than so many entries can be.
     """
     if not data:
         return ""

@@ -42,25 +42,15 @@ class Tip(NamedTuple):
     """Author of the genesis."""
 
 
-def found(
-    key: Ed25519PrivateKey,
-    *,
-    author: str,
-    model_id: str,
-    version: str,
-    members: Mapping[str, str],
-    walker: str = "w0",
-    **fields: Any,
-) -> Entry:
+def found(key: Ed25519PrivateKey, *, walker: str = "w0", **fields: Any) -> Entry:
     """Return the signed genesis of a chain: version W0 and the collaboration set.
 
-    `key` is the author's, `members` has the public key of each address, the author's among them;
-    `fields` are others of `Entry`: ``time_s``, ``size_bytes``, ``accuracy_after``. `LedgerError`
-    ``malformed`` if one is.
+    `key` is the author's; `fields` are those of `Entry`: ``author``, ``model_id``, ``version``,
+    ``members``, the public key of each address, the author's among them; and if wanted ``time_s``,
+    ``size_bytes``, ``accuracy_after``. `LedgerError` ``malformed`` if one is.
     """
-    chain = {"model_id": model_id, "walker": walker, "place": 0, "hop": 0, "time_s": 0.0}
-    told = {"author": author, "version": version, "members": members}
-    return _signed(key, {"kind": "genesis", **chain, **told, **fields})
+    chain = {"walker": walker, "place": 0, "hop": 0, "time_s": 0.0}
+    return _signed(key, {"kind": "genesis", **chain, **fields})
 
 
 def follow(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,40 +35,24 @@ class Spec:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-class Codec(Protocol):
-    """Turns one float32 tensor into parts for the wire; a part's key follows the tensor's name."""
+@dataclass(frozen=True)
+class _Rounded:
+    """The nearest value in another floating point format.
 
-    @property
-    def exact(self) -> bool:
-        """Whether what is decoded is what was encoded, bit for bit."""
+    Like any codec it turns one float32 tensor into parts for the wire; a part's key follows the
+    tensor's name.
+    """
+
+    dtype: torch.dtype
+    exact: bool = False
+    """Whether what is decoded is what was encoded, bit for bit."""
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
         """Return dtype and shape of each part."""
-
-    def encode(self, wanted: Tensor) -> dict[str, Tensor]:
-        """Return the parts; `wanted` becomes what they leave out, unless the codec is exact."""
-
-    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Return the float32 tensor that the parts stand for."""
-
-    def check(self, parts: Mapping[str, Tensor]) -> str:
-        """Return which part's values are wrong though finite, and how; empty if none are."""
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """The nearest value in another floating point format."""
-
-    dtype: torch.dtype
-
-    @property
-    def exact(self) -> bool:
-        return self.dtype == torch.float32
-
-    def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
         return {"": Spec(self.dtype, shape)}
 
     def encode(self, wanted: Tensor) -> dict[str, Tensor]:
+        """Return the parts; `wanted` becomes what they leave out, unless the codec is exact."""
         if self.exact:
             return {"": wanted}
         coded = torch.empty(wanted.shape, dtype=self.dtype)
@@ -80,10 +63,11 @@ class _Rounded:
         return {"": coded}
 
     def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        # Float32 is returned as it is, in the same memory.
+        """Return the float32 tensor that the parts stand for; in their memory, if exact."""
         return parts[""].float()
 
     def check(self, parts: Mapping[str, Tensor]) -> str:
+        """Return which part's values are wrong though finite, and how; empty if none are."""
         return ""
 
 
@@ -126,8 +110,9 @@ class _Steps8:
         return f":scale: values from {low:g} to {high:g}, must lie between {bounds}"
 
 
+Codec = _Rounded | _Steps8
 CODECS: dict[str, Codec] = {
-    "fp32": _Rounded(torch.float32),
+    "fp32": _Rounded(torch.float32, exact=True),
     "bf16": _Rounded(torch.bfloat16),
     "fp16": _Rounded(torch.float16),
     "int8": _Steps8(),
@@ -142,8 +127,11 @@ def layouts(
 ) -> dict[str, Spec]:
     """Return the encoded tensors that stand for the tunables of these names."""
     coder = CODECS[codec]
-    parts = ((name, coder.layout(tuple(shapes[name]))) for name in names)
-    return {f"{name}{key}": spec for name, found in parts for key, spec in found.items()}
+    return {
+        f"{name}{key}": spec
+        for name in names
+        for key, spec in coder.layout(tuple(shapes[name])).items()
+    }
 
 
 def encode(
@@ -196,11 +184,7 @@ def decode(
     """Return the tunables, some or all of those in `shapes`, that `encoded` stands for as float32.
 
     They share memory with it where the codec is exact: neither is written to afterwards.
-
-    Raises
-    ------
-    PacketError
-        If a tensor is missing, unknown, or not of the dtype and shape that codec and shape imply.
+    `PacketError` if a tensor is missing, unknown, or not of the dtype and shape that follow.
     """
     coder = _codec(codec)
     names = tunable_names(encoded, shapes)

@@ -19,11 +19,7 @@ def delta(packet: Packet, base: str, changed: Collection[str]) -> Packet:
     """Return the packet with the tunables in `changed` alone, onto version `base`.
 
     `changed` has every tunable that differs from `base`, which the receiver holds; more do no harm.
-
-    Raises
-    ------
-    PacketError
-        If `packet` is a delta itself.
+    `PacketError` if `packet` is a delta itself.
     """
     if packet.kind != "full":
         raise PacketError("kind = 'delta': only a full packet can be cut down to a delta")
@@ -42,11 +38,7 @@ def restored(packet: Packet, held: Packet | None) -> Packet:
     """Return the full packet that a delta and the version held here make.
 
     A full packet is returned as it is. The version is compared when the result is decoded.
-
-    Raises
-    ------
-    PacketError
-        If a delta builds on another version than that of `held`.
+    `PacketError` if a delta builds on another version than that of `held`.
     """
     if packet.kind == "full":
         return packet

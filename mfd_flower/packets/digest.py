@@ -18,10 +18,7 @@ LEAF, PLACE, NODE, ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
 
 
 def version_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the version of `tensors`: 64 hexadecimal digits.
-
-    They may have any dtypes and shapes, and stand in any order.
-    """
+    """Return the version of tensors of any dtypes, in any order: 64 hexadecimal digits."""
     return merkle_root(leaf_digests(tensors))
 
 
@@ -31,13 +28,7 @@ def leaf_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def merkle_root(leaves: Mapping[str, str]) -> str:
-    """Return the version that has these leaf digests; old and new leaves may be mixed.
-
-    Raises
-    ------
-    ValueError
-        If a digest is not hexadecimal.
-    """
+    """Return the version that has these leaf digests; old and new leaves may be mixed."""
     level = [_sha256(PLACE, _name(n), bytes.fromhex(d)) for n, d in sorted(leaves.items())]
     while len(level) > 1:
         pairs = [_sha256(NODE, *level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
@@ -48,17 +39,7 @@ def merkle_root(leaves: Mapping[str, str]) -> str:
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """Return the tensor's bytes in row-major order; no copy if it lies so in CPU memory."""
-    return _flat_bytes(tensor).numpy().data
-
-
-def same_bits(one: Tensor, two: Tensor) -> bool:
-    """Tell whether two tensors have the same dtype, shape and bytes: NaN equals NaN, 0 not -0."""
-    alike = one.dtype == two.dtype and one.shape == two.shape
-    return alike and torch.equal(_flat_bytes(one), _flat_bytes(two))
-
-
-def _flat_bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _leaf(name: str, tensor: Tensor) -> str:

@@ -95,10 +95,7 @@ class Header:
 def parse_header(content: str) -> Header:
     """Read a header from its one text.
 
-    Raises
-    ------
-    PacketError
-        If a key or field is wrong, or `header_json` would write the same header in another way.
+    `PacketError` if a key or field is wrong, or `header_json` would write it in another way.
     """
     header = Header(**check_names(Header, load_json("header", content, wrong), "header.", wrong))
     if header.header_json() != content:

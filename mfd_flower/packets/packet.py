@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mfd_flower.canonical_json import MAX_JSON_CHARS
 from mfd_flower.packets.codecs import check_specs, check_values, decode
-from mfd_flower.packets.digest import same_bits, version_digest
+from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
 from mfd_flower.packets.header import Header, parse_header
@@ -45,13 +45,7 @@ class Packet(Header):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the headers are equal and the payloads the same bit for bit."""
-        if not isinstance(other, Packet):
-            return NotImplemented
-        return (
-            self.values() == other.values()
-            and self.payload.keys() == other.payload.keys()
-            and all(same_bits(tensor, other.payload[n]) for n, tensor in self.payload.items())
-        )
+        return isinstance(other, Packet) and self.to_bytes() == other.to_bytes()
 
     def to_bytes(self) -> bytes:
         """Return the packet's one text."""
@@ -68,13 +62,9 @@ class Packet(Header):
     def from_bytes(cls, data: bytes | bytearray | memoryview, max_bytes: int = MAX_BYTES) -> Self:
         """Read a packet from bytes of unknown origin.
 
-        Input longer than `max_bytes` is refused unread.
-
-        Raises
-        ------
-        PacketError
-            If anything at all is not as `to_bytes` writes it. The version is not compared here,
-            since that needs decoding: `decoded` does.
+        Input longer than `max_bytes` is refused unread; `PacketError` if anything at all is not as
+        `to_bytes` writes it. The version is not compared here, since that needs decoding: `decoded`
+        does.
         """
         view = memoryview(data).cast("B")
         if len(view) > max_bytes:
@@ -88,11 +78,8 @@ class Packet(Header):
     def decoded(self) -> dict[str, Tensor]:
         """Return every tunable as float32, after comparing the version; worked out once.
 
-        Raises
-        ------
-        PacketError
-            If this is a delta, which `delta.restored` makes full first, or the result is not the
-            version that the header names.
+        `PacketError` if this is a delta, which `delta.restored` makes full first, or the result is
+        not the version that the header names.
         """
         if self.kind == "delta":
             said = "a delta needs the packet of that version"

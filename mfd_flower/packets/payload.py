@@ -32,10 +32,8 @@ def payload_pieces(payload: Mapping[str, Tensor]) -> list[bytes | memoryview]:
 def read_payload(header: Header, data: memoryview) -> dict[str, Tensor]:
     """Read the payload that belongs to `header`; the tensors share one copy of the data.
 
-    Raises
-    ------
-    PacketError
-        If the text in front is not what the header implies, or the data is longer or shorter.
+    `PacketError` if the text in front is not what the header implies, or the data is longer or
+    shorter.
     """
     length = int.from_bytes(data[:8], "little")
     if not 0 < length <= len(data) - 8:

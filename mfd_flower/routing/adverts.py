@@ -100,11 +100,8 @@ class Advert:
     def from_fields(cls, mapping: Mapping[str, Any]) -> Self:
         """Rebuild an advert from another node's record.
 
-        Raises
-        ------
-        AdvertError
-            If a field is unknown, of another type, out of bounds or not finite, or the address is
-            missing.
+        `AdvertError` if a field is unknown, of another type, out of bounds or not finite, or the
+        address is missing.
         """
         advert: Self = build(cls, mapping, error=AdvertError)
         if "lifetime_s" in mapping and advert.lifetime_s == math.inf:
@@ -123,12 +120,8 @@ def with_laplace_noise(advert: Advert, epsilon: float, rng: np.random.Generator)
     advert without label counts has its `samples` noised as one count. Each fresh draw spends
     `epsilon` again: draw once for a data set, not once for an announcement.
 
-    Parameters
-    ----------
-    epsilon : float
-        Privacy budget, above 0; the noise has a standard deviation of sqrt(2) / epsilon samples.
-    rng : numpy.random.Generator
-        Must not be guessable by the receivers, or they subtract the noise.
+    `epsilon` is above 0; the noise has a standard deviation of sqrt(2) / epsilon samples. `rng`
+    must not be guessable by the receivers, or they subtract the noise.
     """
     if not 0 < epsilon < math.inf:
         raise AdvertError("noise_epsilon", epsilon, "must be above 0 and finite")

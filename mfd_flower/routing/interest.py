@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mfd_flower.checks import ConfigError
+from mfd_flower.routing.candidate import Candidate
 
 HALF_SAMPLES = 100.0
 """Samples at which the amount term is one half: a local update of a few batches."""
@@ -18,11 +19,7 @@ HALF_AGE_HOPS = 10.0
 
 
 def interest(
-    label_counts: ArrayLike,
-    seen: ArrayLike,
-    *,
-    samples: float,
-    age: float | None = None,
+    label_counts: ArrayLike, seen: ArrayLike, *, samples: float, age: float | None = None
 ) -> float:
     r"""Return what a node's data adds to what a packet has seen, from 0 to 1 (no unit).
 
@@ -45,19 +42,8 @@ def interest(
     go on telling nodes apart, and it cannot be negative. Amount saturates, for gradients of one
     visit average over its samples; freshness does, for a model forgets most in the first hops.
 
-    Parameters
-    ----------
-    label_counts : array_like
-        The node's samples of each class, ``(num_classes,)``; only their shares matter.
-    seen : array_like
-        Cumulative label counts the packet has trained on, ``(num_classes,)``; empty for none.
-    age : float, optional
-        Hops since the packet left the node; None if it was never there (freshness 1).
-
-    Raises
-    ------
-    ConfigError
-        If `seen` has another number of classes than `label_counts`.
+    `label_counts` and `seen` are ``(num_classes,)``, or else it is a `ConfigError`; an empty `seen`
+    is no history, and an `age` of None that the packet was never there (freshness 1).
     """
     counts = np.asarray(label_counts, dtype=float)
     history = np.asarray(seen, dtype=float)
@@ -70,6 +56,18 @@ def interest(
         return 0.0
     amount = samples / (samples + HALF_SAMPLES)
     return novelty(counts / total, history) * amount * freshness(age)
+
+
+def interest_of(candidate: Candidate, seen: NDArray[np.float64], hop: int) -> float:
+    """Return a candidate's data-interest value at hop `hop`.
+
+    With label counts it is derived against the packet's own `seen`. Without, it is the announced
+    value, which is against an empty history, times the freshness that only the packet knows.
+    """
+    age = None if candidate.last_visit < 0 else max(0, hop - candidate.last_visit)
+    if not candidate.label_counts:
+        return candidate.interest * freshness(age)
+    return interest(candidate.label_counts, seen, samples=candidate.amount, age=age)
 
 
 def novelty(shares: NDArray[np.float64], seen: NDArray[np.float64]) -> float:

@@ -13,25 +13,21 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mfd_flower.checks import Bounds, ConfigError, checked
 from mfd_flower.routing.candidate import Candidate, Known, address_order, kl_divergence
-from mfd_flower.routing.costs import (
-    VISIT_BITS,
-    VISIT_FLOPS,
-    interest_of,
-    to_unit,
-    variance_after,
-    visit_seconds,
-)
-from mfd_flower.routing.metropolis import metropolis
+from mfd_flower.routing.interest import interest_of
 
 Amount = Annotated[float, Bounds(0.0)]
 HopNumber = Annotated[int, Bounds(0)]
+VISIT_FLOPS = 1e10
+"""FLOPs of a visit when nobody says: 2 s on the default device of `NetworkConfig`."""
+VISIT_BITS = 1e7
+"""Bits of a packet when nobody says: 0.2 s on its default ``d2d`` link."""
 
 
 def random(known: Known) -> str:
@@ -67,7 +63,7 @@ def label_balance(known: Known, batch: Amount = 0.0) -> str:
     Minimises the population variance of the cumulative label counts plus the labels expected in
     `batch` samples of the candidate; without `batch` in all its samples.
     """
-    costs = [(variance_after(c, known.seen, batch), c.address) for c in known.candidates]
+    costs = [(_variance_after(c, known.seen, batch), c.address) for c in known.candidates]
     return min(costs, key=lambda cost: (cost[0], address_order(cost[1])))[1]
 
 
@@ -81,7 +77,7 @@ def interest(known: Known, hop: HopNumber | None = None) -> str:
 
 def fastest(known: Known, flops: Amount = VISIT_FLOPS, bits: Amount = VISIT_BITS) -> str:
     """Pick the smallest transfer plus compute time (W 2.6), for a visit of `flops` and `bits`."""
-    return _cheapest(known, [visit_seconds(c, flops, bits) for c in known.candidates])
+    return _cheapest(known, [_visit_seconds(c, flops, bits) for c in known.candidates])
 
 
 def weighted(
@@ -106,12 +102,53 @@ def weighted(
     if not weights.any():
         raise ConfigError("options", weights.tolist(), "at least one weight must be above 0")
     terms = (
-        [variance_after(c, known.seen, batch) for c in known.candidates],
-        [visit_seconds(c, flops, bits) for c in known.candidates],
+        [_variance_after(c, known.seen, batch) for c in known.candidates],
+        [_visit_seconds(c, flops, bits) for c in known.candidates],
         _missing_interest(known, hop),
         [float(c.last_visit) for c in known.candidates],
     )
-    return _cheapest(known, (weights @ np.array([to_unit(t) for t in terms])).tolist())
+    return _cheapest(known, (weights @ np.array([_to_unit(t) for t in terms])).tolist())
+
+
+def metropolis(
+    known: Known,
+    target: Literal["uniform", "samples"] = "uniform",
+    epsilon: Annotated[float, Bounds(0.0, 1.0)] = 0.0,
+) -> str:
+    """Propose a candidate uniformly, and go there or stay as Metropolis-Hastings says.
+
+    Metropolis et al. 1953, Hastings 1970: nodes are visited as often as a chosen distribution says.
+    The jumps against entrapment follow "The Entrapment Problem in Random Walk Decentralized
+    Learning" (MHLJ, arXiv 2407.20611); there a jump is several blind steps along links, here it is
+    one blind step in the holder's table, which spans as many hops as adverts.
+
+    A proposal from i to j is accepted with probability min(1, pi_j d_i / (pi_i d_j)), d being the
+    degrees; a refused one returns the address of `here`, where the packet then trains again. Where
+    tables are symmetric and `degree` is the size of a node's table, the walk's stationary
+    distribution is pi exactly, whatever the graph. Leaving out recently visited nodes breaks that.
+
+    With probability `epsilon` the test is left out: a jump. With P the Metropolis walk and Q the
+    simple walk on the same tables, the walk is (1 - epsilon) P + epsilon Q, and its stationary
+    distribution nu is no longer pi but the solution of
+
+        nu - pi = epsilon nu (Q - P) Z,    Z = sum over k >= 0 of (P^k - 1 pi),
+
+    a bias towards well-linked nodes that is linear in small `epsilon` (the sum in Abel's sense if P
+    is periodic); at `epsilon` = 1 nu is proportional to the degree. It is zero for every `epsilon`
+    if pi itself is proportional to the degree, such as the uniform target on tables of one size.
+
+    The `target` pi is ``uniform``, or ``samples`` for proportional to the samples a node holds.
+    """
+    here, candidates, _, rng = known
+    proposal = candidates[int(rng.integers(len(candidates)))]
+    if rng.random() < epsilon:
+        return proposal.address
+    pi_here, pi_there = (here.amount, proposal.amount) if target == "samples" else (1.0, 1.0)
+    # A holder that was given no degree has at least the neighbours it can choose from.
+    degree_here = max(here.degree, len(candidates))
+    bar = pi_here * proposal.degree
+    accepted = bar == 0 or rng.random() * bar < pi_there * degree_here
+    return proposal.address if accepted else here.address
 
 
 Policy = Callable[..., str]
@@ -169,6 +206,34 @@ def choose(
         raise ConfigError("candidates", [], f"node {here.address} knows no neighbour")
     known = Known(here, candidates, np.asarray(seen, dtype=float), rng)
     return POLICIES[policy](known, **told)
+
+
+def _variance_after(candidate: Candidate, seen: NDArray[np.float64], batch: float) -> float:
+    """Return the variance of the label counts after a visit; `batch` 0 is the whole shard.
+
+    A candidate that keeps its labels to itself is taken to add none, an empty `seen` for no labels.
+    """
+    counts = np.asarray(candidate.label_counts or np.zeros_like(seen), dtype=float)
+    if not counts.size:
+        return 0.0
+    total = counts.sum()
+    expected = counts * (batch / total) if batch and total else counts
+    return float(np.var(seen + expected if seen.size else expected))
+
+
+def _visit_seconds(candidate: Candidate, flops: float, bits: float) -> float:
+    """Return the seconds to send `bits` there and compute `flops`; infinite at a rate of 0."""
+    work = ((flops, candidate.flops_per_s), (bits, candidate.link_bps))
+    return sum(amount / rate if rate > 0 else math.inf for amount, rate in work)
+
+
+def _to_unit(costs: ArrayLike) -> NDArray[np.float64]:
+    """Bring costs onto [0, 1]; infinite ones count twice the largest finite one."""
+    values = np.asarray(costs, dtype=float)
+    finite = values[np.isfinite(values)]
+    values = np.nan_to_num(values, posinf=2 * finite.max() if finite.size else 0.0)
+    spread = np.ptp(values)
+    return (values - values.min()) / spread if spread else np.zeros_like(values)
 
 
 def _missing_interest(known: Known, hop: int | None) -> list[float]:
