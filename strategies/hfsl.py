@@ -32,7 +32,6 @@ from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split import formation
 from mfd_flower.split.costs import BlockCosts
-from mfd_flower.split.formation import even_cuts
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.member import take_part, tensors_for, train_position
 from mfd_flower.split.pipeline import StageResult
@@ -40,6 +39,12 @@ from mfd_flower.split.roster import NotMetError, Roster, seated
 from mfd_flower.split.round import Outcome, place, placed, run_round
 from mfd_flower.split.serving import Service, answer, deliver
 from mfd_flower.strategy import OwnLoop
+
+NEEDED = (
+    '{0} nodes must run at once: with flwr run set options.link = "gloo" and '
+    '--federation-config "init-args-num-cpus={0} client-resources-num-cpus=1"'
+)
+"""What the engine lacks if members do not meet."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +151,14 @@ class HFSL(OwnLoop, Strategy):
             evaluate_fn(0, initial_arrays)
         clusters, idle = self.formed(meter, timeout)
         for number in range(1, num_rounds + 1):
-            at_s = meter.virtual_seconds
-            rosters = [self.roster(number, k, c, at_s) for k, c in enumerate(clusters) if c]
+            rosters = self.rosters(meter, number, clusters, timeout)
             outcomes = self.trained(meter, rosters, result.arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
                 result.arrays = aggregate_arrayrecords(done, "num-examples")
             elif outcomes and not any(outcome.met or outcome.lost for outcome in outcomes):
-                raise NotMetError(f"{outcomes[0].reason}; {self.needed()}")
+                needed = NEEDED.format(self.concurrent_nodes)
+                raise NotMetError(f"{outcomes[0].reason}; {needed}")
             elif outcomes and number == num_rounds and result.arrays is initial_arrays:
                 raise LinkError(f"no cluster finished a round: {outcomes[0].reason}")
             for roster, outcome in zip(rosters, outcomes, strict=True):
@@ -178,11 +183,11 @@ class HFSL(OwnLoop, Strategy):
 
     def mended(self, left: list[str], idle: list[str], at_s: float) -> tuple[list[str], list[str]]:
         """Return a cluster of the survivors of one and idle nodes, and the nodes idle then."""
-        there, most = [*left, *idle], min(self.clients, len(left) + len(idle))
-        cluster = there[:most]
+        there = [*left, *idle]
+        cluster = there[: self.clients]
         if self.options.form == "planned":
-            cluster = []
-            for size in range(most, 0, -1):
+            sizes, cluster = range(len(cluster), 0, -1), []
+            for size in sizes:
                 with contextlib.suppress(ConfigError):
                     (cluster,) = self.planned(there, 1, size, at_s)
                     break
@@ -198,13 +203,21 @@ class HFSL(OwnLoop, Strategy):
         """Return where so many stages are cut; None if that is planned."""
         if isinstance(self.options.cuts, tuple) and stages == self.options.cluster_size:
             return self.options.cuts
-        return None if self.options.cuts == "planned" else even_cuts(self.depth, stages)
+        return None if self.options.cuts == "planned" else formation.even_cuts(self.depth, stages)
 
     @functools.cached_property
     def costs(self) -> BlockCosts:
         """What each block takes."""
-        model, parts = model_for(self.run), self.options.micro_batches
-        return BlockCosts.of(model, self.run.train, parts, self.options.cluster_size)
+        parts, stages = self.options.micro_batches, self.options.cluster_size
+        return BlockCosts.of(model_for(self.run), self.run.train, parts, stages)
+
+    def rosters(
+        self, grid: MeteredGrid, number: int, clusters: Sequence[Sequence[str]], timeout: float
+    ) -> list[Roster]:
+        """Return the roster of each cluster that has clients in round `number`."""
+        at_s = grid.virtual_seconds
+        rosters = [self.roster(number, k, c, at_s) for k, c in enumerate(clusters) if c]
+        return placed(grid, rosters, timeout) if self.options.link == "gloo" else rosters
 
     def roster(self, number: int, cluster: int, clients: Sequence[str], at_s: float) -> Roster:
         """Seat the clients of a cluster for round `number` and cut the model for them."""
@@ -214,25 +227,15 @@ class HFSL(OwnLoop, Strategy):
         cuts = self.cuts(len(stages))
         if cuts is None:
             cuts = formation.cut_by_cost(self.costs, stages, self.world, at_s)
-        return Roster(
-            self.meeting,
-            number,
-            cluster,
-            (*stages, stages[0]) if options.u_shape else stages,
-            cuts,
-            options.micro_batches,
-            options.codec,
-            options.meet_s,
-            options.timeout_s,
-        )
+        members = (*stages, stages[0]) if options.u_shape else stages
+        how = (options.micro_batches, options.codec, options.meet_s, options.timeout_s)
+        return Roster(self.meeting, number, cluster, members, cuts, *how)
 
     def trained(
         self, grid: MeteredGrid, rosters: Sequence[Roster], arrays: ArrayRecord, timeout: float
     ) -> list[Outcome]:
         """Let every cluster train a round, each from `arrays`."""
         tensors = tensors_of(arrays)
-        if self.options.link == "gloo":
-            rosters = placed(grid, rosters, timeout)
 
         def request(roster: Roster, address: str) -> RecordDict:
             own = ArrayRecord(tensors_for(address, roster, self.run, tensors))
@@ -252,18 +255,8 @@ class HFSL(OwnLoop, Strategy):
         """
         meter, timeout_s = _metered(grid), self.options.timeout_s
         clusters, _ = self.formed(meter, timeout_s)
-        rosters = [self.roster(1, 0, clusters[0], meter.virtual_seconds)]
-        if self.options.link == "gloo":
-            rosters = placed(meter, rosters, timeout_s)
-        return Service(meter, self.run, rosters[0], tensors_of(arrays), whole)
-
-    def needed(self) -> str:
-        """Say what the engine lacks if members do not meet."""
-        return (
-            f"{self.concurrent_nodes} nodes must run at once: with flwr run set options.link ="
-            f' "gloo" and --federation-config "init-args-num-cpus={self.concurrent_nodes}'
-            ' client-resources-num-cpus=1"'
-        )
+        (roster,) = self.rosters(meter, 1, clusters[:1], timeout_s)
+        return Service(meter, self.run, roster, tensors_of(arrays), whole)
 
 
 def _metered(grid: Grid) -> MeteredGrid:
@@ -292,15 +285,15 @@ def _check(options: HFSLOptions, run: RunConfig, depth: int) -> None:
         raise ConfigError("network.topology", topology, "accepted by hfsl in order: full")
     if run.model.tune == "head":
         raise ConfigError("model.tune", "head", "accepted by hfsl: prompts, lora, full")
-    if run.threat.kind:
-        raise ConfigError("threat.kind", run.threat.kind, "accepted by hfsl: no attack")
-    if run.faults.duplicate:
+    for name, value, accepted in (
+        ("threat.kind", run.threat.kind, "no attack"),
         # A member that is asked twice would wait for its cluster a second time.
-        raise ConfigError("faults.duplicate", run.faults.duplicate, "accepted by hfsl: 0")
-    if train.distillation:
-        raise ConfigError("train.distillation", train.distillation, "accepted by hfsl: 0")
-    if train.keep_absent_rows:
-        raise ConfigError("train.keep_absent_rows", True, "accepted by hfsl: false")
+        ("faults.duplicate", run.faults.duplicate, "0"),
+        ("train.distillation", train.distillation, "0"),
+        ("train.keep_absent_rows", train.keep_absent_rows, "false"),
+    ):
+        if value:
+            raise ConfigError(name, value, f"accepted by hfsl: {accepted}")
 
 
 def _check_rising(name: str, values: Sequence[int], high: int) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.routing.interest import HALF_SAMPLES
-from mfd_flower.split.cuts import Numbers, block_numbers, numbers, reach
+from mfd_flower.split.cuts import Blocks, Numbers, block_numbers, numbers, reach
 
 Rows = NDArray[np.intp]
 """Members by number, ``(rows, size)``: each row is a cluster in the order of its stages."""
@@ -73,7 +73,8 @@ def plan_clusters(
 
     with :math:`T_k` the `step_s` of cluster k and :math:`v` the `data_value` of a member: clusters
     work side by side, and the slowest keeps the others waiting. Members that no cluster needs stay
-    idle. Returns the clusters by the place of their first in `members`.
+    idle. Returns the clusters by the place of their first in `members`; ConfigError if an argument
+    is out of range, or no such clusters were found.
 
     Parameters
     ----------
@@ -93,11 +94,6 @@ def plan_clusters(
     solver : {"exact", "local-search"}, optional
         Without it exact where that takes seconds. `experiments/bench/clusters.py` measures how far
         from exact the local search ends.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of range, or no such clusters were found.
     """
     names, count = [member.address for member in members], len(members)
     if not 1 <= size <= len(costs):
@@ -111,24 +107,17 @@ def plan_clusters(
     each_way = [[links.get(a, {}).get(b, 0.0) for b in names] for a in names]
     rates = np.minimum(each_way, np.transpose(each_way))
     np.fill_diagonal(rates, np.inf)
-    problem = _Problem(
-        block_numbers(costs, memory, cut_bytes),
-        numbers("flops_per_s", [m.flops_per_s for m in members], count, above_zero=True),
-        numbers("memory_bytes", [m.memory_bytes for m in members], count, finite=False),
-        rates,
-        np.array([data_value(member.label_counts) for member in members]),
-        number,
-        size,
-        closed,
-    )
+    blocks = block_numbers(costs, memory, cut_bytes)
+    speeds = numbers("flops_per_s", [m.flops_per_s for m in members], count, above_zero=True)
+    limits = numbers("memory_bytes", [m.memory_bytes for m in members], count, finite=False)
+    values = np.array([data_value(member.label_counts) for member in members])
+    problem = _Problem(blocks, speeds, limits, rates, values, number, size, closed)
     rows = _local(problem) if solver == "local-search" or not few else _exact(problem)
     if rows is None:
-        pairs, fed = (int((rates > 0).sum()) - count) // 2, int((problem.values > 0).sum())
+        pairs, fed = (int((rates > 0).sum()) - count) // 2, int((values > 0).sum())
         there = f"{pairs} pairs of {count} members are linked, {fed} members have samples"
-        needed = f"all blocks need {problem.model[1].sum():.0f} bytes"
-        raise ConfigError(
-            "clusters", number, f"no such clusters of {size} found: {there}, {needed}"
-        )
+        there += f", all blocks need {blocks[1].sum():.0f} bytes"
+        raise ConfigError("clusters", number, f"no such clusters of {size} found: {there}")
     rows = rows[np.argsort(rows[:, 0])]
     steps_s = problem.score(rows)[1].tolist()
     return [Cluster(tuple(names[m] for m in row), s) for row, s in zip(rows, steps_s, strict=True)]
@@ -155,8 +144,7 @@ def data_value(label_counts: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class _Problem:
-    model: tuple[Numbers, Numbers, Numbers]
-    """Of each block FLOPs and bytes, ``(blocks,)``, and bytes over each cut, ``(blocks - 1,)``."""
+    model: Blocks
     speeds: Numbers
     limits: Numbers
     rates: Numbers
@@ -180,9 +168,8 @@ class _Problem:
         whole = np.flatnonzero(broken == 0)
         table_numbers = len(whole) * (len(self.model[0]) - self.size + 1) ** 2
         for part in np.array_split(whole, 1 + table_numbers // CHUNK_NUMBERS):
-            row = rows[part]
-            tables = reach(*self.model, self.speeds[row], self.limits[row], links[part])
-            seconds[part] = tables[-1][:, -1]
+            workers = (self.speeds[rows[part]], self.limits[rows[part]], links[part])
+            seconds[part] = reach(self.model, workers)[-1][:, -1]
         unfit = np.isinf(seconds)
         return broken + unfit, np.where(unfit, 0.0, seconds)
 
@@ -195,9 +182,8 @@ class _Problem:
         fed, slowest = self.values[firsts].sum(axis=1), seconds.max(axis=1)
         objective = np.divide(slowest, fed, out=np.full(len(fed), np.inf), where=fed > 0)
         tied = (seconds >= slowest[:, None] * (1 - 1e-9)).sum(axis=1)
-        return list(
-            zip(broken.sum(axis=1).tolist(), objective.tolist(), tied.tolist(), strict=True)
-        )
+        columns = (broken.sum(axis=1), objective, tied)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _exact(problem: _Problem) -> Rows | None:
@@ -255,10 +241,9 @@ def _local(problem: _Problem) -> Rows | None:
 
 
 def _grown(problem: _Problem, rng: np.random.Generator) -> Rows:
-    """Grow clusters along links.
+    """Grow clusters along links: next is who has the fewest free neighbours, so none is cut off.
 
-    As in Warnsdorff's rule for a knight's tour, each next member is the one with the fewest free
-    neighbours, so that none is cut off.
+    That is Warnsdorff's rule for a knight's tour.
     """
     joined = problem.rates > 0
     free = np.ones(len(joined), dtype=bool)

@@ -66,16 +66,8 @@ def training_cost(
     """Measure the forward and backward pass of a micro-batch through a stage.
 
     Memory is that of weights, gradients and optimiser state, and of what `micro_batches` forward
-    passes save, which wait for their backward pass at the same time.
-
-    Parameters
-    ----------
-    stage : Stage
-        Its gradients are dropped afterwards; its weights are untouched.
-    inputs : Tensor
-        Of the micro-batch. They require a gradient if something in front of the stage trains.
-    config, micro_batches
-        Optimiser, and micro-batches under way.
+    passes save, which wait for their backward pass at the same time. `inputs` require a gradient if
+    something in front of the stage trains. Weights are untouched, gradients dropped afterwards.
     """
     slots = optimizer_of(config).slots(config)
     trained = [p for p in stage.parameters() if p.requires_grad]
@@ -98,10 +90,7 @@ def training_cost(
 
 @torch.no_grad()
 def counted_forward(stage: Stage, inputs: Tensor) -> tuple[Tensor, StepCost]:
-    """Run a forward pass; returns the outputs and what it took.
-
-    Weights, inputs and outputs are what is in memory.
-    """
+    """Run a forward pass; returns the outputs and its cost: weights, inputs, outputs in memory."""
     with FlopCounterMode(display=False) as counter:
         outputs = stage(inputs)
     weights = sum(p.nbytes for p in stage.parameters())

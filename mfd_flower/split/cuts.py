@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from mfd_flower.checks import ConfigError
 
 Numbers = NDArray[np.float64]
+Blocks = tuple[Numbers, Numbers, Numbers]
+"""FLOPs and bytes of each block, ``(blocks,)``, and bytes over each cut, ``(blocks - 1,)``."""
+Workers = tuple[Numbers, Numbers, Numbers]
+"""Of rows of workers FLOPs per second and bytes at most, ``(rows, workers)``, and bits per second
+of the links between them, ``(rows, workers - 1)``."""
 
 
 def plan_cuts(
@@ -37,10 +42,13 @@ def plan_cuts(
     ends compute on others. With :math:`m` micro-batches and all stages as slow as the slowest, a
     step takes :math:`(m + s - 1) / m \cdot T` seconds.
 
-    The plan is exact, by dynamic programming over workers and blocks. Of the plans with the least
-    :math:`T`, it is one whose stages and links take the fewest seconds in all (what a lone sample
-    takes from end to end); of those, the one with the earliest last cut, then the earliest one
-    before it, and so on.
+    The plan is exact, by dynamic programming over workers and blocks (the recurrence of Narayanan
+    et al. 2019, *PipeDream*, arXiv 1806.03377, section 3.1). Of the plans with the least :math:`T`,
+    it is one whose stages and links take the fewest seconds in all (what a lone sample takes from
+    end to end); of those, the one with the earliest last cut, then the earliest before it.
+
+    Returns ``len(speeds) - 1`` rising block indices: cut c has blocks up to c - 1 before it.
+    ConfigError if a number is out of range, a length does not fit, or no plan keeps to the limits.
 
     Parameters
     ----------
@@ -57,21 +65,6 @@ def plan_cuts(
         takes longer; ``len(costs) - 1`` of them.
     link_bps : sequence of float, optional
         Bits per second between consecutive workers, ``len(speeds) - 1`` of them; with `cut_bytes`.
-
-    Returns
-    -------
-    list of int
-        ``len(speeds) - 1`` rising block indices: cut c has blocks up to c - 1 before it.
-
-    Raises
-    ------
-    ConfigError
-        If a number is out of range, a length does not fit, or no plan keeps to the limits.
-
-    References
-    ----------
-    Narayanan et al. 2019, *PipeDream* (arXiv 1806.03377), section 3.1, partitions by the same
-    recurrence.
     """
     model = block_numbers(costs, memory, cut_bytes)
     blocks, workers = len(costs), len(speeds)
@@ -86,16 +79,16 @@ def plan_cuts(
         _row("limits", limits, workers, finite=False),
         _row("link_bps", link_bps, workers - 1, above_zero=True),
     )
-    found = reach(*model, *row)
+    found = reach(model, row)
     step_s = found[-1][0, -1]
     if math.isinf(step_s):
         raise _over_limit(found, model[1], row[1])
-    return _traced(reach(*model, *row, combine=np.add, longest_s=step_s), model, row, step_s)
+    return _traced(reach(model, row, np.add, step_s), model, row, step_s)
 
 
 def block_numbers(
     costs: Sequence[float], memory: Sequence[float] | None, cut_bytes: Sequence[float] | None
-) -> tuple[Numbers, Numbers, Numbers]:
+) -> Blocks:
     """Return costs, memory and cut bytes of a model's blocks as arrays, zeros for what is None."""
     blocks = len(costs)
     if not blocks:
@@ -115,43 +108,24 @@ def numbers(
         raise ConfigError(name, list(values), f"{count} numbers, not {len(values)}")
     for index, value in enumerate(values):
         if not value >= 0 or (finite and math.isinf(value)) or (above_zero and value == 0):
-            bound = "above 0" if above_zero else "at least 0"
-            accepted = f"must be {'finite and ' * finite}{bound}"
-            raise ConfigError(f"{name}[{index}]", value, accepted)
+            accepted = f"{'finite and ' * finite}{'above' if above_zero else 'at least'} 0"
+            raise ConfigError(f"{name}[{index}]", value, f"must be {accepted}")
     return np.array(values, dtype=float)
 
 
 def reach(
-    costs: Numbers,
-    memory: Numbers,
-    cut_bytes: Numbers,
-    speeds: Numbers,
-    limits: Numbers,
-    link_bps: Numbers,
-    *,
-    combine: np.ufunc = np.maximum,
-    longest_s: float = math.inf,
+    model: Blocks, row: Workers, combine: np.ufunc = np.maximum, longest_s: float = math.inf
 ) -> list[Numbers]:
     """Find how fast the first workers of many rows can do the first blocks.
 
-    Parameters
-    ----------
-    costs, memory, cut_bytes : ndarray
-        ``(blocks,)``, ``(blocks,)``, ``(blocks - 1,)``.
-    speeds, limits, link_bps : ndarray
-        ``(rows, workers)``, ``(rows, workers)``, ``(rows, workers - 1)``.
-    combine : ufunc
-        ``np.maximum`` for the slowest stage or link, ``np.add`` for the sum of them all.
-    longest_s : float
-        Seconds that no stage or link may exceed.
+    Returns ``workers + 1`` tables ``(rows, blocks - workers + 1)``. Column p of table w holds the
+    fewest seconds until worker w, whose first block is w + p, has its input; infinite where the
+    workers before it cannot. The last table's last column is for the whole model.
 
-    Returns
-    -------
-    list of ndarray
-        ``workers + 1`` tables ``(rows, blocks - workers + 1)``. Column p of table w holds the
-        fewest seconds until worker w, whose first block is w + p, has its input; infinite where
-        the workers before it cannot. The last table's last column is for the whole model.
+    `combine` is ``np.maximum`` for the slowest stage or link, ``np.add`` for the sum of them all;
+    none may take longer than `longest_s`.
     """
+    (costs, memory, cut_bytes), (speeds, limits, link_bps) = model, row
     rows, workers = speeds.shape
     room = len(costs) - workers + 1
     flops, held = _spans(costs), _spans(memory)
@@ -189,12 +163,7 @@ def _window(worker: int, room: int) -> tuple[slice, slice]:
     return slice(worker, worker + room), slice(worker + 1, worker + 1 + room)
 
 
-def _traced(
-    tables: list[Numbers],
-    model: tuple[Numbers, Numbers, Numbers],
-    row: tuple[Numbers, Numbers, Numbers],
-    longest_s: float,
-) -> list[int]:
+def _traced(tables: list[Numbers], model: Blocks, row: Workers, longest_s: float) -> list[int]:
     """Follow the tables of sums back from the last worker; the first of equals is taken."""
     (costs, memory, _), (speeds, limits, _) = model, row
     room = len(costs) - len(tables) + 2

@@ -5,7 +5,6 @@ The server plans by messages alone: nobody tells it who holds which data but the
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -54,12 +53,11 @@ def form_clusters(
     `labels` are samples of each class by address, of all who may be joined. `costs` are those of
     all blocks where cuts are free, else of the stages.
     """
-    devices = {name: world.device(name) for name in labels}
-    members = [
-        Member(name, device.flops_per_s, device.memory_bytes, tuple(labels[name]))
-        for name, device in devices.items()
-    ]
     views = {name: world.seen_by(name, at_s) for name in labels}
+    members = [
+        Member(name, view.device.flops_per_s, view.device.memory_bytes, tuple(labels[name]))
+        for name, view in views.items()
+    ]
     links = {a: {b: view.rate_to_bps(b) for b in view.neighbours} for a, view in views.items()}
     found = plan_clusters(
         members,
@@ -81,18 +79,15 @@ def cut_by_cost(
 
     A link is as slow as its slower direction, since gradients go back.
     """
-    devices = [world.device(name) for name in members]
-    rates = []
-    for one, other in itertools.pairwise(members):
-        view = world.seen_by(one, at_s)
-        rates.append(min(view.rate_to_bps(other), view.rate_from_bps(other)))
-    speeds = [device.flops_per_s for device in devices]
-    limits = [device.memory_bytes for device in devices]
+    views = [world.seen_by(name, at_s) for name in members]
+    links = zip(views, members[1:], strict=False)
+    rates = [min(view.rate_to_bps(peer), view.rate_from_bps(peer)) for view, peer in links]
+    speeds = [view.device.flops_per_s for view in views]
+    memory, limits = costs.memory_bytes, [view.device.memory_bytes for view in views]
     cut_bytes = costs.cut_bytes
-    cuts = plan_cuts(
-        costs.flops, speeds, costs.memory_bytes, limits, cut_bytes=cut_bytes, link_bps=rates
+    return tuple(
+        plan_cuts(costs.flops, speeds, memory, limits, cut_bytes=cut_bytes, link_bps=rates)
     )
-    return tuple(cuts)
 
 
 def even_cuts(depth: int, stages: int) -> tuple[int, ...]:

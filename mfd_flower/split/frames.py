@@ -53,32 +53,28 @@ def pack_tensor(tensor: Tensor, codec: str) -> tuple[bytes, Tensor]:
     tensor, or has values that do not fit the codec.
     """
     if tensor.dtype not in AS_IT_IS or tensor.ndim > 4:
-        raise LinkError(
-            f"tensor of {tensor.dtype} with {tensor.ndim} axes: "
-            "accepted: float32, float64 or int64 with at most 4"
-        )
+        accepted = "accepted: float32, float64 or int64 with at most 4"
+        raise LinkError(f"tensor of {tensor.dtype} with {tensor.ndim} axes: {accepted}")
     values = tensor.detach().cpu().contiguous()
     form: torch.dtype | str = tensor.dtype
     if codec == "fp32" or tensor.dtype != torch.float32 or not tensor.numel():
         data = _bytes_of(values).clone()
     else:
-        form, rows = codec, values.view(_rows_of(values.shape))
+        form = codec
         try:
-            parts, _ = encode({"smashed data": rows}, codec)
+            parts, _ = encode({"smashed data": values.view(_rows_of(values.shape))}, codec)
         except PacketError as error:
             raise LinkError(str(error)) from None
-        specs = _parts_of(values.shape, codec)
-        data = torch.cat([_bytes_of(parts[name]) for name in specs])
+        data = torch.cat([_bytes_of(parts[name]) for name in _parts_of(values.shape, codec)])
     kind = (TENSOR, FORMATS.index(form), tensor.requires_grad, tensor.ndim)
     axes = [*tensor.shape, *[0] * (4 - tensor.ndim)]
     return HEAD.pack(*kind, len(data), *axes), data
 
 
 def pack_goodbye(reason: str) -> tuple[bytes, Tensor]:
-    """Serialise why a link closes."""
-    text = bytearray(reason.encode()[:LONGEST_REASON_BYTES])
-    data = torch.frombuffer(text, dtype=torch.uint8) if text else torch.empty(0).byte()
-    return HEAD.pack(GOODBYE, 0, 0, 0, len(text), 0, 0, 0, 0), data
+    """Serialise why a link closes, in one character or more."""
+    data = torch.frombuffer(bytearray(reason.encode()[:LONGEST_REASON_BYTES]), dtype=torch.uint8)
+    return HEAD.pack(GOODBYE, 0, 0, 0, len(data), 0, 0, 0, 0), data
 
 
 def read_head(head: bytes) -> Frame:

@@ -21,8 +21,8 @@ from torch import distributed as dist
 from mfd_flower.split.frames import HEAD, Frame, LinkError, pack_goodbye, read_head, read_reason
 from mfd_flower.split.links import Link, Neighbours, PeerGone
 
-UNREAD_FRAMES = 64
-"""Frames that may wait for the peer; the pipeline has fewer under way."""
+UNREAD_TENSORS = 128
+"""Heads and data that may wait for the peer; the pipeline has fewer under way."""
 TAKEN_WITHIN_S = 60.0
 """How long the oldest of them may wait then."""
 GOODBYE_S = 2.0
@@ -41,35 +41,25 @@ def connect(
 ) -> Neighbours:
     """Meet the other members of a cluster over TCP and return the links to both neighbours.
 
-    LinkError if one does not come in time or the port cannot be used.
-
-    Parameters
-    ----------
-    address, port : str and int
-        Host of position 0, as the others reach it, and a free port on it.
-    position, members, timeout_s, codec
-        As `mfd_flower.split.queues.meet` takes them; at least two members.
+    As `mfd_flower.split.queues.meet`, for two members or more. `address` is the host of position 0,
+    as the others reach it, with a free `port`. LinkError if one does not come in time or the port
+    cannot be used.
     """
     names, size = tuple(members), len(members)
-    end = time.monotonic() + timeout_s
+    limit, end = timedelta(seconds=timeout_s), time.monotonic() + timeout_s
     where = f"{names[position]} at {address}:{port}"
     try:
         store = dist.TCPStore(
-            address,
-            port,
-            is_master=position == 0,
-            timeout=timedelta(seconds=timeout_s),
-            wait_for_workers=False,
+            address, port, is_master=position == 0, timeout=limit, wait_for_workers=False
         )
         store.set(f"here/{position}", "")
     except RuntimeError as error:
         raise LinkError(f"{where}: {names[0]} cannot be met: {_first_line(error)}") from None
     try:
-        everyone = [f"here/{rank}" for rank in range(size)]
-        store.wait(everyone, timedelta(seconds=max(0.001, end - time.monotonic())))
+        store.wait([f"here/{rank}" for rank in range(size)], _left(end))
         options = _Gloo._Options()
         options._devices = [_Gloo.create_device(hostname=_own_address(address))]
-        options._timeout = timedelta(seconds=max(1.0, end - time.monotonic()))
+        options._timeout = max(timedelta(seconds=1), _left(end))
         group = _Gloo(store, position, size, options)
     except RuntimeError as error:
         absent = [name for rank, name in enumerate(names) if not _is_here(store, rank)]
@@ -79,12 +69,11 @@ def connect(
     # A ring of two joins the same ranks twice: the tag is the position that a link leads away from.
     upstream = GlooTransport(store, group, before, tag=before)
     downstream = GlooTransport(store, group, after, tag=position)
-    return Neighbours(
-        position,
-        names,
+    links = (
         Link(upstream, names[position], names[before], codec),
         Link(downstream, names[position], names[after], codec),
     )
+    return Neighbours(position, names, *links)
 
 
 def free_port() -> int:
@@ -137,7 +126,7 @@ class GlooTransport:
         try:
             self._under_way.append((self._group.send([data], self._rank, self._tag), data))
             # A gloo send does not say when it is done; it is waited for when it must be.
-            while len(self._under_way) > 2 * UNREAD_FRAMES:
+            while len(self._under_way) > UNREAD_TENSORS:
                 self._under_way.popleft()[0].wait(timedelta(seconds=TAKEN_WITHIN_S))
         except RuntimeError:
             raise PeerGone from None

@@ -9,7 +9,6 @@ between processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 from torch import Tensor
@@ -38,37 +37,25 @@ class PeerGone(Exception):
 
 
 class Link:
-    """One end of a connection between two stages.
+    """One end of a connection between two stages, `own` and `peer` by address.
 
-    Parameters
-    ----------
-    transport : Transport
-        Moves the bytes.
-    own, peer : str
-        Addresses of the two ends.
-    codec : str
-        How float32 data is sent from this end, a key of `mfd_flower.packets.codecs.CODECS`.
-
-    Attributes
-    ----------
-    sent_bytes, received_bytes : int
-        Heads and data of all tensors, as serialised.
+    Float32 data is sent from this end by `codec`, a key of `mfd_flower.packets.codecs.CODECS`.
+    `sent_bytes` and `received_bytes` count heads and data of all tensors, as serialised.
     """
 
     def __init__(self, transport: Transport, own: str, peer: str, codec: str = "fp32") -> None:
         self.own, self.peer, self.codec = own, peer, codec
         self.sent_bytes = self.received_bytes = 0
-        self._transport: Transport | None = transport
+        self._transport = transport
 
     def send(self, tensor: Tensor) -> None:
         """Send a tensor as `pack_tensor` takes it; returns before the peer has it.
 
-        LinkError if the link is closed at either end, or the tensor cannot be sent.
+        LinkError if the peer closed the link, or the tensor cannot be sent.
         """
-        transport = self._open()
         head, data = pack_tensor(tensor, self.codec)
         try:
-            transport.write(head, data)
+            self._transport.write(head, data)
         except PeerGone as gone:
             raise self._peer_gone(gone) from None
         self.sent_bytes += len(head) + len(data)
@@ -76,14 +63,13 @@ class Link:
     def recv(self, timeout_s: float) -> Tensor:
         """Wait up to `timeout_s` for the next tensor, and return it: a leaf on the CPU.
 
-        LinkError if none comes in time, or the link is closed at either end.
+        LinkError if none comes in time, or the peer closed the link.
         """
-        transport = self._open()
         try:
-            frame, data = transport.read(timeout_s)
+            frame, data = self._transport.read(timeout_s)
         except TimeoutError:
-            silence = f"nothing arrived from {self.peer} within {timeout_s:g} s"
-            raise LinkError(f"{self.own}: {silence}") from None
+            silence = f"{self.own}: nothing arrived from {self.peer} within {timeout_s:g} s"
+            raise LinkError(silence) from None
         except PeerGone as gone:
             raise self._peer_gone(gone) from None
         self.received_bytes += HEAD.size + len(data)
@@ -91,19 +77,11 @@ class Link:
 
     def fail(self, reason: str) -> None:
         """Tell the peer why this end is about to close; it raises that as its own `LinkError`."""
-        if self._transport is not None:
-            self._transport.fail(reason)
+        self._transport.fail(reason)
 
     def close(self) -> None:
-        """End the connection; a second call does nothing."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
-
-    def _open(self) -> Transport:
-        if self._transport is None:
-            raise LinkError(f"{self.own}: the link to {self.peer} is closed at this end")
-        return self._transport
+        """End the connection, once."""
+        self._transport.close()
 
     def _peer_gone(self, gone: PeerGone) -> LinkError:
         return LinkError(str(gone) or f"{self.own}: {self.peer} closed the link")
@@ -143,16 +121,14 @@ class Neighbours:
 
     def close(self, error: BaseException | None = None) -> None:
         """Close both links; with an error the neighbours are told of it."""
-        reason = ""
-        if isinstance(error, LinkError):
-            # Word of another member's failure goes on as it came.
-            reason = str(error)
-        elif error is not None:
-            reason = f"{self.members[self.position]} failed: {type(error).__name__}: {error}"
         links = (self.upstream, self.downstream)
-        # Both are told before either is waited for.
-        for link in links:
-            if reason:
+        if error is not None:
+            name = self.members[self.position]
+            # Word of another member's failure goes on as it came.
+            of_another = isinstance(error, LinkError)
+            reason = str(error) if of_another else f"{name} failed: {type(error).__name__}: {error}"
+            # Both are told before either is waited for.
+            for link in links:
                 link.fail(reason)
         for link in links:
             link.close()
@@ -160,10 +136,5 @@ class Neighbours:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(error)

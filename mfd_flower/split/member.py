@@ -6,15 +6,16 @@ to the last one over the link that closes the ring, or stay with it if the split
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.config import RunConfig, TrainConfig
@@ -27,6 +28,7 @@ from mfd_flower.models.tunables import named_tunables
 from mfd_flower.network.world import EDGE, View
 from mfd_flower.node import Node
 from mfd_flower.split.frames import LinkError
+from mfd_flower.split.links import Neighbours
 from mfd_flower.split.pipeline import StageResult, infer_stage, run_stage
 from mfd_flower.split.roster import NotMetError, Roster
 
@@ -53,8 +55,7 @@ def take_part(
         failure = ConfigRecord({"reason": str(error), "met": not isinstance(error, NotMetError)})
         return Message(RecordDict({FAILURE: failure}), reply_to=message)
     content = reply(roster, results)
-    cost = member_cost(results, roster, node.world_view(), fits=fits)
-    content[REPORT] = ConfigRecord({**cost})
+    content[REPORT] = ConfigRecord({**member_cost(results, roster, node.world_view(), fits=fits)})
     return Message(content, reply_to=message)
 
 
@@ -69,10 +70,10 @@ def tensors_for(
 ) -> dict[str, Tensor]:
     """Return those of `tensors` that an address trains, and if `whole` what is frozen there."""
     stages = stages_of(run, roster)
-    parts = [stages[position].part for position in roster.positions(address)]
-    named = [
-        x for part in parts for x in (part.named_parameters() if whole else named_tunables(part))
-    ]
+    named: list[tuple[str, nn.Parameter]] = []
+    for position in roster.positions(address):
+        part = stages[position].part
+        named += part.named_parameters() if whole else named_tunables(part)
     return {name: tensors[name] if p.requires_grad else p.detach() for name, p in named}
 
 
@@ -89,11 +90,7 @@ def train_position(
     server trains.
     """
     config = run.train
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with roster.join(position) as neighbours:
-        stage = stages_of(run, roster)[position]
-        set_tunables(stage.part, _own(stage, tensors))
+    with _stage_at(roster, position, tensors, run) as (stage, neighbours):
         inputs: list[Tensor] = []
         labels: list[Tensor] = []
         if node is not None and node.address == roster.members[0]:
@@ -133,6 +130,16 @@ def infer_position(
     `tensors` are the stage's tunables, or all its parameters for a member that has no backbone.
     The asker, at position 0, has the `inputs`.
     """
+    parts, timeout_s = roster.micro_batches, roster.timeout_s
+    with _stage_at(roster, position, tensors, run) as ends:
+        return infer_stage(*ends, timeout_s=timeout_s, inputs=inputs, micro_batches=parts)
+
+
+@contextlib.contextmanager
+def _stage_at(
+    roster: Roster, position: int, tensors: Mapping[str, Tensor], run: RunConfig
+) -> Iterator[tuple[Stage, Neighbours]]:
+    """Meet the other members; yields the stage at a position, with its `tensors`, and its links."""
     if run.train.threads:
         torch.set_num_threads(run.train.threads)
     with roster.join(position) as neighbours:
@@ -140,14 +147,9 @@ def infer_position(
         if tensors.keys() & {n for n, p in stage.part.named_parameters() if not p.requires_grad}:
             # Not into the backbone that others of this process share.
             stage = copy.deepcopy(stage).requires_grad_(True)
-        set_tunables(stage.part, _own(stage, tensors))
-        return infer_stage(
-            stage,
-            neighbours,
-            timeout_s=roster.timeout_s,
-            inputs=inputs,
-            micro_batches=roster.micro_batches,
-        )
+        own = {name: tensors[name] for name, _ in named_tunables(stage.part) if name in tensors}
+        set_tunables(stage.part, own)
+        yield stage, neighbours
 
 
 def side_by_side(work: Callable[[int], StageResult], positions: Sequence[int]) -> list[StageResult]:
@@ -156,13 +158,12 @@ def side_by_side(work: Callable[[int], StageResult], positions: Sequence[int]) -
     with ThreadPoolExecutor(max(1, len(others))) as pool:
         futures = [pool.submit(work, position) for position in others]
         try:
-            results = [work(first)]
+            return [work(first), *(future.result() for future in futures)]
         except LinkError:
             for future in futures:
                 # If it is this node's own failure, it says more than word of it does.
                 future.result()
             raise
-        return results + [future.result() for future in futures]
 
 
 def ordered_batches(
@@ -181,10 +182,6 @@ def in_batches(labels: Tensor, config: TrainConfig) -> list[Tensor]:
     return [part for epoch in epochs for part in epoch.split(config.batch_size or len(epoch))]
 
 
-def _own(stage: Stage, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensors[name] for name, _ in named_tunables(stage.part) if name in tensors}
-
-
 def member_cost(
     results: Sequence[StageResult], roster: Roster, view: View, *, fits: int
 ) -> dict[str, int | float]:
@@ -197,26 +194,21 @@ def member_cost(
 
     with s stages, m micro-batches, B batches, latency :math:`\ell`, the member's FLOPs F at rate v
     and the bytes :math:`D_c` over each of its links at rate :math:`r_c`, in the direction that
-    takes longer. In training a batch crosses every cut there and back before the next begins, in
-    inference every cut and then the way to the asker: h links between nodes, each as late as the
-    latest of the member's own. A round lasts as long as its slowest member's T. It is the time of a
-    pipeline that is filled and drained once a batch (Narayanan et al. 2021, section 2.2.1,
-    arXiv 2104.04473).
-    `results` are of all its positions: two for the first client of a U-shaped split.
+    takes longer: the time of a pipeline that is filled and drained once a batch (Narayanan et al.
+    2021, section 2.2.1, arXiv 2104.04473). In training a batch crosses every cut there and back
+    before the next begins, in inference every cut and then the way to the asker: h links between
+    nodes, each as late as the latest of the member's own. `results` are of all its positions.
     """
-    stages, members = len(roster.members), roster.members
+    members, parts = roster.members, roster.micro_batches
     cuts = sum(one != other for one, other in itertools.pairwise(members))
     crossings = 2 * cuts if fits else cuts + (members[-1] != members[0])
     flops = sum(result.flops for result in results)
     links = [link for result in results for link in result.links]
     busy_s = flops / view.device.flops_per_s
     for peer, sent, received in links:
-        sending_s, receiving_s = (
-            8 * sent / view.rate_to_bps(peer),
-            8 * received / view.rate_from_bps(peer),
-        )
-        busy_s = max(busy_s, sending_s, receiving_s)
-    fill = (roster.micro_batches + stages - 1) / roster.micro_batches
+        sending_s = 8 * sent / view.rate_to_bps(peer)
+        busy_s = max(busy_s, sending_s, 8 * received / view.rate_from_bps(peer))
+    fill = (parts + len(members) - 1) / parts
     latency_s = max((view.latency_s(peer) for peer, _, _ in links), default=0.0)
     return {
         "fits": fits,

@@ -54,19 +54,14 @@ def run_stage(
     micro_batches: int = 1,
     seed: int = 0,
 ) -> StageResult:
-    """Train one stage while the others of the cluster train theirs.
+    """Train one stage in place while the others of the cluster train theirs.
 
     Every stage calls this in a thread or process of its own. Labels go over no link: who holds the
-    last stage passes them, and if they must travel the caller sends them.
+    last stage passes them, and if they must travel the caller sends them. LinkError if a neighbour
+    fails, closes its link or is silent for longer than `timeout_s`.
 
     Parameters
     ----------
-    learner : SplitStage
-        Trained in place.
-    neighbours : Neighbours
-        Left open, except after a failure, of which they are told.
-    timeout_s : float
-        Longest time to wait for a neighbour's next tensor.
     inputs, labels : sequence of Tensor
         The batches in order: ``(batch, ...)`` each at the first stage, ``(batch,)`` at the last.
     micro_batches : int
@@ -74,20 +69,12 @@ def run_stage(
         samples is cut into single ones.
     seed : int
         Decides prompt dropout, nothing else does.
-
-    Raises
-    ------
-    LinkError
-        If a neighbour fails, closes its link or is silent for too long.
     """
+    run = _Training(learner, neighbours, timeout_s, deque(inputs), deque(labels), seed)
+    sizes = run.agree(micro_batches)
+    learner.run_batch = run.train_batch
     try:
-        run = _Training(learner, neighbours, timeout_s, deque(inputs), deque(labels), seed)
-        sizes = run.agree(micro_batches)
-        learner.run_batch = run.train_batch
         quiet_trainer(learner.config, max_epochs=1).fit(learner, sizes)
-    except BaseException as error:
-        neighbours.close(error)
-        raise
     finally:
         learner.run_batch = None
         learner.zero_grad()
@@ -119,15 +106,8 @@ class _Training:
 
     def agree(self, micro_batches: int) -> list[int]:
         """Return the samples of each batch; the first stage tells the others, and how to cut."""
-        if self.neighbours.is_first:
-            told = torch.tensor([micro_batches, *map(len, self.inputs)])
-        else:
-            told = self.neighbours.upstream.recv(self.timeout_s)
-        if not self.neighbours.is_last:
-            self.neighbours.downstream.send(told)
-        self.micro_batches, *sizes = told.tolist()
-        if min(sizes, default=1) < 1:
-            raise ConfigError("inputs", sizes, "accepted: batches of at least one sample")
+        plan = [micro_batches, *map(len, self.inputs)]
+        self.micro_batches, *sizes = _told(plan, self.neighbours, self.timeout_s)
         given = [len(batch) for batch in self.labels]
         if self.neighbours.is_last and given != sizes:
             raise ConfigError("labels", given, f"accepted: batches of {sizes}, as the inputs")
@@ -136,10 +116,11 @@ class _Training:
     def train_batch(self, size: int) -> None:
         """Accumulate the gradient of a batch: a few forward passes ahead, then in turn."""
         parts = min(self.micro_batches, size)
-        behind = len(self.neighbours.members) - 1 - self.neighbours.position
-        ahead = min(parts, behind)
-        inputs = deque(_parts(self.inputs, parts))
-        labels = deque(_parts(self.labels, parts))
+        ahead = min(parts, len(self.neighbours.members) - 1 - self.neighbours.position)
+        inputs, labels = (
+            deque(batches.popleft().tensor_split(parts) if batches else ())
+            for batches in (self.inputs, self.labels)
+        )
         for step in range(parts + ahead):
             if step < parts:
                 received = self._next(inputs)
@@ -155,11 +136,10 @@ class _Training:
                 self._backward(*self.under_way.popleft())
 
     def _next(self, inputs: deque[Tensor]) -> Tensor:
-        upstream = self.neighbours.upstream
-        tensor = inputs.popleft() if self.neighbours.is_first else upstream.recv(self.timeout_s)
+        first = self.neighbours.is_first
+        tensor = inputs.popleft() if first else self.neighbours.upstream.recv(self.timeout_s)
         # A leaf again, where the module is.
-        local = tensor.detach().to(self.learner.device)
-        return local.requires_grad_(tensor.requires_grad)
+        return tensor.detach().to(self.learner.device).requires_grad_(tensor.requires_grad)
 
     def _part_of_loss(self, logits: Tensor, labels: Tensor, size: int) -> Tensor:
         # The batch's mean, of which a smaller micro-batch is a smaller part.
@@ -188,8 +168,12 @@ class _Training:
         self.flops_per_sample, self.peak_bytes = cost.flops / len(received), cost.peak_bytes
 
 
-def _parts(batches: deque[Tensor], parts: int) -> Sequence[Tensor]:
-    return batches.popleft().tensor_split(parts) if batches else ()
+def _told(plan: list[int], neighbours: Neighbours, timeout_s: float) -> list[int]:
+    """Return the first stage's plan, which goes from stage to stage."""
+    told = torch.tensor(plan) if neighbours.is_first else neighbours.upstream.recv(timeout_s)
+    if not neighbours.is_last:
+        neighbours.downstream.send(told)
+    return list(told.tolist())
 
 
 @torch.no_grad()
@@ -203,40 +187,27 @@ def infer_stage(
 ) -> StageResult:
     """Run one stage forward, in eval mode, while the others run theirs; logits return to the first.
 
-    Parameters and errors are those of `run_stage`; `inputs` of the first stage are ``(samples,
-    ...)``, at least one.
+    As `run_stage`; `inputs` of the first stage are ``(samples, ...)``, at least one.
     """
     stage.eval()
     upstream, downstream = neighbours.upstream, neighbours.downstream
-    try:
-        logits, costs = [], []
-        if neighbours.is_first:
-            if inputs is None or not len(inputs):
-                raise ConfigError("inputs", inputs, "accepted: at least one sample, at the first")
-            parts = deque(inputs.tensor_split(min(micro_batches, len(inputs))))
-            told = torch.tensor([len(parts)])
-        else:
-            told = upstream.recv(timeout_s)
-        if not neighbours.is_last:
-            downstream.send(told)
-        count = int(told)
-        # As many requests are under way as there are stages; then each answer makes room for one.
-        ahead = min(count, len(neighbours.members)) if neighbours.is_first else 0
-        for step in range(count + ahead):
-            if step < count:
-                received = parts.popleft() if neighbours.is_first else upstream.recv(timeout_s)
-                outputs, cost = counted_forward(stage, received)
-                costs.append(cost)
-                if neighbours.is_first and neighbours.is_last:
-                    logits.append(outputs)
-                else:
-                    # The ring closes: behind the last stage is the first, which asked.
-                    downstream.send(outputs)
-            if step >= ahead and neighbours.is_first and not neighbours.is_last:
-                logits.append(upstream.recv(timeout_s))
-    except BaseException as error:
-        neighbours.close(error)
-        raise
+    own = () if inputs is None else inputs.tensor_split(min(micro_batches, len(inputs)))
+    (count,), alone = _told([len(own)], neighbours, timeout_s), len(neighbours.members) == 1
+    # As many requests are under way as there are stages; then each answer makes room for one.
+    ahead = min(count, len(neighbours.members)) if neighbours.is_first and not alone else 0
+    logits, costs = [], []
+    for step in range(count + ahead):
+        if step < count:
+            received = own[step] if neighbours.is_first else upstream.recv(timeout_s)
+            outputs, cost = counted_forward(stage, received)
+            costs.append(cost)
+            if alone:
+                logits.append(outputs)
+            else:
+                # The ring closes: behind the last stage is the first, which asked.
+                downstream.send(outputs)
+        if neighbours.is_first and not alone and step >= ahead:
+            logits.append(upstream.recv(timeout_s))
     return StageResult(
         sum(cost.flops for cost in costs),
         max(cost.peak_bytes for cost in costs),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -14,29 +13,14 @@ from mfd_flower.split.links import Link, Neighbours, PeerGone
 
 
 def meet(
-    key: Hashable,
-    position: int,
-    members: Sequence[str],
-    timeout_s: float,
-    codec: str = "fp32",
+    key: Hashable, position: int, members: Sequence[str], timeout_s: float, codec: str = "fp32"
 ) -> Neighbours:
     """Wait for the other members of a cluster and return the links to both neighbours.
 
     Nothing of a meeting is kept once all are there or the first has given up: then all raise
-    LinkError, which names who did not come.
-
-    Parameters
-    ----------
-    key : hashable
-        The same for all members and for no other meeting: run, round, cluster.
-    position : int
-        Of the calling stage, from 0; each is taken by a thread of its own.
-    members : sequence of str
-        Address that holds each position.
-    timeout_s : float
-        Longest time to wait.
-    codec : str
-        As `Link` takes it.
+    LinkError, which names who did not come. `key` is the same for all members and for no other
+    meeting. `members` are the addresses that hold each position; each is taken by a thread of its
+    own.
     """
     names = tuple(members)
     with _lock:
@@ -62,10 +46,8 @@ def meet(
 def queue_pair(left: str, right: str, codec: str = "fp32") -> tuple[Link, Link]:
     """Return the two ends of a link between threads of this process, by these addresses."""
     there, back = _OneWay(), _OneWay()
-    return (
-        Link(QueueTransport(there, back), left, right, codec),
-        Link(QueueTransport(back, there), right, left, codec),
-    )
+    left_end, right_end = QueueTransport(there, back), QueueTransport(back, there)
+    return Link(left_end, left, right, codec), Link(right_end, right, left, codec)
 
 
 class _Meeting:
@@ -82,11 +64,7 @@ _meetings: dict[Hashable, _Meeting] = {}
 _lock = threading.Lock()
 
 
-@dataclass
-class _OneWay:
-    frames: queue.SimpleQueue[tuple[bytes, Tensor] | None] = field(
-        default_factory=queue.SimpleQueue
-    )
+class _OneWay(queue.SimpleQueue[tuple[bytes, Tensor] | None]):
     closed_because: str | None = None
     """Set by the writing end when it closes."""
 
@@ -101,17 +79,17 @@ class QueueTransport:
         """Queue a frame."""
         if self._into.closed_because is not None:
             raise PeerGone(self._into.closed_because)
-        self._out.frames.put((head, data))
+        self._out.put((head, data))
 
     def read(self, timeout_s: float) -> tuple[Frame, Tensor]:
         """Take the next frame out of the queue."""
         try:
-            item = self._into.frames.get(timeout=timeout_s)
+            item = self._into.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
         if item is None:
             # For whoever reads next: a queue hands each item out once.
-            self._into.frames.put(None)
+            self._into.put(None)
             raise PeerGone(self._into.closed_because or "")
         head, data = item
         return read_head(head), data
@@ -120,7 +98,7 @@ class QueueTransport:
         """Queue the end, and why."""
         if self._out.closed_because is None:
             self._out.closed_because = reason
-            self._out.frames.put(None)
+            self._out.put(None)
 
     def close(self) -> None:
         """Queue the end."""

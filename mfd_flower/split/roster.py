@@ -72,10 +72,9 @@ class Roster:
     def join(self, position: int) -> Neighbours:
         """Meet the others and return the links to both neighbours; NotMetError if one is late."""
         one = (position, self.members, self.meet_s, self.codec)
+        key = (self.meeting, self.round, self.cluster)
         try:
-            if self.host:
-                return connect(self.host, self.port, *one)
-            return meet((self.meeting, self.round, self.cluster), *one)
+            return connect(self.host, self.port, *one) if self.host else meet(key, *one)
         except LinkError as error:
             raise NotMetError(str(error)) from None
 

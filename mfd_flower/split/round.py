@@ -18,8 +18,6 @@ from mfd_flower.split.member import FAILURE, member_cost
 from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import Roster
 
-LOOPBACK = "127.0.0.1"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,11 +44,11 @@ def run_round(
     timeout: float,
     fits: int,
 ) -> list[Outcome]:
-    """Let clusters work side by side; the edge server holds its positions in threads of its own.
+    """Let clusters work side by side; returns their outcomes in the order of `rosters`.
 
     Each member gets a request with what `contents` makes of roster and address; the edge server
-    does `stand_in` at its positions. Replies are waited for `timeout` seconds; `fits` is 1 for
-    training, 0 for inference. Outcomes are in the order of `rosters`.
+    does `stand_in` at its positions, in threads of its own. Replies are waited for `timeout`
+    seconds; `fits` is 1 for training, 0 for inference.
     """
     requests = [
         Message(contents(roster, name), grid.node_id(name), message_type)
@@ -81,11 +79,8 @@ def answers_to(
     replies = list(grid.send_and_receive(requests, timeout=timeout))
     # A reply is matched by id: what a SuperLink makes for a node that is gone does not name it.
     asked = {r.metadata.message_id: grid.address(r.metadata.dst_node_id) for r in requests}
-    return {
-        asked[reply.metadata.reply_to_message_id]: reply.content
-        for reply in replies
-        if reply.has_content()
-    }
+    answers = [reply for reply in replies if reply.has_content()]
+    return {asked[reply.metadata.reply_to_message_id]: reply.content for reply in answers}
 
 
 def place(message: Message, context: Context) -> Message:
@@ -93,7 +88,7 @@ def place(message: Message, context: Context) -> Message:
 
     The host is the node config's ``host``, without it this machine's loopback.
     """
-    host = str(context.node_config.get("host", LOOPBACK))
+    host = str(context.node_config.get("host", "127.0.0.1"))
     content = RecordDict({"place": ConfigRecord({"host": host, "port": free_port()})})
     return Message(content, reply_to=message)
 

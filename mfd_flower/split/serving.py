@@ -12,7 +12,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.data import Samples
 from mfd_flower.models.residents import shard
 from mfd_flower.network.world import EDGE
 from mfd_flower.node import Node
@@ -39,17 +38,14 @@ def answer(message: Message, context: Context) -> Message:
     count = integer(message.content.config_records["request"], "samples")
     tensors = tensors_of(context.state.array_records[DELIVERED])
 
-    def test_set() -> Samples:
-        return shard(node.run, None)
-
     def work(roster: Roster, position: int) -> StageResult:
-        inputs = None if position else test_set().inputs[:count]
+        inputs = None if position else shard(node.run, None).inputs[:count]
         return infer_position(roster, position, tensors, node.run, inputs)
 
     def reply(roster: Roster, results: list[StageResult]) -> RecordDict:
-        metrics = MetricRecord({})
+        metrics = MetricRecord()
         if (logits := results[0].logits) is not None:
-            right = logits.argmax(1) == test_set().labels[:count]
+            right = logits.argmax(1) == shard(node.run, None).labels[:count]
             metrics = MetricRecord(
                 {"accuracy": float(right.float().mean()), "samples": len(logits)}
             )
@@ -63,7 +59,6 @@ class Service:
     """A cluster that has its stages and answers requests."""
 
     grid: MeteredGrid
-    """Reaches the members."""
     run: RunConfig
     roster: Roster
     """The cluster; its first member asks."""
