@@ -96,8 +96,7 @@ def run(
 
     Where the config lists the strategy, its first entry's settings are used.
     """
-    comparison = load_comparison(config, strategy, rounds)
-    _measure(comparison, out, jobs, as_json, resume, overwrite)
+    _measure(load_comparison(config, strategy, rounds), out, jobs, as_json, resume, overwrite)
 
 
 @app.command(epilog="Example: mfd reproduce compare")
@@ -113,24 +112,20 @@ def reproduce(
         accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
         raise ConfigError("NAME", name, accepted)
     comparison = load_comparison(Path("experiments") / f"{name}.toml")
-    _measure(comparison, out or Path("out") / name, jobs, as_json, resume=True)
+    _measure(comparison, out or Path("out") / name, jobs, as_json, resume=True, overwrite=False)
 
 
 def _measure(
-    comparison: Comparison,
-    out: Path,
-    jobs: int,
-    as_json: bool,
-    resume: bool = False,
-    overwrite: bool = False,
+    comparison: Comparison, out: Path, jobs: int, as_json: bool, resume: bool, overwrite: bool
 ) -> None:
     from mfd_flower.report.progress import watch
     from mfd_flower.runtime.compare import compare
 
     shown = functools.partial(watch, err_console)
-    keep = {"resume": resume, "overwrite": overwrite}
     try:
-        results = compare(comparison, out, jobs=jobs or None, watch=shown, **keep)
+        results = compare(
+            comparison, out, jobs=jobs or None, resume=resume, overwrite=overwrite, watch=shown
+        )
     except KeyboardInterrupt as stop:
         _say(f"mfd: stopped; {stop}, the same command with --resume goes on")
         raise typer.Exit(130) from None
@@ -196,13 +191,9 @@ def plan(
 @app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
 def infer(
     config: ConfigPath,
-    strategy: Annotated[str, typer.Option(help="One that serves; its first entry is used.")] = (
-        "hfsl"
-    ),
+    strategy: Annotated[str, typer.Option(help="One that serves; its first entry.")] = "hfsl",
     samples: Annotated[int, typer.Option(help="Held-out samples in the request.")] = 100,
-    tunables: Annotated[
-        Path | None, typer.Option(help="Safetensors file; without it they are trained first.")
-    ] = None,
+    tunables: Annotated[Path | None, typer.Option(help="A safetensors file; else trained.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the tunables to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -222,10 +213,11 @@ def infer(
     served, tensors = train_then_serve(chosen, samples, tensors, on_round)
     if save:
         save_tunables(save, tensors)
+    found = [each.as_dict() for each in served]
     if as_json:
-        print(to_json([each.as_dict() for each in served]))
-        return
-    out_console.print(plain_table(SERVED, [each.as_dict() for each in served]))
+        print(to_json(found))
+    else:
+        out_console.print(plain_table(SERVED, found))
 
 
 @app.command(epilog="Example: mfd strategies --json")
@@ -259,11 +251,8 @@ def _list(kind: str, base: type, as_json: bool) -> None:
             # One file that is broken does not hide the others.
             entries[name] = {"from": source.origin, "error": str(error)}
             continue
-        entries[name] = {
-            "summary": (cls.__doc__ or "").strip().partition("\n")[0],
-            "from": source.origin,
-            "options": parameters_of(cls),
-        }
+        summary = (cls.__doc__ or "").strip().partition("\n")[0]
+        entries[name] = {"summary": summary, "from": source.origin, "options": parameters_of(cls)}
     if as_json:
         print(json.dumps(entries, indent=1))
         return
@@ -274,10 +263,9 @@ def _list(kind: str, base: type, as_json: bool) -> None:
             out_console.print(option_table(found))
 
 
-@app.command(
-    epilog="Example: mfd data mnist5k --nodes 10 --partition dirichlet --alpha 0.5 --out out/data"
-)
+@app.command(epilog="Example: mfd data mnist5k --partition dirichlet --alpha 0.5 --out out/data")
 def data(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="mnist5k, digits, fashion-mnist, ...")],
     nodes: Annotated[int, typer.Option(help="Nodes that share the data.")] = 10,
     partition: Annotated[str, typer.Option(help="iid, dirichlet or classes.")] = "iid",
@@ -287,26 +275,16 @@ def data(
     test_samples: Annotated[int, typer.Option(help="Held out.")] = 1000,
     path: Annotated[str, typer.Option(help="Folder of the files.")] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for partition.png and .svg.")] = Path(
-        "out/data"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for partition.png, .svg.")] = Path("out/data"),
     as_json: JsonOption = False,
 ) -> None:
     """Show who holds which labels."""
-    settings = {
-        "name": name,
-        "path": path,
-        "nodes": nodes,
-        "partition": partition,
-        "alpha": alpha,
-        "classes": classes,
-        "train_samples": train_samples,
-        "test_samples": test_samples,
-    }
     from mfd_flower.data import load_federation
     from mfd_flower.report.plots import plot_partition, save
     from mfd_flower.report.tables import partition_table
 
+    own = ("seed", "out", "as_json")
+    settings = {name: value for name, value in ctx.params.items() if name not in own}
     federation = load_federation(RunConfig.from_tables({"data": settings}).data, seed)
     counts = [federation.label_counts(node).tolist() for node in range(nodes)]
     if as_json:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 
-SECTIONS = tuple(
-    f.name for f in dataclasses.fields(RunConfig) if f.name not in ("seed", "strategy")
-)
+SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
 COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
 
@@ -55,31 +52,19 @@ class Comparison:
 
     def describe(self) -> dict[str, Any]:
         """Return a JSON form from which equality of two comparisons can be told."""
-        runs = [
-            {
-                "scenario": run.scenario,
-                "strategy": run.label,
-                "yardstick": run.yardstick,
-                "settings": run.config.flat(),
-            }
-            for run in self.runs
-        ]
-        return {"name": self.name, "margin": self.margin, "runs": runs}
+        keys = ("scenario", "strategy", "yardstick", "settings")
+        runs = [(run.scenario, run.label, run.yardstick, run.config.flat()) for run in self.runs]
+        described = [dict(zip(keys, run, strict=True)) for run in runs]
+        return {"name": self.name, "margin": self.margin, "runs": described}
 
 
 def load_comparison(
     config: Path | str | Tables, strategy: str | None = None, rounds: int | None = None
 ) -> Comparison:
-    """Read a comparison; see `experiments/compare.toml` for one.
+    """Read a comparison from a TOML file, as `experiments/compare.toml` is one, or from its tables.
 
-    Parameters
-    ----------
-    config : path or mapping
-        A TOML file, or its tables.
-    strategy : str, optional
-        Keep this one alone, as its first entry has it if there is one.
-    rounds : int, optional
-        Instead of that entry's.
+    With a `strategy` that one alone is kept, as its first entry has it if there is one, and
+    `rounds` replaces that entry's.
     """
     name, tables = "comparison", config
     if not isinstance(config, Mapping):
@@ -111,9 +96,8 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
         checked("strategies.yardstick", entry.get("yardstick", False), bool)
         only = entry.get("only", names)
         if not isinstance(only, list) or not all(name in names for name in only):
-            raise ConfigError(
-                "strategies.only", only, f"a list of scenarios, of {', '.join(names)}"
-            )
+            accepted = f"a list of scenarios, of {', '.join(names)}"
+            raise ConfigError("strategies.only", only, accepted)
     runs = [
         _planned(base, scenario, entry, seed)
         for scenario in scenarios
@@ -125,20 +109,15 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     if count > 1:
         raise ConfigError("strategies.label", key, "each run needs its own label and seed")
     if not any(run.yardstick for run in runs):
-        runs = [
-            dataclasses.replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs
-        ]
+        runs = [replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs]
     name = checked("name", tables.get("name", default_name), str)
     return Comparison(name, margin, tuple(runs))
 
 
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:
     strategy = checked("strategies.strategy", entry.get("strategy"), str)
-    layers = (
-        base,
-        _sections(scenario, ("name",), "scenarios."),
-        _sections(entry, ENTRY_KEYS, "strategies."),
-    )
+    own = _sections(entry, ENTRY_KEYS, "strategies.")
+    layers = (base, _sections(scenario, ("name",), "scenarios."), own)
     merged = {key: {k: v for t in layers for k, v in t.get(key, {}).items()} for key in SECTIONS}
     options = entry.get("options", {})
     if not isinstance(options, dict):
@@ -147,11 +126,8 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
         text = json.dumps(options, sort_keys=True)
     except TypeError:  # TOML has dates and times.
         raise ConfigError("strategies.options", options, "JSON has no such values") from None
-    merged["strategy"] = {
-        "name": strategy,
-        "options": text,
-        **({"rounds": entry["rounds"]} if "rounds" in entry else {}),
-    }
+    rounds = {"rounds": entry["rounds"]} if "rounds" in entry else {}
+    merged["strategy"] = {"name": strategy, "options": text, **rounds}
     config = RunConfig.from_tables({**merged, "seed": seed})
     label = entry.get("label", strategy)
     return PlannedRun(scenario["name"], label, entry.get("yardstick", False), config)

@@ -7,7 +7,7 @@ A `RunConfig` flattens to the scalars that Flower carries in its run config (`Ru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -189,7 +189,13 @@ class RunConfig:
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Return `{"data.name": "mnist5k", ...}`, the form that Flower's run config carries."""
-        return dict(_flatten(dataclasses.asdict(self), ""))
+        flat: dict[str, str | int | float | bool] = {}
+        for table, values in dataclasses.asdict(self).items():
+            if isinstance(values, dict):
+                flat |= {f"{table}.{name}": value for name, value in values.items()}
+            else:
+                flat[table] = values
+        return flat
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
@@ -201,11 +207,3 @@ class RunConfig:
                 table, _, name = key.rpartition(".")
                 (tables.setdefault(table, {}) if table else tables)[name] = value
         return cls.from_tables(tables)
-
-
-def _flatten(tables: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

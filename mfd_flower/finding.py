@@ -30,22 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LONG_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Where classes of one kind are looked for."""
-
-    folder: str
-    """Below the working directory."""
-    group: str
-    """Of entry points."""
-    package: str
-    """Our own."""
-
-
-KINDS = {
-    "strategy": Kind("strategies", "mfd_flower.strategies", "strategies"),
-    "trait": Kind("traits", "mfd_flower.traits", "mfd_flower.walk.traits"),
-}
+PACKAGES = {"strategy": "strategies", "trait": "mfd_flower.walk.traits"}
+"""Our own package of each kind; folder and entry points are called as its last part is."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +57,10 @@ class Found:
 
 def sources(kind: str) -> dict[str, Source]:
     """Return the short names of a kind, "strategy" or "trait", each with the first place."""
-    where = KINDS[kind]
-    here, ours = Path.cwd() / where.folder, ROOT.joinpath(*where.package.split("."))
+    package = PACKAGES[kind].split(".")
+    here, ours = Path.cwd() / package[-1], ROOT.joinpath(*package)
     found = _files(ours, "built in")
-    for point in entry_points(group=where.group):
+    for point in entry_points(group=f"mfd_flower.{package[-1]}"):
         origin = point.dist.name if point.dist else point.module
         found[point.name.replace("_", "-")] = Source(origin, f"{point.module}:{point.attr}")
     if here.resolve() != ours:
@@ -110,7 +96,7 @@ def _find(kind: str, name: str, base: type, folder: Path) -> Found:
         source = Source(name.partition(":")[0], name)
     target = source.target
     try:
-        file, classes = _looked_up(target, KINDS[kind].package)
+        file, classes = _looked_up(target, PACKAGES[kind])
     except Exception as error:
         raise ConfigError(kind, name, f"module not importable ({_line(error, target)})") from error
     for found in classes:

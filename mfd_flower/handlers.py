@@ -56,9 +56,8 @@ def handler_of(message_type: str, context: Context) -> Handler:
     actions = client_actions(find_strategy(run.strategy.name), run)
     handler = actions.get(message_type, DEFAULT_ACTIONS.get(message_type))
     if handler is None:
-        raise ValueError(
-            f"message type {message_type!r}: no handler in the strategy or the defaults"
-        )
+        refused = f"message type {message_type!r}: no handler in the strategy or the defaults"
+        raise ValueError(refused)
     return handler
 
 
@@ -82,14 +81,8 @@ def evaluate(message: Message, context: Context) -> Message:
     node = Node.of(context)
     arrays = next(iter(message.content.array_records.values()))
     found = node.evaluate(tensors_of(arrays))
-    metrics = MetricRecord(
-        {
-            "num-examples": len(node.samples),
-            "accuracy": found.accuracy,
-            "loss": found.loss,
-            "macro-f1": found.macro_f1,
-        }
-    )
+    quality = {"accuracy": found.accuracy, "loss": found.loss, "macro-f1": found.macro_f1}
+    metrics = MetricRecord({"num-examples": len(node.samples), **quality})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
@@ -121,9 +114,7 @@ def engine_workers() -> int:
     machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     if not share:
         return 0
-    return sum(
-        min(int(has.get(kind, 0) / part) for kind, part in share.items()) for has in machines
-    )
+    return sum(min(int(has.get(k, 0) / part) for k, part in share.items()) for has in machines)
 
 
 def step_of(message: Message) -> int:

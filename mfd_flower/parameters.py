@@ -32,16 +32,11 @@ def parameters_of(cls: type) -> Mapping[str, Mapping[str, Any]]:
         if isinstance(fields, type) and dataclasses.is_dataclass(fields):
             return _of_fields(fields)
     texts = _docstring_texts(cls)
-    found = {
-        p.name: _described(
-            p.annotation,
-            MISSING if p.default is p.empty else p.default,
-            Bounds(),
-            texts.get(p.name),
-        )
-        for p in inspect.signature(cls).parameters.values()
-        if p.name != "run" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
+    found = {}
+    for p in inspect.signature(cls).parameters.values():
+        if p.name != "run" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
+            default = MISSING if p.default is p.empty else p.default
+            found[p.name] = _described(p.annotation, default, Bounds(), texts.get(p.name))
     # No settings hold a function.
     return {name: each for name, each in found.items() if "Callable" not in each["type"]}
 
@@ -70,23 +65,20 @@ def _of_fields(cls: type) -> dict[str, dict[str, Any]]:
         if dataclasses.is_dataclass(hint):
             options = _of_fields(hint)  # type: ignore[arg-type]
             found[field.name] = {"type": "table", "text": text, "options": options}
-            continue
-        default = field.default
-        if field.default_factory is not MISSING:
-            default = field.default_factory()
-        found[field.name] = _described(hint, default, Bounds(**field.metadata), text)
+        else:
+            made = field.default_factory
+            default = field.default if made is MISSING else made()
+            found[field.name] = _described(hint, default, Bounds(**field.metadata), text)
     return found
 
 
 def _docstring_texts(cls: type) -> dict[str, str]:
     """Return what the numpy docstring of a class says of each parameter of its constructor."""
     own = next(each for each in cls.__mro__ if "__init__" in vars(each))
-    section = re.search(
-        r"^Parameters\n-+\n(.*?)(\n\n\w[^\n]*\n-+\n|\Z)", inspect.getdoc(own) or "", re.M | re.S
-    )
-    named = re.findall(
-        r"^(\w[\w, ]*?) ?:.*\n((?:[ \n].*\n?)*)", section[1] if section else "", re.M
-    )
+    pattern = r"^Parameters\n-+\n(.*?)(\n\n\w[^\n]*\n-+\n|\Z)"
+    section = re.search(pattern, inspect.getdoc(own) or "", re.M | re.S)
+    parameters = section[1] if section else ""
+    named = re.findall(r"^(\w[\w, ]*?) ?:.*\n((?:[ \n].*\n?)*)", parameters, re.M)
     return {name: " ".join(text.split()) for names, text in named for name in names.split(", ")}
 
 

@@ -21,21 +21,14 @@ FILE = "results.json"
 
 @dataclass
 class Results:
-    """The runs of one comparison.
-
-    Attributes
-    ----------
-    config : mapping
-        `Comparison.describe`.
-    machine : mapping
-        Where the numbers were made.
-    runs : list of dict
-        One a finished run: strategy, scenario, seed, points and what else was counted.
-    """
+    """The runs of one comparison."""
 
     config: Mapping[str, Any]
+    """`Comparison.describe`."""
     machine: Mapping[str, Any]
+    """Where the numbers were made."""
     runs: list[dict[str, Any]] = field(default_factory=list)
+    """One a finished run: strategy, scenario, seed, points and what else was counted."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -58,8 +51,7 @@ class Results:
 
     def save(self, folder: Path | str) -> None:
         """Write ``results.json``."""
-        content = {"schema": SCHEMA, **vars(self), "summary": self.summary}
-        write_json(Path(folder) / FILE, content)
+        write_json(Path(folder) / FILE, {"schema": SCHEMA, **vars(self), "summary": self.summary})
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:

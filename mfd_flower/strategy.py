@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -45,16 +44,13 @@ class OwnLoop:
         """Average nothing."""
         return None, None
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send nothing: evaluation is outside the bill."""
-        return []
+    # Evaluation is outside the bill.
+    configure_evaluate = configure_train
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Average nothing: evaluation is outside the bill."""
+        """Average nothing."""
         return None
 
 
@@ -88,12 +84,9 @@ def build_strategy(run: RunConfig) -> Strategy:
         if key not in accepted:
             names = ", ".join(accepted) or "none"
             raise ConfigError(f"strategies.options.{key}", value, f"{name} accepts: {names}")
-    defaults: dict[str, Any] = {"fraction_evaluate": 0.0}
-    for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
-        defaults[key] = min(2, run.data.nodes)
-    for key, value in defaults.items():
-        if key in accepted:
-            keywords.setdefault(key, value)
+    least = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+    defaults = {"fraction_evaluate": 0.0} | dict.fromkeys(least, min(2, run.data.nodes))
+    keywords |= {k: v for k, v in defaults.items() if k in accepted and k not in keywords}
     if "run" in inspect.signature(strategy).parameters:
         keywords["run"] = run
     try:

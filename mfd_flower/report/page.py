@@ -19,13 +19,9 @@ from mfd_flower.results import SCHEMA, Results
 def write_report(folder: Path | str, results: Results) -> Path:
     """Write the tables, the plots, and ``report.html``, which opens offline.
 
-    Beside the page: ``rounds.csv`` (one line a measured point), ``summary.csv`` (one line a
-    strategy and scenario), ``summary.json`` (the answer and its setting, without the curves).
-
-    Returns
-    -------
-    Path
-        Of the page.
+    Beside the page, whose path is returned: ``rounds.csv`` (one line a measured point),
+    ``summary.csv`` (one line a strategy and scenario), ``summary.json`` (the answer and its
+    setting, without the curves).
     """
     folder, summary, runs = Path(folder), results.summary, results.runs
     write_text(folder / "rounds.csv", results.frame().to_csv(index=False))
@@ -37,16 +33,14 @@ def write_report(folder: Path | str, results: Results) -> Path:
     for name, scenario in summary.items():
         here = [run for run in runs if run["scenario"] == name and run["seed"] == first_seed]
         titled = [(f"{run['strategy']}, seed {run['seed']}", run) for run in here]
+        drawn = [svg.read_text(encoding="utf-8").partition("?>")[2] for _, svg in plots[name]]
         scenarios.append(
             {
                 "name": name,
                 "tables": list(tables_of(name, scenario)),
                 "paths": [(title, path_map(run)) for title, run in titled if is_walk(run)],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
-                "figures": [
-                    Markup(svg.read_text(encoding="utf-8").partition("?>")[2])
-                    for _, svg in plots[name]
-                ],
+                "figures": list(map(Markup, drawn)),
             }
         )
     environment = Environment(loader=PackageLoader("mfd_flower.report", "."), autoescape=True)

@@ -56,16 +56,10 @@ def path_map(run: Mapping[str, Any]) -> Markup:
         curve = _curve(places[source], places[destination])
         hops.append({"curve": curve, "colour": colour, "says": says})
     most = max(count.values())
-    nodes = [
-        {
-            "name": name,
-            "x": x,
-            "y": y,
-            "r": round(12 + 8 * count[name] / most, 1),
-            "says": f"{name}: {count[name]} visits",
-        }
-        for name, (x, y) in places.items()
-    ]
+    nodes = []
+    for name, (x, y) in places.items():
+        radius, says = round(12 + 8 * count[name] / most, 1), f"{name}: {count[name]} visits"
+        nodes.append({"name": name, "x": x, "y": y, "r": radius, "says": says})
     return Markup(TEMPLATE.render(size=SIZE_PX, hops=hops, nodes=nodes))
 
 

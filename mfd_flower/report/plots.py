@@ -17,6 +17,7 @@ from mfd_flower.accounting.targets import mean_curve
 from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
+BESIDE = ("axes fraction", "data")
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
@@ -34,12 +35,9 @@ def write_plots(folder: Path, results: Results) -> dict[str, list[tuple[Path, Pa
     found = {}
     for place, (name, scenario) in enumerate(results.summary.items()):
         runs = [run for run in results.runs if run["scenario"] == name]
-        figures = {
-            "accuracy": plot_accuracy(runs, scenario),
-            "bytes": plot_bytes(scenario),
-            "visits": plot_visits(runs),
-        }
-        found[name] = [save(fig, folder / f"{kind}-{place}") for kind, fig in figures.items()]
+        figures = (plot_accuracy(runs, scenario), plot_bytes(scenario), plot_visits(runs))
+        kinds = zip(("accuracy", "bytes", "visits"), figures, strict=True)
+        found[name] = [save(figure, folder / f"{kind}-{place}") for kind, figure in kinds]
     return found
 
 
@@ -54,10 +52,9 @@ def plot_accuracy(runs: Sequence[Run], scenario: Mapping[str, Any]) -> Figure:
         megabytes = np.array([p["bytes"]["wire"] for p in curve]) / 1e6
         sent = megabytes > 0
         if not sent.any():
-            place = (0.01, accuracy[:, -1].mean())
+            place, words = (0.01, accuracy[:, -1].mean()), f"{strategy} (nothing sent)"
             axes.axhline(place[1], ls=":", lw=1, color="grey")
-            words, where = f"{strategy} (nothing sent)", ("axes fraction", "data")
-            axes.annotate(words, place, xycoords=where, fontsize=7, va="bottom")
+            axes.annotate(words, place, xycoords=BESIDE, fontsize=7, va="bottom")
             continue
         mean, std = accuracy.mean(0)[sent], accuracy.std(0)[sent]
         (line,) = axes.plot(megabytes[sent], mean, label=strategy, lw=1.4)
@@ -82,8 +79,7 @@ def plot_bytes(scenario: Mapping[str, Any]) -> Figure:
         if row["target_wire"]:
             axes.barh(place, row["target_wire"] / 1e6, color="tab:blue", height=0.6)
         else:
-            where = ("axes fraction", "data")
-            axes.annotate("never reached", (0.02, place), xycoords=where, va="center")
+            axes.annotate("never reached", (0.02, place), xycoords=BESIDE, va="center")
     axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows], fontsize=8)
     axes.invert_yaxis()
     if any(row["target_wire"] for row in rows):
@@ -114,14 +110,12 @@ def plot_partition(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> F
     """Plot samples by node and class as stacked bars."""
     figure = Figure(figsize=(8, 4))
     axes = figure.subplots()
-    table = np.array(counts)
-    left = np.zeros(len(table))
-    colours = matplotlib.colormaps["tab20"]
-    for index, name in enumerate(classes):
-        part = table[:, index]
-        axes.barh(range(len(table)), part, left=left, label=name, color=colours(index % 20))
+    nodes = [f"n{node}" for node in range(len(counts))]
+    left, colours = np.zeros(len(nodes)), matplotlib.colormaps["tab20"]
+    for index, (name, part) in enumerate(zip(classes, np.transpose(counts), strict=True)):
+        axes.barh(range(len(nodes)), part, left=left, label=name, color=colours(index % 20))
         left += part
-    axes.set_yticks(range(len(table)), [f"n{node}" for node in range(len(table))])
+    axes.set_yticks(range(len(nodes)), nodes)
     axes.invert_yaxis()
     axes.set_xlabel("samples")
     axes.legend(fontsize=7, ncols=2)

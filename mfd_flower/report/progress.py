@@ -61,12 +61,8 @@ class Watcher:
 @contextmanager
 def watch(console: Console, comparison: Comparison, done: int) -> Iterator[Watcher]:
     """Show progress while the block runs; `done` runs are finished already."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-    )
+    texts = ("{task.description}", "{task.percentage:>3.0f}%", "{task.fields[state]}")
+    name, share, state = map(TextColumn, texts)
+    columns = (name, BarColumn(bar_width=24), share, state, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield Watcher(progress, {planned.key: planned for planned in comparison.runs}, done)

@@ -115,13 +115,9 @@ def option_table(options: Sequence[Sequence[str]]) -> RichTable:
 
 def plan_table(plan: Mapping[str, float]) -> RichTable:
     """Return the closed forms of `mfd_flower.accounting.plan` as a table."""
-    table = RichTable(
-        "way of learning",
-        "payload",
-        "against FedAvg, full model",
-        caption="split sends less than FedAvg of the full model below "
-        f"{plan['crossover_samples']:.4g} samples a node and round",
-    )
+    below = f"below {plan['crossover_samples']:.4g} samples a node and round"
+    table = RichTable("way of learning", "payload", "against FedAvg, full model")
+    table.caption = f"split sends less than FedAvg of the full model {below}"
     for name, size in plan.items():
         if name.endswith("_bytes"):
             share = f"{size / plan['fedavg_bytes']:.2g}"

@@ -48,21 +48,13 @@ def version_tree(versions: Sequence[Mapping[str, Any]]) -> Markup:
         y = lanes[walker] + (BRANCH_PX if refused else 0)
         colour = REFUSED if refused else ACCEPTED if version["parents"] else FIRST
         for parent in version["parents"]:
-            start = places.get((walker, parent)) or anywhere.get(parent)
-            if start is not None:
+            if start := places.get((walker, parent)) or anywhere.get(parent):
                 line = f"M{start[0]},{start[1]} L{x},{y}"
                 edges.append({"line": line, "colour": colour, "refused": refused})
         places[walker, version["version"]] = anywhere[version["version"]] = (x, y)
-        nodes.append(
-            {
-                "x": x,
-                "y": y,
-                "colour": colour,
-                "fill": "#fff" if version["parents"] else FIRST,
-                "refused": refused,
-                "says": says(version),
-            }
-        )
+        fill = "#fff" if version["parents"] else FIRST
+        mark = {"x": x, "y": y, "colour": colour, "fill": fill, "refused": refused}
+        nodes.append({**mark, "says": says(version)})
     width = MARGIN_PX * 2 + STEP_PX * max((v["hop"] for v in versions), default=0)
     height = MARGIN_PX * 2 + LANE_PX * max(0, len(walkers) - 1) + BRANCH_PX
     return Markup(TEMPLATE.render(width=width, height=height, nodes=nodes, edges=edges))

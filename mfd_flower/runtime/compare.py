@@ -41,15 +41,15 @@ def compare(
 
     Parameters
     ----------
-    config : path, mapping or Comparison
-        A TOML file, or its tables.
-    out : path, optional
+    config
+        A TOML file, its tables, or what `load_comparison` made of them.
+    out
         Folder for ``results.json``, which is whole after each run; nothing is written without it.
-    jobs : int, optional
+    jobs
         Runs side by side; one a core without it. The numbers do not depend on it.
-    resume, overwrite : bool
+    resume, overwrite
         Go on with what the folder holds, or replace it.
-    watch : callable, optional
+    watch
         Shows how the runs get on, as `mfd_flower.report.progress.watch` does.
 
     Raises
@@ -60,9 +60,17 @@ def compare(
         If some runs failed, when the others have ended.
     """
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
-    check(comparison)
+    for planned in comparison.runs:
+        build_strategy(planned.config)
+        check_run(planned.config)
     folder = None if out is None else Path(out)
-    results = Results(comparison.describe(), machine())
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    results = Results(comparison.describe(), machine)
     if folder is not None:
         results = _opened(folder, results, len(comparison.runs), resume, overwrite)
     done = len(results.runs)
@@ -90,19 +98,6 @@ def run(
     that entry's. The other parameters are those of `compare`.
     """
     return compare(load_comparison(config, strategy, rounds), out, **keywords)
-
-
-def check(comparison: Comparison) -> None:
-    """Try everything that can be wrong with the input before anything runs or is written.
-
-    Raises
-    ------
-    ConfigError
-        For the first setting that does not fit data, model or strategy.
-    """
-    for planned in comparison.runs:
-        build_strategy(planned.config)
-        check_run(planned.config)
 
 
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
@@ -157,13 +152,3 @@ def _run_missing(
         why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())
         first = next(iter(failed.values()))
         raise RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}") from first
-
-
-def machine() -> dict[str, Any]:
-    """Describe where the numbers were made."""
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, RecordDict
 
 LONG_BYTES = 1024
 """From so many bytes on a value of a ConfigRecord counts as data and not as a setting."""
@@ -21,15 +22,14 @@ def flip_bit(content: RecordDict, rng: np.random.Generator) -> RecordDict | None
     tells it that one is wrong.
     """
     data = _data(content)
-    if not (total := sum(len(whole) - begin for whole, begin in data.values())):
-        return None
-    byte, bit = divmod(int(rng.integers(8 * total)), 8)
-    for place, (whole, begin) in data.items():
-        if begin + byte < len(whole):
-            changed = bytearray(whole)
-            changed[begin + byte] ^= 1 << bit
-            return _with_data(content, {place: bytes(changed)})
-        byte -= len(whole) - begin
+    if total := sum(len(whole) - begin for whole, begin in data.values()):
+        byte, bit = divmod(int(rng.integers(8 * total)), 8)
+        for place, (whole, begin) in data.items():
+            if begin + byte < len(whole):
+                changed = bytearray(whole)
+                changed[begin + byte] ^= 1 << bit
+                return _with_data(content, {place: bytes(changed)})
+            byte -= len(whole) - begin
     return None
 
 
@@ -60,13 +60,11 @@ def _data(content: RecordDict) -> dict[Place, tuple[bytes, int]]:
 
 def _with_data(content: RecordDict, changed: Mapping[Place, bytes]) -> RecordDict:
     copied = content.copy()
-    for name in {record_name for record_name, _ in changed}:
-        copied[name] = content[name].copy()
+    for record_name in {record_name for record_name, _ in changed}:
+        copied[record_name] = content[record_name].copy()
     for (record_name, name), data in changed.items():
-        record = copied[record_name]
-        if isinstance(record, ArrayRecord):
-            was = record[name]
-            record[name] = Array(was.dtype, was.shape, was.stype, data)
-        elif isinstance(record, ConfigRecord):
-            record[name] = data
+        record: Any = copied[record_name]
+        was = record[name]
+        whole = isinstance(was, Array)
+        record[name] = Array(was.dtype, was.shape, was.stype, data) if whole else data
     return copied

@@ -71,20 +71,8 @@ class FaultyGrid(PassThrough, Grid):
     A message whose node is down after a death meets that, any other at most one fault. What it is
     depends on the messages that the node has been sent before, never on threads or on the order of
     replies. Nodes that are down stay in `get_node_ids`, as they do in Flower until they miss
-    heartbeats. Damage is done to copies.
-
-    Parameters
-    ----------
-    grid : Grid
-        Carries the messages.
-    faults : FaultsConfig
-        How often what goes wrong.
-    seed : int
-        Draws it.
-    addresses : mapping of int to str
-        Flower's node id to address.
-    self_checked : collection of str, optional
-        Message types in which damage reaches its receiver, see above; all without it.
+    heartbeats. Damage is done to copies. `addresses` maps Flower's node ids; `self_checked` are the
+    message types in which damage reaches its receiver, see above, all without it.
     """
 
     def __init__(
@@ -228,11 +216,10 @@ class FaultyGrid(PassThrough, Grid):
             self._held[message_id] = flight.due, reply
         else:
             self._ready[message_id] = reply
-            if flight.fault.reply and reply.has_content():
-                content = self._damaged(reply.content, flight.fault.reply, flight.where)
-                if content is not None:
-                    reply.content = content
-                    self._log[flight.number] = flight.where
+            damage = flight.fault.reply if reply.has_content() else None
+            if damage and (content := self._damaged(reply.content, damage, flight.where)):
+                reply.content = content
+                self._log[flight.number] = flight.where
 
     def _refuse(self, flight: _Flight) -> None:
         """Answer a message for a node that does not."""

@@ -59,13 +59,7 @@ class Served:
 
 
 def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Tensor]:
-    """Read tunables from a safetensors file.
-
-    Raises
-    ------
-    ConfigError
-        If the file is not readable, or not of this model's tunables.
-    """
+    """Read tunables from a safetensors file; ConfigError if it is not of this model's."""
     with _refused("--tunables", path, "not a safetensors file"):
         tensors = load_file(path)
     try:
@@ -76,13 +70,7 @@ def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Ten
 
 
 def save_tunables(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tunables to a safetensors file.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be written.
-    """
+    """Write tunables to a safetensors file; ConfigError if that cannot be."""
     with _refused("--save", path, "not writable"):
         save_file(dict(tensors), path)
 
@@ -102,30 +90,17 @@ def train_then_serve(
     tensors: Mapping[str, Tensor] | None = None,
     on_round: Callable[[int], None] = lambda number: None,
 ) -> tuple[list[Served], dict[str, Tensor]]:
-    """Let the first cluster of a strategy serve the same request twice, differently delivered.
+    """Let the first cluster of a strategy serve a request for held-out samples twice.
 
-    Parameters
-    ----------
-    run : RunConfig
-        Its strategy must have `service`, as `strategies.hfsl.HFSL` has.
-    samples : int
-        Held-out samples in the request.
-    tensors : mapping of str to Tensor, optional
-        Tunables; without them the strategy trains first.
-    on_round : callable, optional
-        Called with the number of every round that is trained, 0 before the first.
-
-    Returns
-    -------
-    served : list of Served
-        By tunables alone, and by all parameters.
-    tensors : dict of str to Tensor
-        The tunables that served.
+    Its stages are delivered by tunables alone, then by all parameters. Without `tensors`, the
+    tunables, the strategy trains first; `on_round` gets the number of each round, 0 before the
+    first. Returns what was served, and the tunables that served.
 
     Raises
     ------
     ConfigError
-        If the strategy serves nothing or there are not so many samples.
+        If the strategy has no `service`, as `strategies.hfsl.HFSL` has, or there are not so many
+        samples.
     """
     strategy = build_strategy(run)
     if not hasattr(strategy, "service"):
@@ -142,10 +117,8 @@ def train_then_serve(
                 num_rounds=run.strategy.rounds,
                 evaluate_fn=lambda number, _: on_round(number),
             ).arrays
-        served = []
-        for whole in (False, True):
-            meter = metered(grid, run, addresses)
-            served.append(_serve(strategy.service(meter, arrays, whole=whole), meter, samples))
+        meters = [(metered(grid, run, addresses), whole) for whole in (False, True)]
+        served = [_serve(strategy.service(m, arrays, whole=w), m, samples) for m, w in meters]
     return served, tensors_of(arrays)
 
 

@@ -14,6 +14,8 @@ from mfd_flower.ledger import Chains, Entry, Ledger
 
 SHORT = 16
 """Digits by which a version is named in results."""
+KEPT = ("walker", "author", "hop", "samples", "accuracy_before", "accuracy_after")
+"""What results keep of an entry as it is."""
 
 
 def entries_of(lines: str) -> list[Entry]:
@@ -31,12 +33,7 @@ def versions_of(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             versions[entry.chain, entry.version] = {
                 "version": entry.version[:SHORT],
                 "parents": [parent[:SHORT] for parent in entry.parents],
-                "walker": entry.walker,
-                "author": entry.author,
-                "hop": entry.hop,
-                "samples": entry.samples,
-                "accuracy_before": entry.accuracy_before,
-                "accuracy_after": entry.accuracy_after,
+                **{name: getattr(entry, name) for name in KEPT},
                 "refused_by": "",
                 "reason": "",
             }
@@ -53,18 +50,12 @@ def admission_counts(
 ) -> dict[str, int]:
     """Count honest and poisoned versions that were accepted and refused.
 
-    Parameters
-    ----------
-    versions : iterable of mapping
-        From `versions_of`; all but the first ones of the chains were judged.
-    poisoners : collection of str
-        Addresses of the malicious nodes.
-    not_taken : iterable of (str, int, str)
-        Walker, hop and sender of packets that no receiver could take.
+    Of those of `versions_of` all but the first ones of the chains were judged. `poisoners` are the
+    addresses of the malicious nodes; `not_taken` has walker, hop and sender of packets that no
+    receiver could take.
     """
-    counts = {
-        f"{kind}_{end}": 0 for kind in ("honest", "poisoned") for end in ("accepted", "refused")
-    }
+    ends = ("honest_accepted", "honest_refused", "poisoned_accepted", "poisoned_refused")
+    counts = dict.fromkeys(ends, 0)
     judged = [(v["author"], bool(v["reason"])) for v in versions if v["parents"]]
     for author, refused in [*judged, *((sender, True) for _, _, sender in not_taken)]:
         kind = "poisoned" if author in poisoners else "honest"

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy
 from itertools import count
-from types import TracebackType
 from typing import Any, Self
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -26,18 +25,7 @@ class LocalGrid(Grid):
     `send_and_receive` run side by side on `workers` threads, replies come in the order of
     sending, and what a ClientApp raises comes back as Flower's own error reply. One node handles
     one message at a time. Messages are not serialised: each side gets records of its own that share
-    the array data.
-
-    Parameters
-    ----------
-    client_app : ClientApp
-        Called as ``client_app(message, context)``.
-    num_nodes : int
-        Size of the federation.
-    run_config : mapping, optional
-        What nodes find in ``context.run_config``.
-    workers : int, optional
-        Threads; as many as there are cores without it.
+    the array data. `workers` are as many as there are cores without it.
     """
 
     def __init__(
@@ -71,15 +59,7 @@ class LocalGrid(Grid):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Drop calls that have not begun and end the threads."""
         self._pool.shutdown(cancel_futures=True)
 
@@ -139,8 +119,7 @@ class LocalGrid(Grid):
             wait([before])
         context = self.contexts.get(message.metadata.dst_node_id)
         if context is None:
-            error = Error(ErrorCode.NODE_UNAVAILABLE, "no such node")
-            return Message(error, reply_to=message)
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, "no such node"), reply_to=message)
         received = copy(message)
         received.content = _own_records(message.content)
         try:
@@ -159,7 +138,6 @@ def _own_records(content: RecordDict) -> RecordDict:
     own = content.copy()
     for name, record in content.items():
         copied: Any = record.copy()
-        lists = {key: value.copy() for key, value in record.items() if isinstance(value, list)}
-        copied.update(lists)
+        copied.update({key: v.copy() for key, v in record.items() if isinstance(v, list)})
         own[name] = copied
     return own

@@ -44,34 +44,27 @@ class _Sent(NamedTuple):
 class MeteredGrid(PassThrough, Grid):
     """Bill what passes through another Grid.
 
-    Parameters
-    ----------
-    grid : Grid
-        Carries the messages.
-    links : mapping of str to str, optional
-        Message type to link, see the module's text.
-    world : World, optional
-        Turns bytes and FLOPs into virtual seconds and joules; the default ``[network]`` without it.
-    addresses : mapping of int to str, optional
-        Flower's node id to address. Node ids are handed out in this order and replies put into the
-        order of sending, so that a run does not depend on arrival.
+    `links` maps message types, see the module's text. `world` turns bytes and FLOPs into virtual
+    seconds and joules, the default ``[network]`` without it. `addresses` maps Flower's node ids:
+    these are handed out in its order, and replies put into the order of sending, so that a run does
+    not depend on arrival.
 
     Attributes
     ----------
-    updates : int
+    updates
         Local fits so far.
-    flops, joules : float
+    flops, joules
         Of all nodes and the server together.
-    peak_node_bytes : int
+    peak_node_bytes
         Largest memory that one node reported.
-    node_flops, node_peak_bytes : dict of str
+    node_flops, node_peak_bytes
         FLOPs so far and largest memory by address.
-    wire_by_type : Counter of str
+    wire_by_type
         The `wire` of `totals` by message type: what was payload's and what was control's. What
         links beside the star carried stands under ``<message type>.link``.
-    visits, sources : list of str
+    visits, sources
         Address of every training request in order, and where it came from; empty for the server.
-    failures, failed : list of str
+    failures, failed
         Reason of every error reply, and the address that it concerns.
     """
 
@@ -90,10 +83,8 @@ class MeteredGrid(PassThrough, Grid):
         self._clock = Clock()
         self._bytes: Counter[str] = Counter()
         self._sent: dict[str, _Sent] = {}
-        self.updates = 0
-        self.flops = 0.0
-        self.joules = 0.0
-        self.peak_node_bytes = 0
+        self.updates, self.peak_node_bytes = 0, 0
+        self.flops, self.joules = 0.0, 0.0
         self.node_flops: defaultdict[str, float] = defaultdict(float)
         self.node_peak_bytes: defaultdict[str, int] = defaultdict(int)
         self.wire_by_type: Counter[str] = Counter()
@@ -213,17 +204,15 @@ class MeteredGrid(PassThrough, Grid):
             self.failures.append(str(reply.error.reason).strip())
             self.failed.append(address)
             # The sender knows of the failure one latency after the request would have arrived.
-            noticed_s = done_s + self._world.latency_s(address, EDGE, done_s)
-            self._clock.occupy(EDGE, noticed_s)
+            self._clock.occupy(EDGE, done_s + self._world.latency_s(address, EDGE, done_s))
             return reply
         if (report := taken(reply.content, REPORT)) is not None:
             done_s += self._bill_work(address, report, message_type, done_s)
         self._clock.occupy(address, done_s)
         size = measure(reply.content)
         if link == "star":
-            transfer = Transfer(address, EDGE, "up")
-            arrived_s = self._transfer(transfer, size, message_type, done_s)
-            self._clock.occupy(EDGE, arrived_s)
+            back = Transfer(address, EDGE, "up")
+            self._clock.occupy(EDGE, self._transfer(back, size, message_type, done_s))
         else:
             self._bytes["relay"] += size.wire
         return reply
@@ -249,10 +238,8 @@ class MeteredGrid(PassThrough, Grid):
             self._node_bytes[end] += size.wire
         return at_s + transfer_s(self._world, transfer, size.wire, at_s)
 
-    def _bill_work(
-        self, address: str, report: ConfigRecord, message_type: str, at_s: float
-    ) -> float:
-        """Bill what a node did for a message that came at `at_s`; returns its virtual seconds."""
+    def _bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> float:
+        """Bill what a node did for a message, `asked` its type; returns its virtual seconds."""
         flops, peak_bytes = number(report, "flops"), integer(report, "peak-bytes")
         self._bill_flops(address, flops, at_s)
         self.node_flops[address] += flops
@@ -263,7 +250,7 @@ class MeteredGrid(PassThrough, Grid):
             if size_bytes := integer(report, link) if link in report else 0:
                 for kind in ("payload", "wire", link):
                     self._bytes[kind] += size_bytes
-                self.wire_by_type[f"{message_type}.link"] += size_bytes
+                self.wire_by_type[f"{asked}.link"] += size_bytes
                 self._bill_sending(sender, size_bytes, at_s)
         if "seconds" in report:
             return number(report, "seconds")

@@ -42,9 +42,7 @@ def run_side_by_side(
     if can_fork:
         context.set_forkserver_preload([_run.__module__])
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin_worker, initargs=(news,)
-    )
+    pool = ProcessPoolExecutor(jobs, context, _begin_worker, (news,))
     with _nameless_main():
         waiting = {pool.submit(_run, each, max(1, cores // jobs)): each for each in planned}
     try:
@@ -102,12 +100,6 @@ def _run(planned: PlannedRun, threads: int) -> dict[str, Any]:
     _news.put((planned.key, "begins"))
     started = time.perf_counter()
     record = run_locally(planned.config, lambda p: _news.put((planned.key, p)), workers=threads)
-    scenario, strategy, seed = planned.cell
-    return {
-        "scenario": scenario,
-        "strategy": strategy,
-        "seed": seed,
-        "yardstick": planned.yardstick,
-        "wall_seconds": time.perf_counter() - started,
-        **record,
-    }
+    cell = dict(zip(("scenario", "strategy", "seed"), planned.cell, strict=True))
+    measured = {"yardstick": planned.yardstick, "wall_seconds": time.perf_counter() - started}
+    return {**cell, **measured, **record}

@@ -31,32 +31,15 @@ def call_roll(
     """Ask every node for its address.
 
     In Flower's simulation the server side starts before the nodes do, and a message sent too early
-    is answered by an error or not at all; it is asked again until the deadline.
-
-    Parameters
-    ----------
-    grid : Grid
-        Any engine's.
-    num_nodes : int
-        Nodes of the federation.
-    deadline_s : float
-        Longest time to wait for the others once one has answered; for the first one, `STARTING`
-        times as long.
-    at_once : int
-        Nodes that must run at the same time.
-    one_process : bool
-        Whether they must be threads of this process.
-
-    Returns
-    -------
-    dict of int to str
-        Node id to address, in order of the addresses' numbers.
+    is answered by an error or not at all; it is asked again until the deadline. `deadline_s` is the
+    longest time to wait for the others once one has answered; for the first one, `STARTING` times
+    as long. Returns addresses by node id, in order of their numbers.
 
     Raises
     ------
     NodesMissingError
-        If not exactly `num_nodes` different nodes answer in time, or the engine does not run them
-        as they must be run.
+        If not exactly `num_nodes` different nodes answer in time, the engine does not run `at_once`
+        of them at the same time, or, with `one_process`, they are not threads of this process.
     """
     found: dict[int, int] = {}
     end = time.monotonic() + STARTING * deadline_s

@@ -84,12 +84,9 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     strategy = build_strategy(run)
     check_run(run)
     initial = dict(initial_tunables(run))
-    addresses = call_roll(
-        grid,
-        run.data.nodes,
-        at_once=getattr(strategy, "concurrent_nodes", 1),
-        one_process=getattr(strategy, "one_process", False),
-    )
+    at_once = getattr(strategy, "concurrent_nodes", 1)
+    one_process = getattr(strategy, "one_process", False)
+    addresses = call_roll(grid, run.data.nodes, at_once=at_once, one_process=one_process)
     meter = metered(grid, run, addresses)
     points: list[Point] = []
     # The step during which each failure so far happened.
