@@ -48,11 +48,7 @@ def check_heads(
     """Hold the chain that came with a packet against the heads that were announced.
 
     A record ``shown/<address>`` in the message has what an announcer answered that was asked.
-
-    Returns
-    -------
-    list of str
-        Announcers that were asked and could not show what they had announced.
+    Returns the announcers that could not show what they had announced.
 
     Raises
     ------
@@ -61,17 +57,14 @@ def check_heads(
     LedgerError
         ``cut-off`` or ``fork``, if an announcer has shown the entry.
     """
-    chain = chain_of(packet)
-    unasked, idle = [], []
+    chain, unasked, idle = chain_of(packet), [], []
     for address, head in table.heads(packet.walker).items():
         if ledger.chains.has(head):
             continue
         answer = content.config_records.get(f"{SHOWN}/{address}")
-        if answer is None:
-            unasked.append(address)
-            continue
-        _check_answer(ledger, chain, address, head, answer)
-        idle.append(address)
+        if answer is not None:
+            _check_answer(ledger, chain, address, head, answer)
+        (unasked if answer is None else idle).append(address)
     if unasked:
         raise CutOffError(chain, tuple(unasked))
     return idle

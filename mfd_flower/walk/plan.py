@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,24 +21,21 @@ from mfd_flower.walk.traits.codec import Codec
 
 MOVED = {
     "policy_options": "options.policy = { name = ..., OPTION = ... }",
-    "memory": "options.policy.memory",
-    "advert_hops": "options.policy.advert_hops",
-    "advert_every": "options.policy.advert_every",
-    "noise_epsilon": "options.policy.noise_epsilon",
-    "start_node": "options.policy.start_node",
-    "damping_start": "options.traits.damping.start",
-    "damping_end": "options.traits.damping.end",
-    "damping_tours": "options.traits.damping.tours",
-    "merge": "options.traits.merge = {}",
+    **{
+        option: f"options.policy.{option}"
+        for option in ("memory", "advert_hops", "advert_every", "noise_epsilon", "start_node")
+    },
+    **{f"damping_{part}": f"options.traits.damping.{part}" for part in ("start", "end", "tours")},
     "select": "options.traits.partial.by",
     "budget": "options.traits.partial.budget",
     "visit_s": "options.traits.partial.visit_s",
-    "delta": "options.traits.delta = {}",
     "codec": "options.traits.codec.name",
     "gate": "options.traits.gate.accuracy",
     "carry_optimizer": "options.traits.optimizer = {}",
-    "ledger": "options.traits.ledger = {}",
-    "admission": "options.traits.admission = {}",
+    **{
+        trait: f"options.traits.{trait} = {{}}"
+        for trait in ("merge", "delta", "ledger", "admission")
+    },
 }
 """Where options of version 0.1 are now."""
 
@@ -53,13 +51,7 @@ class Plan:
 
     @classmethod
     def read(cls, run: RunConfig, policy: object, walkers: object, traits: object) -> Plan:
-        """Build the plan of a run from the options of its strategy.
-
-        Raises
-        ------
-        ConfigError
-            For the first option that is not acceptable.
-        """
+        """Build a plan from the options; raises `ConfigError` for the first not acceptable."""
         nodes = run.data.nodes
         most = max(1, nodes // 2)
         if type(walkers) is not int or not 1 <= walkers <= most:
@@ -81,37 +73,25 @@ class Plan:
         """Message types of the traits with the link that each stands for."""
         return {kind: link for trait in self.traits for kind, link in trait.links.items()}
 
-    @property
-    def codec(self) -> str:
-        """How tunables travel."""
-        return next(trait.name for trait in self.traits if isinstance(trait, Codec))
-
     def share(self, hop: int) -> float:
         """Return the share of its update that a node was to pass on at a walker's hop, from 1."""
-        share = 1.0
-        for trait in self.traits:
-            share *= trait.share(hop, self)
-        return share
-
-    def origin(self, walker: int) -> str:
-        """Return the node where a walker begins."""
-        return f"n{(self.policy.start_node + walker * self.nodes // self.walkers) % self.nodes}"
+        return math.prod(trait.share(hop, self) for trait in self.traits)
 
     def first_packet(
         self, run: RunConfig, tensors: Mapping[str, Tensor], walker: int = 0, ttl: int = 0
     ) -> Packet:
         """Return a walker's first packet, as its origin sends it to itself."""
-        classes = load_federation(run.data, run.seed).num_classes
+        index = (self.policy.start_node + walker * self.nodes // self.walkers) % self.nodes
         packet, _ = pack(
             tensors,
             packet_id=f"{run.seed:024x}{walker:08x}",
             model_id=run.model.backbone.partition(":")[0],
-            source=self.origin(walker),
-            destination=self.origin(walker),
+            source=f"n{index}",
+            destination=f"n{index}",
             ttl=ttl,
             hop=1,
-            seen=(0.0,) * classes,
-            codec=self.codec,
+            seen=(0.0,) * load_federation(run.data, run.seed).num_classes,
+            codec=next(trait.name for trait in self.traits if isinstance(trait, Codec)),
             walker=f"w{walker}",
         )
         return packet
@@ -120,13 +100,8 @@ class Plan:
 @functools.lru_cache(maxsize=64)
 def plan_of(run: RunConfig) -> Plan:
     """Return the plan of a run, read once a process."""
-    options = run.strategy.keywords()
-    return Plan.read(
-        run,
-        options.get("policy", Policy.name),
-        options.get("walkers", 1),
-        options.get("traits", {}),
-    )
+    given = {"policy": Policy.name, "walkers": 1, "traits": {}, **run.strategy.keywords()}
+    return Plan.read(run, given["policy"], given["walkers"], given["traits"])
 
 
 @functools.lru_cache(maxsize=8)

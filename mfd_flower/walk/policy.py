@@ -33,24 +33,16 @@ class Policy:
 
     @classmethod
     def read(cls, value: object, nodes: int) -> Policy:
-        """Build a policy from its name, or from a table of its name, these settings and its own.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such policy, or a setting is none of its.
-        """
+        """Build a policy from its name, or from a table of its name, these settings and its own."""
         table = value if isinstance(value, Mapping) else {"name": value}
         name = table.get("name", cls.name)
         if not isinstance(name, str) or name not in POLICIES:
             raise ConfigError("options.policy", name, f"accepted: {', '.join(POLICIES)}")
         own = [part.name for part in fields(cls) if part.name != "options"]
         accepted = [*own, *policy_options(name)]
-        for key, given in table.items():
-            if key not in accepted:
-                raise ConfigError(
-                    f"options.policy.{key}", given, f"accepted: {', '.join(accepted)}"
-                )
+        if strange := [key for key in table if key not in accepted]:
+            said = f"accepted: {', '.join(accepted)}"
+            raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
         settings = {key: table[key] for key in own if key in table}
         policy: Policy = build(cls, settings, "options.policy.")
         if policy.start_node >= nodes:

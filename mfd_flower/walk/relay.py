@@ -73,7 +73,7 @@ class Relay:
         """Fill the nodes' routing tables, see `announce.exchange`."""
         now_s = self._grid.virtual_seconds
         topology = {name: self._world.neighbours(name, now_s) for name in self._addresses}
-        if not exchange(self.requests, topology, self._plan.policy, sequence, TRIES):
+        if not exchange(self.requests, topology, self._plan.policy, sequence):
             raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 
     def launch(self, packet: Packet, content: RecordDict | None = None) -> None:

@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 
 def send_whole(message: Message, context: Context) -> Message:
-    """Send the packet in custody with its whole chain, to a receiver that could not attach less.
-
-    Raises
-    ------
-    PacketError
-        If nothing of the walker is in custody here.
-    """
+    """Send the packet in custody with its whole chain, to a receiver that could not attach less."""
     visit = Visit.again(context, text(message.content.config_records["ask"], "walker"))
     content = visit.outgoing(whole=True)
     visit.save()
@@ -62,9 +56,7 @@ class Ledger(Trait):
 
     def advertise(self, visit: Visit) -> Mapping[str, Any]:
         """Announce how far this node has seen the chains; nothing without a replica."""
-        if LEDGER not in visit.context.state:
-            return {}
-        return {"heads": own_heads(visit.ledger)}
+        return {"heads": own_heads(visit.ledger)} if LEDGER in visit.context.state else {}
 
     def arrive(self, visit: Visit) -> None:
         """Verify what came beside the packet, and sign for it."""
