@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from mfd_flower.node import Node
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
-from mfd_flower.walk.policy import Policy
+from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
 
@@ -56,11 +56,8 @@ def own_advert(node: Node, noise_epsilon: float) -> Advert:
         flops_per_s=node.world_view().device.flops_per_s,
     )
     told = with_laplace_noise(exact, noise_epsilon, node.rng(0, NOISE)) if noise_epsilon else exact
-    return dataclasses.replace(
-        told,
-        label_counts=tuple(round(count, 1) for count in told.label_counts),
-        interest=round(told.interest, 4),
-    )
+    short = tuple(round(count, 1) for count in told.label_counts)
+    return dataclasses.replace(told, label_counts=short, interest=round(told.interest, 4))
 
 
 def hear(message: Message, context: Context) -> Message:
@@ -100,11 +97,10 @@ def exchange(
     # What each node passes on, by the neighbour it had it from: nobody is told his own news.
     outbox = {address: {address: [content]} for address, content in adverts.items()}
     for _ in range(policy.advert_hops):
-        inboxes = {address: _inbox(address, near, outbox) for address, near in topology.items()}
         waiting = {
             address: RecordDict({"adverts": ConfigRecord({**box})})
-            for address, box in inboxes.items()
-            if box
+            for address, near in topology.items()
+            if (box := _inbox(address, near, outbox))
         }
         outbox = {}
         for _ in range(TRIES):
@@ -120,9 +116,9 @@ def _inbox(
     receiver: str, neighbours: tuple[str, ...], outbox: Mapping[str, Mapping[str, list[str]]]
 ) -> dict[str, list[str]]:
     """Return what a node hears from each neighbour."""
-    box = {}
-    for sender in neighbours:
-        parts = [news for via, news in outbox.get(sender, {}).items() if via != receiver]
-        if heard := [content for part in parts for content in part]:
-            box[sender] = heard
-    return box
+    heard = {
+        sender: [n for via, news in outbox[sender].items() if via != receiver for n in news]
+        for sender in neighbours
+        if sender in outbox
+    }
+    return {sender: news for sender, news in heard.items() if news}

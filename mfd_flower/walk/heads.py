@@ -48,14 +48,9 @@ def check_heads(
     """Hold the chain that came with a packet against the heads that were announced.
 
     A record ``shown/<address>`` in the message has what an announcer answered that was asked.
-    Returns the announcers that could not show what they had announced.
-
-    Raises
-    ------
-    CutOffError
-        If heads are not reached and their announcers have not been asked.
-    LedgerError
-        ``cut-off`` or ``fork``, if an announcer has shown the entry.
+    Returns the announcers that could not show what they had announced. Raises `CutOffError` if
+    heads are not reached and their announcers have not been asked; `LedgerError`, ``cut-off`` or
+    ``fork``, if an announcer has shown the entry.
     """
     chain, unasked, idle = chain_of(packet), [], []
     for address, head in table.heads(packet.walker).items():

@@ -66,12 +66,6 @@ def next_hop(
         degree=len(table.neighbours),
         last_visit=last.get(node.address, -1),
     )
-    chosen = choose(
-        policy.name,
-        here,
-        fresh,
-        seen,
-        node.rng(number, CHOICE),
-        **policy.options,
-    )
+    rng = node.rng(number, CHOICE)
+    chosen = choose(policy.name, here, fresh, seen, rng, **policy.options)
     return chosen if chosen == node.address else table.via(chosen)

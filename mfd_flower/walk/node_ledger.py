@@ -83,14 +83,10 @@ class NodeLedger:
         if record is not None:
             self._receive(chain, record)
         elif packet.hop == 1 and chain not in self.chains.tips:
+            size = _payload_bytes(packet)
+            told = {"model_id": packet.model_id, "walker": packet.walker, "version": packet.version}
             genesis = found(
-                self._key,
-                author=self.address,
-                model_id=packet.model_id,
-                walker=packet.walker,
-                version=packet.version,
-                members=self.members,
-                size_bytes=_payload_bytes(packet),
+                self._key, author=self.address, members=self.members, size_bytes=size, **told
             )
             self.chains.extend([genesis.text])
         tip = self.chains.tips.get(chain)
@@ -101,7 +97,7 @@ class NodeLedger:
             raise LedgerError("replay", f"version = {packet.version[:12]}...: {said}")
         if record is not None and "receipt" in record:
             owed = {name: text(record, name) for name in ("receiver", "receipt")}
-            check_receipt(tip, tip.hash, owed["receiver"], owed["receipt"])
+            check_receipt(tip, tip.hash, **owed)
             self._owed = owed if owed["receiver"] != self.address else {}
         return self.maker(packet)
 

@@ -107,8 +107,8 @@ class Admission(Trait):
             fair = comparable(visit.node.samples.labels.numpy(), np.rint(counts).astype(np.int64))
         share = visit.plan.share(arrived.hop - 1)
         update = Update.between(parent.decoded(), arrived.decoded(), share)
-        evidence = Evidence(_at(found, fair), _at(known, fair), update=update)
-        verdict = judge(evidence, history, Strictness())
+        compared = (Measured(m.losses[fair], m.correct[fair]) for m in (found, known))
+        verdict = judge(Evidence(*compared, update=update), history, Strictness())
         if verdict.accepted:
             return history.after(update)
         said = f"{verdict.reason}: {verdict.measured:.3g}, bound {verdict.limit:.3g}"
@@ -179,7 +179,3 @@ def measured(visit: Visit, packet: Packet) -> Measured:
 def accuracy(found: Measured) -> float:
     """Return the share of right answers, as the ledger keeps it."""
     return round(float(found.correct.mean()), 4)
-
-
-def _at(found: Measured, chosen: NDArray[np.bool_]) -> Measured:
-    return Measured(found.losses[chosen], found.correct[chosen])
