@@ -64,12 +64,18 @@ class MFDWalk(OwnLoop, Strategy):
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
         """Return the client half: the hop, and what traits answer."""
-        return {**WALK_ACTIONS, **plan_of(run).actions}
+        actions = dict(WALK_ACTIONS)
+        for trait in plan_of(run).traits:
+            actions |= trait.actions
+        return actions
 
     @staticmethod
     def links(run: RunConfig) -> dict[str, str]:
         """Return which messages are transfers between nodes."""
-        return {**WALK_LINKS, **plan_of(run).links}
+        links = dict(WALK_LINKS)
+        for trait in plan_of(run).traits:
+            links |= trait.links
+        return links
 
     def start(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
+from mfd_flower.ledger import Chains, LedgerError, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
 from mfd_flower.routing.adverts import MAX_HEADS
@@ -35,11 +35,6 @@ def own_heads(ledger: NodeLedger) -> tuple[str, ...]:
     """Return how far this node has seen each chain, as its advert carries it: ``walker=hash``."""
     seen = ((tip.walker, ledger.settled(name)) for name, tip in ledger.chains.tips.items())
     return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_HEADS])
-
-
-def shown(ledger: NodeLedger) -> ConfigRecord:
-    """Return this node's replica, packed: the proof of what it announced."""
-    return ConfigRecord({"lines": packed(suffix(ledger.chains))})
 
 
 def check_heads(

@@ -16,7 +16,7 @@ from mfd_flower.data import load_federation
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
 from mfd_flower.routing import POLICIES, policy_options
-from mfd_flower.walk.trait import Handler, Trait
+from mfd_flower.walk.trait import Trait
 from mfd_flower.walk.traits import read_traits
 from mfd_flower.walk.traits.codec import Codec
 
@@ -104,16 +104,6 @@ class Plan:
     def judges(self) -> bool:
         """Whether receivers may refuse a version."""
         return any(trait.judges for trait in self.traits)
-
-    @property
-    def actions(self) -> dict[str, Handler]:
-        """Message types of the traits with their handlers."""
-        return {kind: act for trait in self.traits for kind, act in trait.actions.items()}
-
-    @property
-    def links(self) -> dict[str, str]:
-        """Message types of the traits with the link that each stands for."""
-        return {kind: link for trait in self.traits for kind, link in trait.links.items()}
 
     def share(self, hop: int) -> float:
         """Return the share of its update that a node was to pass on at a walker's hop, from 1."""

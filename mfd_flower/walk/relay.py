@@ -125,11 +125,9 @@ class Relay:
             if arrived is not None:
                 receipt = arrived[1].pop(FOR_SENDER, None)
                 if packet.hop > 1:
-                    told = ConfigRecord({"walker": packet.walker, "hop": packet.hop})
+                    told = {"ack": ConfigRecord({"walker": packet.walker, "hop": packet.hop})}
                     signed = {FOR_SENDER: receipt} if isinstance(receipt, ConfigRecord) else {}
-                    self.requests.ask(
-                        packet.source, "query.ack", RecordDict({"ack": told, **signed})
-                    )
+                    self.requests.ask(packet.source, "query.ack", RecordDict({**told, **signed}))
                 return arrived
             before = packet.hop
             packet, content = self._sent_again(packet, content)
@@ -190,8 +188,7 @@ class Relay:
         for holder, timer in timers.items():
             for _ in range(TRIES):
                 told = ConfigRecord({"walker": packet.walker, **timer})
-                asked = RecordDict({"timer": told})
-                reply = self.requests.ask(holder, "query.again", asked)
+                reply = self.requests.ask(holder, "query.again", RecordDict({"timer": told}))
                 if reply is None:
                     continue
                 if reply.has_error():

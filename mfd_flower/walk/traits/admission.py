@@ -150,9 +150,8 @@ def rolled_back(
 
     Tunables stay dated as if they had been updated: a delta then has more in it than it needs.
     """
-    seen = np.asarray(refused.seen)
-    if author_counts is not None:
-        seen = np.maximum(seen - author_counts, 0)
+    counts = 0 if author_counts is None else author_counts
+    seen = np.maximum(np.asarray(refused.seen) - counts, 0)
     return replace(
         refused,
         version=parent.version,
