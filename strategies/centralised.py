@@ -45,9 +45,8 @@ def centre(message: Message, context: Context) -> Message:
     for name, record in message.content.array_records.items():
         context.state[MODEL if name == "arrays" else f"{UPLOADED}.{name}"] = record
     step = integer(message.content.config_records["config"], "round")
-    samples = all_samples(node, context)
     own = tensors_of(context.state.array_records[MODEL])
-    trained, _ = node.fit(own, step=step, samples=samples)
+    trained, _ = node.fit(own, step=step, samples=all_samples(node, context))
     context.state[MODEL] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
@@ -86,19 +85,16 @@ class Centralised(OwnLoop, Strategy):
             evaluate_fn(0, initial_arrays)
         first, *others = grid.get_node_ids()
         ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
-        uploads = grid.send_and_receive(
-            [Message(ask, node_id, "query.upload") for node_id in others], timeout=timeout
-        )
-        records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-            f"data-{place}": reply.content.array_records["data"]
-            for place, reply in enumerate(uploads)
-            if reply.has_content()
-        }
-        records["arrays"] = initial_arrays
+        asked = [Message(ask, node_id, "query.upload") for node_id in others]
+        uploads = grid.send_and_receive(asked, timeout=timeout)
+        content = RecordDict()
+        for place, reply in enumerate(uploads):
+            if reply.has_content():
+                content[f"data-{place}"] = reply.content.array_records["data"]
+        content["arrays"] = initial_arrays
         for number in range(1, num_rounds + 1):
-            records["config"] = ConfigRecord({"round": number})
-            request = Message(RecordDict(records), first, "train.centre")
-            records = {}
+            content["config"] = ConfigRecord({"round": number})
+            request, content = Message(content, first, "train.centre"), RecordDict()
             for reply in grid.send_and_receive([request], timeout=timeout):
                 if not reply.has_content():
                     return result

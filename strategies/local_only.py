@@ -57,8 +57,6 @@ class LocalOnly(OwnLoop, Strategy):
             requests = [Message(content, node_id, "train.alone") for node_id in grid.get_node_ids()]
             replies = grid.send_and_receive(requests, timeout=timeout)
             models = [r.content.array_records["arrays"] for r in replies if r.has_content()]
-            if models and evaluate_fn:
-                metrics = evaluate_fn(number, models)
-                if metrics is not None:
-                    result.evaluate_metrics_serverapp[number] = metrics
+            if models and evaluate_fn and (metrics := evaluate_fn(number, models)) is not None:
+                result.evaluate_metrics_serverapp[number] = metrics
         return result

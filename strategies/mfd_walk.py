@@ -29,26 +29,21 @@ from mfd_flower.walk.envelope import VERDICT
 class MFDWalk(OwnLoop, Strategy):
     """One or more walkers over all nodes.
 
+    After a run `not_taken` has the reasons why receivers could not take a packet, by walker, hop
+    and source; with the trait ``ledger`` `replica` has all chains, as lines. `admission` says
+    whether receivers may refuse a version.
+
     Parameters
     ----------
     run : RunConfig
         Settings of the run.
     policy : str or table (default: "label-balance")
         How a holder chooses the next hop: a key of `mfd_flower.routing.POLICIES`, or a table with
-        its ``name``, its own options, and what `mfd_flower.walk.policy.Policy` has besides.
+        its ``name``, its own options, and what `mfd_flower.walk.plan.Policy` has besides.
     walkers : int (default: 1)
         Packets under way at once, never two on one node.
     traits : table (default: none)
         What else happens on a visit, by name: a table of options each, see ``mfd traits``.
-
-    Attributes
-    ----------
-    admission : bool
-        Whether receivers may refuse a version.
-    not_taken : dict
-        After a run: reasons why receivers could not take a packet, by walker, hop and source.
-    replica : str
-        After a run with the trait ``ledger``: all chains, as lines.
     """
 
     moved: ClassVar = MOVED
@@ -69,12 +64,18 @@ class MFDWalk(OwnLoop, Strategy):
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
         """Return the client half: the hop, and what traits answer."""
-        return {**WALK_ACTIONS, **plan_of(run).actions}
+        actions = dict(WALK_ACTIONS)
+        for trait in plan_of(run).traits:
+            actions |= trait.actions
+        return actions
 
     @staticmethod
     def links(run: RunConfig) -> dict[str, str]:
         """Return which messages are transfers between nodes."""
-        return {**WALK_LINKS, **plan_of(run).links}
+        links = dict(WALK_LINKS)
+        for trait in plan_of(run).traits:
+            links |= trait.links
+        return links
 
     def start(
         self,
@@ -90,8 +91,7 @@ class MFDWalk(OwnLoop, Strategy):
         if not isinstance(grid, MeteredGrid):
             raise TypeError("a walk needs a MeteredGrid, which knows the nodes' addresses")
         plan, nodes = self.plan, self.run.data.nodes
-        world = world_of(self.run.network, nodes, self.run.seed)
-        relay = Relay(grid, plan, world, timeout)
+        relay = Relay(grid, plan, world_of(self.run.network, nodes, self.run.seed), timeout)
         relay.announce(0)
         result = Result(arrays=initial_arrays)
         if evaluate_fn:
@@ -103,9 +103,7 @@ class MFDWalk(OwnLoop, Strategy):
             first = plan.first_packet(self.run, start, walker, ttl)
             models[first.walker] = initial_arrays
             relay.launch(first)
-        made: dict[str, int] = {}
-        landed: dict[str, Packet] = {}
-        landings = 0
+        made, landed, landings = dict[str, int](), dict[str, Packet](), 0
         while relay.in_flight:
             packet, content = relay.collect()
             landings += 1

@@ -6,29 +6,15 @@ from mfd_flower.walk.plan import MOVED, Plan, plan_of
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.resend import acknowledge, send_again
 
-WALK_ACTIONS = {
-    "query.advert": announce,
-    "query.table": hear,
-    "train.hop": hop,
-    "query.ack": acknowledge,
-    "query.again": send_again,
-    "query.busy": send_again,
+_MESSAGES = {
+    "query.advert": (announce, "relay"),
+    "query.table": (hear, "d2d"),
+    "train.hop": (hop, "d2d"),
+    "query.ack": (acknowledge, "d2d"),
+    "query.again": (send_again, "relay"),
+    "query.busy": (send_again, "d2d"),
 }
-WALK_LINKS = {
-    "query.advert": "relay",
-    "query.table": "d2d",
-    "train.hop": "d2d",
-    "query.ack": "d2d",
-    "query.again": "relay",
-    "query.busy": "d2d",
-}
+WALK_ACTIONS = {kind: handler for kind, (handler, _) in _MESSAGES.items()}
+WALK_LINKS = {kind: link for kind, (_, link) in _MESSAGES.items()}
 
-__all__ = [
-    "MOVED",
-    "WALK_ACTIONS",
-    "WALK_LINKS",
-    "Plan",
-    "Relay",
-    "WalkFailedError",
-    "plan_of",
-]
+__all__ = ["MOVED", "WALK_ACTIONS", "WALK_LINKS", "Plan", "Relay", "WalkFailedError", "plan_of"]

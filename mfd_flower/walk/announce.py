@@ -10,20 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from numpy.typing import NDArray
 
 from mfd_flower.node import Node
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
-from mfd_flower.walk.policy import Policy
+from mfd_flower.walk.plan import Policy
+from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
-
-if TYPE_CHECKING:
-    from mfd_flower.walk.requests import Requests
 
 NOISE = 2
 """Purpose of the generator that noises the label counts: one draw a node, however often it asks."""
@@ -60,16 +56,8 @@ def own_advert(node: Node, noise_epsilon: float) -> Advert:
         flops_per_s=node.world_view().device.flops_per_s,
     )
     told = with_laplace_noise(exact, noise_epsilon, node.rng(0, NOISE)) if noise_epsilon else exact
-    return dataclasses.replace(
-        told,
-        label_counts=tuple(round(count, 1) for count in told.label_counts),
-        interest=round(told.interest, 4),
-    )
-
-
-def announced_counts(node: Node, noise_epsilon: float) -> NDArray[np.float64]:
-    """Return the label counts that a node lets others know, ``(num_classes,)``."""
-    return np.asarray(own_advert(node, noise_epsilon).label_counts)
+    short = tuple(round(count, 1) for count in told.label_counts)
+    return dataclasses.replace(told, label_counts=short, interest=round(told.interest, 4))
 
 
 def hear(message: Message, context: Context) -> Message:
@@ -81,9 +69,8 @@ def hear(message: Message, context: Context) -> Message:
     for via in told:
         for content in texts(told, via):
             heard = Advert.from_text(content)
-            if len(heard.label_counts) not in (0, node.num_classes):
-                said = f"{node.num_classes} classes"
-                raise AdvertError("label_counts", len(heard.label_counts), said)
+            if (classes := len(heard.label_counts)) not in (0, node.num_classes):
+                raise AdvertError("label_counts", classes, f"{node.num_classes} classes")
             news = visit.table.receive(heard, world.at_s, via, world.rate_from_bps(via))
             if news is not None:
                 onward.setdefault(via, []).append(news.to_text())
@@ -94,35 +81,30 @@ def hear(message: Message, context: Context) -> Message:
 
 
 def exchange(
-    requests: Requests,
-    topology: Mapping[str, tuple[str, ...]],
-    policy: Policy,
-    sequence: int,
-    tries: int,
+    requests: Requests, topology: Mapping[str, tuple[str, ...]], policy: Policy, sequence: int
 ) -> int:
     """Carry every node's advert as far as the policy says; returns how many announced themselves.
 
-    A node that does not announce itself in `tries` tries stays out of the others' tables, which
+    A node that does not announce itself in `TRIES` tries stays out of the others' tables, which
     believe the announcement of the highest `sequence`.
     """
     adverts: dict[str, str] = {}
-    for _ in range(tries):
+    for _ in range(TRIES):
         ask = RecordDict({"ask": ConfigRecord({"sequence": sequence})})
-        silent = sorted(topology.keys() - adverts.keys())
-        for address, reply in requests.ask_all("query.advert", dict.fromkeys(silent, ask)).items():
+        silent = dict.fromkeys(sorted(topology.keys() - adverts.keys()), ask)
+        for address, reply in requests.ask_all("query.advert", silent).items():
             adverts[address] = text(reply.config_records["advert"], "text")
     # What each node passes on, by the neighbour it had it from: nobody is told his own news.
     outbox = {address: {address: [content]} for address, content in adverts.items()}
     for _ in range(policy.advert_hops):
-        waiting = {address: _inbox(address, near, outbox) for address, near in topology.items()}
+        waiting = {
+            address: RecordDict({"adverts": ConfigRecord({**box})})
+            for address, near in topology.items()
+            if (box := _inbox(address, near, outbox))
+        }
         outbox = {}
-        for _ in range(tries):
-            boxes = {
-                address: RecordDict({"adverts": ConfigRecord({**box})})
-                for address, box in waiting.items()
-                if box
-            }
-            heard = requests.ask_all("query.table", boxes)
+        for _ in range(TRIES):
+            heard = requests.ask_all("query.table", waiting)
             for address, reply in heard.items():
                 onward = reply.config_records.get("onward", ConfigRecord())
                 outbox[address] = {via: texts(onward, via) for via in onward}
@@ -134,9 +116,9 @@ def _inbox(
     receiver: str, neighbours: tuple[str, ...], outbox: Mapping[str, Mapping[str, list[str]]]
 ) -> dict[str, list[str]]:
     """Return what a node hears from each neighbour."""
-    box = {}
-    for sender in neighbours:
-        parts = [news for via, news in outbox.get(sender, {}).items() if via != receiver]
-        if heard := [content for part in parts for content in part]:
-            box[sender] = heard
-    return box
+    heard = {
+        sender: [n for via, news in outbox[sender].items() if via != receiver for n in news]
+        for sender in neighbours
+        if sender in outbox
+    }
+    return {sender: news for sender, news in heard.items() if news}

@@ -25,20 +25,17 @@ class Custody:
         """Store a full packet in place of the walker's last one, with what travels beside it."""
         for name in list(self.records(packet.walker)):
             del self._state[_key(packet.walker, name)]
-        for name, record in [(PACKET, sealed(packet)), *beside.items()]:
+        for name, record in {PACKET: sealed(packet), **beside}.items():
             self._state[_key(packet.walker, name)] = record
         self.acknowledge(packet.walker, -1)
 
     def records(self, walker: str) -> RecordDict:
         """Return the message that the walker's packet was sent on in."""
-        prefix = _key(walker, "")
-        found = {
-            name.removeprefix(prefix): record
-            for name, record in self._state.items()
-            if name.startswith(prefix)
-        }
-        found.pop(TAKEN, None)
-        return RecordDict(found)
+        found, prefix = RecordDict(), _key(walker, "")
+        for name, record in self._state.items():
+            if name.startswith(prefix) and name != _key(walker, TAKEN):
+                found[name.removeprefix(prefix)] = record
+        return found
 
     def header(self, walker: str) -> Header | None:
         """Return the header of the walker's packet, None if it never was here."""
@@ -52,8 +49,7 @@ class Custody:
 
     def kept(self, walker: str) -> Packet:
         """Return the walker's packet; raises `PacketError` if there is none."""
-        held = self.held(walker)
-        if held is None:
+        if (held := self.held(walker)) is None:
             raise PacketError(f"walker {walker}: no packet of it is in custody here")
         return held
 

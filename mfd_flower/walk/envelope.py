@@ -27,16 +27,9 @@ def enclosed(packet: Packet) -> ConfigRecord:
 
 
 def packet_in(content: RecordDict, name: str = PACKET) -> Packet:
-    """Read the packet in a message, believing nothing.
-
-    Raises
-    ------
-    PacketError
-        If there is none, or any bit of it is not as its maker sealed it.
-    """
-    record = content.config_records.get(name)
-    data = record.get(DATA) if record is not None else None
-    if record is None or not isinstance(data, bytes):
+    """Read the packet in a message; `PacketError` unless every bit is as its maker sealed it."""
+    record = content.config_records.get(name, ConfigRecord())
+    if not isinstance(data := record.get(DATA), bytes):
         raise PacketError(f"{name}: no packet in this message")
     packet = Packet.from_bytes(data)
     if record.get(SOURCE, packet.source) != packet.source:

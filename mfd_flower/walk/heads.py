@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from flwr.app import ConfigRecord, RecordDict
 
-from mfd_flower.ledger import Chains, LedgerError, packed, suffix, unpacked
+from mfd_flower.ledger import Chains, LedgerError, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.routing import RoutingTable
 from mfd_flower.routing.adverts import MAX_HEADS
@@ -37,41 +37,24 @@ def own_heads(ledger: NodeLedger) -> tuple[str, ...]:
     return tuple(sorted(f"{walker}={entry.hash}" for walker, entry in seen if entry)[:MAX_HEADS])
 
 
-def shown(ledger: NodeLedger) -> ConfigRecord:
-    """Return this node's replica, packed: the proof of what it announced."""
-    return ConfigRecord({"lines": packed(suffix(ledger.chains))})
-
-
 def check_heads(
     ledger: NodeLedger, packet: Packet, content: RecordDict, table: RoutingTable
 ) -> list[str]:
     """Hold the chain that came with a packet against the heads that were announced.
 
     A record ``shown/<address>`` in the message has what an announcer answered that was asked.
-
-    Returns
-    -------
-    list of str
-        Announcers that were asked and could not show what they had announced.
-
-    Raises
-    ------
-    CutOffError
-        If heads are not reached and their announcers have not been asked.
-    LedgerError
-        ``cut-off`` or ``fork``, if an announcer has shown the entry.
+    Returns the announcers that could not show what they had announced. Raises `CutOffError` if
+    heads are not reached and their announcers have not been asked; `LedgerError`, ``cut-off`` or
+    ``fork``, if an announcer has shown the entry.
     """
-    chain = chain_of(packet)
-    unasked, idle = [], []
+    chain, unasked, idle = chain_of(packet), [], []
     for address, head in table.heads(packet.walker).items():
         if ledger.chains.has(head):
             continue
         answer = content.config_records.get(f"{SHOWN}/{address}")
-        if answer is None:
-            unasked.append(address)
-            continue
-        _check_answer(ledger, chain, address, head, answer)
-        idle.append(address)
+        if answer is not None:
+            _check_answer(ledger, chain, address, head, answer)
+        (unasked if answer is None else idle).append(address)
     if unasked:
         raise CutOffError(chain, tuple(unasked))
     return idle

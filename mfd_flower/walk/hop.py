@@ -7,22 +7,25 @@ it alone chooses where that goes. What can be left out of a hop is a trait, `mfd
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from flwr.app import Context, Message, RecordDict
+from torch import Tensor
 
 from mfd_flower.walk.envelope import UNTAKEN
 from mfd_flower.walk.next_hop import route
-from mfd_flower.walk.training import train
-from mfd_flower.walk.trait import UntakenError
+from mfd_flower.walk.trait import Fit, Training, UntakenError
 from mfd_flower.walk.visit import Visit
+
+WALKER_STEPS = 1 << 20
+"""Hops that a walker may make before its randomness would be that of the next one."""
 
 
 def hop(message: Message, context: Context) -> Message:
     """Verify the arriving packet, train it on this node's data, name its next hop, keep a copy.
 
-    Raises
-    ------
-    PacketError
-        If the packet is not whole or not addressed to this node; nothing is changed then.
+    Whatever is raised, such as `PacketError` for a packet to another node, changes nothing.
     """
     visit = Visit.open(context, message.content)
     if visit.repeated():
@@ -44,3 +47,35 @@ def hop(message: Message, context: Context) -> Message:
         trait.depart(visit)
     visit.commit()
     return Message(visit.reply(), reply_to=message)
+
+
+def train(visit: Visit) -> None:
+    """Train what is selected on the node's data, each trait around those that stand inside it."""
+    training: Training = partial(_local_update, visit)
+    for trait in reversed(visit.plan.traits):
+        training = partial(trait.fit, visit, training)
+    visit.fit = training(visit.tensors)
+    arrived = visit.start.decoded()
+    visit.changes = {
+        name: tensor
+        for name, tensor in visit.fit.tensors.items()
+        # What was merged on arrival is new to the next node even where nothing was trained.
+        if name in visit.only or visit.tensors[name] is not arrived[name]
+    }
+
+
+def _local_update(
+    visit: Visit,
+    tensors: Mapping[str, Tensor],
+    *,
+    epoch: int | None = None,
+    most_epochs: int = 0,
+    optimizer_state: Mapping[str, Tensor] | None = None,
+) -> Fit:
+    """Do what `trait.Training` says; randomness depends on walker, hop and epoch alone."""
+    first, hop = int(visit.start.walker.removeprefix("w")) * WALKER_STEPS, visit.start.hop
+    step, epochs = (hop, None) if epoch is None else (hop * most_epochs + epoch, 1)
+    trained, result = visit.node.fit(
+        tensors, first + step, epochs=epochs, optimizer_state=optimizer_state, only=visit.only
+    )
+    return Fit(trained, result.samples, result.optimizer_state)

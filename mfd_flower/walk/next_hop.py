@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-
-import numpy as np
+from operator import add
 
 from mfd_flower.routing import Candidate, choose
-from mfd_flower.walk.announce import announced_counts
+from mfd_flower.walk.announce import own_advert
 from mfd_flower.walk.visit import Visit
 
 VISITS_KEPT = 64
@@ -18,9 +17,9 @@ CHOICE = 1
 def route(visit: Visit) -> None:
     """Add this visit to the header of the next version, and name the next hop."""
     start, node = visit.start, visit.node
-    counts = np.asarray(start.seen) + announced_counts(node, visit.plan.policy.noise_epsilon)
+    announced = own_advert(node, visit.plan.policy.noise_epsilon).label_counts
     visited = (*start.visited, node.address)[-VISITS_KEPT:]
-    seen = tuple(counts.tolist())
+    seen = tuple(map(add, start.seen, announced))
     visit.header |= {
         "source": node.address,
         "destination": next_hop(visit, start.hop + 1, visited, seen),
@@ -48,19 +47,17 @@ def next_hop(
     node, table, policy = visit.node, visit.table, visit.plan.policy
     world = node.world_view()
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
-    known = [
-        candidate
-        for candidate in table.candidates(world.at_s, last)
-        if table.via(candidate.address) not in busy
-    ]
+    known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
     for trait in visit.plan.traits:
         known = list(trait.route(visit, known))
     if not known:
         return node.address
     recent = visited[-policy.memory :] if policy.memory else ()
-    fresh = [candidate for candidate in known if candidate.address not in recent]
     # With every neighbour visited of late, the one left longest ago is the freshest.
     oldest = min(candidate.last_visit for candidate in known)
+    fresh = [c for c in known if c.address not in recent] or [
+        c for c in known if c.last_visit == oldest
+    ]
     here = Candidate(
         node.address,
         tuple(float(count) for count in node.label_counts),
@@ -69,12 +66,6 @@ def next_hop(
         degree=len(table.neighbours),
         last_visit=last.get(node.address, -1),
     )
-    chosen = choose(
-        policy.name,
-        here,
-        fresh or [candidate for candidate in known if candidate.last_visit == oldest],
-        seen,
-        node.rng(number, CHOICE),
-        **policy.options,
-    )
+    rng = node.rng(number, CHOICE)
+    chosen = choose(policy.name, here, fresh, seen, rng, **policy.options)
     return chosen if chosen == node.address else table.via(chosen)

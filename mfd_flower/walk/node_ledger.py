@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
+from itertools import dropwhile
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
@@ -45,15 +46,7 @@ key_of_node = functools.lru_cache(maxsize=4096)(key_of)
 
 
 class NodeLedger:
-    """A node's replica while one message is handled.
-
-    Attributes
-    ----------
-    chains : Chains
-        One a walker.
-    members : mapping of str to str
-        The collaboration set, address to public key.
-    """
+    """A node's replica while one message is handled: `chains`, one a walker."""
 
     def __init__(self, node: Node, context: Context) -> None:
         self.address = node.address
@@ -81,33 +74,19 @@ class NodeLedger:
         _kept[self._place] = (self._lines, self.chains)
 
     def take(self, packet: Packet, content: RecordDict) -> Entry:
-        """Verify what came beside a packet, whose version must be the one in force.
+        """Verify what came beside a packet; returns the entry that made its version.
 
-        Whoever is the first to hold a walker founds its chain.
-
-        Returns
-        -------
-        Entry
-            The one that made the version.
-
-        Raises
-        ------
-        LedgerError
-            With the reason, see ``docs/ledger.md``; nothing is kept then.
+        The version must be the one in force. Whoever is the first to hold a walker founds its
+        chain. Nothing is kept after a `LedgerError`, whose reasons are in ``docs/ledger.md``.
         """
-        chain = chain_of(packet)
-        record = content.config_records.get(LEDGER)
+        chain, record = chain_of(packet), content.config_records.get(LEDGER)
         if record is not None:
             self._receive(chain, record)
         elif packet.hop == 1 and chain not in self.chains.tips:
+            size = _payload_bytes(packet)
+            told = {"model_id": packet.model_id, "walker": packet.walker, "version": packet.version}
             genesis = found(
-                self._key,
-                author=self.address,
-                model_id=packet.model_id,
-                walker=packet.walker,
-                version=packet.version,
-                members=self.members,
-                size_bytes=_payload_bytes(packet),
+                self._key, author=self.address, members=self.members, size_bytes=size, **told
             )
             self.chains.extend([genesis.text])
         tip = self.chains.tips.get(chain)
@@ -118,7 +97,7 @@ class NodeLedger:
             raise LedgerError("replay", f"version = {packet.version[:12]}...: {said}")
         if record is not None and "receipt" in record:
             owed = {name: text(record, name) for name in ("receiver", "receipt")}
-            check_receipt(tip, tip.hash, owed["receiver"], owed["receipt"])
+            check_receipt(tip, tip.hash, **owed)
             self._owed = owed if owed["receiver"] != self.address else {}
         return self.maker(packet)
 
@@ -159,18 +138,12 @@ class NodeLedger:
     ) -> None:
         """Write that this node made `onward` out of `arrived`; nothing if nothing is new in it.
 
-        Parameters
-        ----------
-        arrived, onward : Packet
-            The version in force, which training began from, and what this node sends on.
-        merged : collection of str
-            Versions of other walkers that were mixed in; one of them is the second parent.
-        claims : mapping of str to float
-            Further fields of the entry: accuracies on local data.
+        `arrived` has the version in force. The last of the `merged` versions of other walkers is
+        the second parent; `claims` are further fields of the entry: accuracies on local data.
         """
-        tip = self._tip(arrived)
         if self._knows(onward.version):
             return
+        tip = self._tip(arrived)
         others = [version for version in merged if self._knows(version) and version != tip.version]
         self._write(
             tip,
@@ -185,9 +158,8 @@ class NodeLedger:
 
     def refuse(self, arrived: Packet, reason: str) -> None:
         """Write that the version in force is refused: its parent is in force again."""
-        author = self.maker(arrived).author
-        tip = self._tip(arrived)
-        self._write(tip, kind="refusal", version=arrived.version, subject=author, reason=reason)
+        told = {"subject": self.maker(arrived).author, "reason": reason}
+        self._write(self._tip(arrived), kind="refusal", version=arrived.version, **told)
 
     def dropped(self) -> set[str]:
         """Return the authors whose versions were refused twice in a row, by the replica."""
@@ -207,8 +179,7 @@ class NodeLedger:
         """Return what travels beside a packet: the head, and the lines that its receiver lacks.
 
         When the receiver last wrote an entry it had all before it. Of other chains it needs
-        something only if walkers merged. `whole` sends all, to a receiver that could not attach
-        less.
+        something only if walkers merged. `whole` is for a receiver that could not attach less.
         """
         tip = self._tip(packet)
         since: dict[str, str] = {}
@@ -232,13 +203,7 @@ class NodeLedger:
         return ConfigRecord({"entry": entry_hash, "receiver": self.address, "receipt": signed})
 
     def keep_receipt(self, told: Mapping[str, Any], walker: str) -> None:
-        """Keep a receipt for an entry until the receiver's own entry is seen.
-
-        Raises
-        ------
-        LedgerError
-            ``receipt`` or ``missing``, if it is not good.
-        """
+        """Keep a receipt, if it is good, for an entry until the receiver's own entry is seen."""
         entry = self.chains.find(text(told, "entry"))
         if entry is None:
             raise LedgerError("missing", "receipt: for an entry that is not here")
@@ -256,9 +221,10 @@ class NodeLedger:
             if error.reason != "fork":
                 raise
             reached = self.chains.tips.get(chain)
-            if reached is None or not (left := self._unconfirmed(chain)):
+            if reached is None:
                 raise
         # This node, or the one it had its last entry from, was cut off, and the walk went on.
+        left = self._unconfirmed(chain)
         texts = [entry.text for entry in self.chains.entries if entry.hash not in left]
         rest = Chains(texts, members=self.members)
         receive(rest, lines, head=head)
@@ -268,13 +234,10 @@ class NodeLedger:
 
     def _unconfirmed(self, chain: str) -> set[str]:
         """Return the last entries of a chain that nobody but author and this node signed for."""
-        entries = [entry for entry in self.chains.entries if entry.chain == chain]
-        left: set[str] = set()
-        for author in (self.address, None):
-            last = author or (entries[-1].author if entries else "")
-            while entries and entries[-1].author == last:
-                left.add(entries.pop().hash)
-        return left
+        entries = [entry for entry in reversed(self.chains.entries) if entry.chain == chain]
+        others = list(dropwhile(lambda entry: entry.author == self.address, entries))
+        rest = list(dropwhile(lambda entry: entry.author == others[0].author, others))
+        return {entry.hash for entry in entries[: len(entries) - len(rest)]}
 
     def _knows(self, version: str) -> bool:
         return any(self.chains.maker(chain, version) for chain in self.chains.tips)
@@ -291,8 +254,7 @@ class NodeLedger:
 @functools.lru_cache(maxsize=8)
 def members(seed: int, nodes: int) -> Mapping[str, str]:
     """Return the collaboration set of a simulated federation: all nodes, with their keys."""
-    addresses = [f"n{index}" for index in range(nodes)]
-    return {address: public_key(key_of_node(seed, address)) for address in addresses}
+    return {f"n{i}": public_key(key_of_node(seed, f"n{i}")) for i in range(nodes)}
 
 
 def chain_of(packet: Packet) -> str:

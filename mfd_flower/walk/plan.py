@@ -3,43 +3,83 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from torch import Tensor
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
-from mfd_flower.walk.policy import Policy
-from mfd_flower.walk.trait import Handler, Trait
+from mfd_flower.routing import POLICIES, policy_options
+from mfd_flower.walk.trait import Trait
 from mfd_flower.walk.traits import read_traits
 from mfd_flower.walk.traits.codec import Codec
 
 MOVED = {
     "policy_options": "options.policy = { name = ..., OPTION = ... }",
-    "memory": "options.policy.memory",
-    "advert_hops": "options.policy.advert_hops",
-    "advert_every": "options.policy.advert_every",
-    "noise_epsilon": "options.policy.noise_epsilon",
-    "start_node": "options.policy.start_node",
-    "damping_start": "options.traits.damping.start",
-    "damping_end": "options.traits.damping.end",
-    "damping_tours": "options.traits.damping.tours",
-    "merge": "options.traits.merge = {}",
+    **{
+        option: f"options.policy.{option}"
+        for option in ("memory", "advert_hops", "advert_every", "noise_epsilon", "start_node")
+    },
+    **{f"damping_{part}": f"options.traits.damping.{part}" for part in ("start", "end", "tours")},
     "select": "options.traits.partial.by",
     "budget": "options.traits.partial.budget",
     "visit_s": "options.traits.partial.visit_s",
-    "delta": "options.traits.delta = {}",
     "codec": "options.traits.codec.name",
     "gate": "options.traits.gate.accuracy",
     "carry_optimizer": "options.traits.optimizer = {}",
-    "ledger": "options.traits.ledger = {}",
-    "admission": "options.traits.admission = {}",
+    **{
+        trait: f"options.traits.{trait} = {{}}"
+        for trait in ("merge", "delta", "ledger", "admission")
+    },
 }
 """Where options of version 0.1 are now."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A next-hop policy with its options, and the settings of the adverts that it chooses by."""
+
+    name: str = "label-balance"
+    """A key of `mfd_flower.routing.POLICIES`."""
+    memory: int = bounded(0, 0, 64)
+    """Nodes most recently left that a packet does not return to while others are there."""
+    start_node: int = bounded(0, 0)
+    """Index of the node where the first walker begins; others begin evenly spaced behind it."""
+    advert_hops: int = bounded(1, 1, 16)
+    """Links that an advert crosses."""
+    advert_every: int = bounded(0, 0)
+    """Tours between two announcements; 0 announces once, at the start."""
+    advert_lifetime_s: float = bounded(0.0, 0.0)
+    """Virtual seconds for which an advert holds; 0 until a newer one comes."""
+    noise_epsilon: float = bounded(0.0, 0.0)
+    """Privacy budget of the label counts that a node lets others know; 0 for exact ones."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else the policy takes, as keyword arguments of its function."""
+
+    @classmethod
+    def read(cls, value: object, nodes: int) -> Policy:
+        """Build a policy from its name, or from a table of its name, these settings and its own."""
+        table = value if isinstance(value, Mapping) else {"name": value}
+        name = table.get("name", cls.name)
+        if not isinstance(name, str) or name not in POLICIES:
+            raise ConfigError("options.policy", name, f"accepted: {', '.join(POLICIES)}")
+        own = [part.name for part in fields(cls) if part.name != "options"]
+        accepted = [*own, *policy_options(name)]
+        if strange := [key for key in table if key not in accepted]:
+            said = f"accepted: {', '.join(accepted)}"
+            raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
+        settings = {key: table[key] for key in own if key in table}
+        policy: Policy = build(cls, settings, "options.policy.")
+        if policy.start_node >= nodes:
+            said = f"must be below {nodes}, the number of nodes"
+            raise ConfigError("options.policy.start_node", policy.start_node, said)
+        return replace(policy, options={k: v for k, v in table.items() if k not in own})
 
 
 @dataclass(frozen=True)
@@ -53,13 +93,7 @@ class Plan:
 
     @classmethod
     def read(cls, run: RunConfig, policy: object, walkers: object, traits: object) -> Plan:
-        """Build the plan of a run from the options of its strategy.
-
-        Raises
-        ------
-        ConfigError
-            For the first option that is not acceptable.
-        """
+        """Build a plan from the options; raises `ConfigError` for the first not acceptable."""
         nodes = run.data.nodes
         most = max(1, nodes // 2)
         if type(walkers) is not int or not 1 <= walkers <= most:
@@ -71,47 +105,25 @@ class Plan:
         """Whether receivers may refuse a version."""
         return any(trait.judges for trait in self.traits)
 
-    @property
-    def actions(self) -> dict[str, Handler]:
-        """Message types of the traits with their handlers."""
-        return {kind: act for trait in self.traits for kind, act in trait.actions.items()}
-
-    @property
-    def links(self) -> dict[str, str]:
-        """Message types of the traits with the link that each stands for."""
-        return {kind: link for trait in self.traits for kind, link in trait.links.items()}
-
-    @property
-    def codec(self) -> str:
-        """How tunables travel."""
-        return next(trait.name for trait in self.traits if isinstance(trait, Codec))
-
     def share(self, hop: int) -> float:
         """Return the share of its update that a node was to pass on at a walker's hop, from 1."""
-        share = 1.0
-        for trait in self.traits:
-            share *= trait.share(hop, self)
-        return share
-
-    def origin(self, walker: int) -> str:
-        """Return the node where a walker begins."""
-        return f"n{(self.policy.start_node + walker * self.nodes // self.walkers) % self.nodes}"
+        return math.prod(trait.share(hop, self) for trait in self.traits)
 
     def first_packet(
         self, run: RunConfig, tensors: Mapping[str, Tensor], walker: int = 0, ttl: int = 0
     ) -> Packet:
         """Return a walker's first packet, as its origin sends it to itself."""
-        classes = load_federation(run.data, run.seed).num_classes
+        index = (self.policy.start_node + walker * self.nodes // self.walkers) % self.nodes
         packet, _ = pack(
             tensors,
             packet_id=f"{run.seed:024x}{walker:08x}",
             model_id=run.model.backbone.partition(":")[0],
-            source=self.origin(walker),
-            destination=self.origin(walker),
+            source=f"n{index}",
+            destination=f"n{index}",
             ttl=ttl,
             hop=1,
-            seen=(0.0,) * classes,
-            codec=self.codec,
+            seen=(0.0,) * load_federation(run.data, run.seed).num_classes,
+            codec=next(trait.name for trait in self.traits if isinstance(trait, Codec)),
             walker=f"w{walker}",
         )
         return packet
@@ -120,13 +132,8 @@ class Plan:
 @functools.lru_cache(maxsize=64)
 def plan_of(run: RunConfig) -> Plan:
     """Return the plan of a run, read once a process."""
-    options = run.strategy.keywords()
-    return Plan.read(
-        run,
-        options.get("policy", Policy.name),
-        options.get("walkers", 1),
-        options.get("traits", {}),
-    )
+    given = {"policy": Policy.name, "walkers": 1, "traits": {}, **run.strategy.keywords()}
+    return Plan.read(run, given["policy"], given["walkers"], given["traits"])
 
 
 @functools.lru_cache(maxsize=8)

@@ -35,16 +35,13 @@ class WalkFailedError(RuntimeError):
 
 @dataclass
 class _Flight:
-    """A packet on its way."""
+    """A full packet on its way: when it arrives, and when its receiver should be done with it."""
 
     packet: Packet
-    """As its holder made it, full."""
     content: RecordDict
     message_id: str
     arrives_s: float
-    """Virtual time of its arrival."""
     due_s: float
-    """Virtual time at which the receiver should be done with it."""
 
 
 class Relay:
@@ -73,7 +70,7 @@ class Relay:
         """Fill the nodes' routing tables, see `announce.exchange`."""
         now_s = self._grid.virtual_seconds
         topology = {name: self._world.neighbours(name, now_s) for name in self._addresses}
-        if not exchange(self.requests, topology, self._plan.policy, sequence, TRIES):
+        if not exchange(self.requests, topology, self._plan.policy, sequence):
             raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 
     def launch(self, packet: Packet, content: RecordDict | None = None) -> None:
@@ -84,9 +81,8 @@ class Relay:
         content = RecordDict({PACKET: sealed(packet)}) if content is None else content
         busy = [flight.packet.destination for flight in self._flights.values()]
         if packet.destination in busy and packet.hop > 1:
-            timer: dict[str, str | list[str]] = {"walker": packet.walker, "busy": busy}
-            asked = RecordDict({"timer": ConfigRecord({**timer})})
-            told = self.requests.content(packet.source, "query.busy", asked)
+            timer = ConfigRecord({"walker": packet.walker, "busy": busy})
+            told = self.requests.content(packet.source, "query.busy", RecordDict({"timer": timer}))
             if told is not None and (moved := _whole(told, packet)) is not None:
                 packet, content = moved, told
         sent = content
@@ -102,29 +98,18 @@ class Relay:
         """Wait for the packet that is due first in virtual time, by detours if need be.
 
         The order is that of the virtual clock, so that a run does not depend on which thread or
-        machine was quicker. The others go on meanwhile.
-
-        Returns
-        -------
-        packet : Packet
-            What its receiver hands on, full; the same one if it had only to judge it.
-        content : RecordDict
-            The message to send it on in, or the verdict.
-
-        Raises
-        ------
-        WalkFailedError
-            If neither the receiver nor anybody who held the packet before answers.
+        machine was quicker. The others go on meanwhile. Returns the full packet that its receiver
+        hands on, with the message to send it on in; or the same one and the verdict, if it had only
+        to judge it. Raises `WalkFailedError` if nobody who has held the packet answers.
         """
         walker = min(self._flights, key=lambda name: (self._flights[name].due_s, name))
         flight = self._flights[walker]
         reply = self.requests.wait(flight.message_id)
-        found = self._landed(flight.packet, flight.content, reply)
-        if VERDICT not in found[1]:
-            holder = found[0].source
-            self._visit_s[holder] = self._grid.ready_s(holder) - flight.arrives_s
+        packet, content = self._landed(flight.packet, flight.content, reply)
+        if VERDICT not in content:
+            self._visit_s[packet.source] = self._grid.ready_s(packet.source) - flight.arrives_s
         del self._flights[walker]
-        return found
+        return packet, content
 
     def last_holders(self, packet: Packet) -> list[str]:
         """Return who may have a walker's last packet, the one who had it last first."""
@@ -140,7 +125,9 @@ class Relay:
             if arrived is not None:
                 receipt = arrived[1].pop(FOR_SENDER, None)
                 if packet.hop > 1:
-                    self._acknowledge(packet, receipt)
+                    told = {"ack": ConfigRecord({"walker": packet.walker, "hop": packet.hop})}
+                    signed = {FOR_SENDER: receipt} if isinstance(receipt, ConfigRecord) else {}
+                    self.requests.ask(packet.source, "query.ack", RecordDict({**told, **signed}))
                 return arrived
             before = packet.hop
             packet, content = self._sent_again(packet, content)
@@ -169,28 +156,21 @@ class Relay:
             if reply.has_error():
                 if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
                     return None
-                continue
-            if UNTAKEN in reply.content:
+            elif UNTAKEN in reply.content:
                 told = reply.content.config_records[UNTAKEN]
-                better = None if doubted else self._better(packet, told)
+                traits = () if doubted or packet.hop == 1 else self._plan.traits
+                found = (trait.doubted(self, packet, told) for trait in traits)
+                better = next((mended for mended in found if mended is not None), None)
                 if better is None:
                     self.not_taken.setdefault(_name(packet), []).append(text(told, "reason"))
                     return None
                 doubted, content = True, better
-                continue
-            if VERDICT in reply.content:
+            elif VERDICT in reply.content:
                 return packet, reply.content
-            if (arrived := _whole(reply.content, packet)) is not None:
+            elif (arrived := _whole(reply.content, packet)) is not None:
                 return arrived, reply.content
-            # Damaged on its way back: the receiver has it in custody and sends it again.
+            # Else damaged on its way back: the receiver has it in custody and sends it again.
         return None
-
-    def _better(self, packet: Packet, told: ConfigRecord) -> RecordDict | None:
-        """Return what to try once more with after a receiver's doubt; None if there is nothing."""
-        if packet.hop == 1:
-            return None
-        found = (trait.doubted(self, packet, told) for trait in self._plan.traits)
-        return next((content for content in found if content is not None), None)
 
     def _sent_again(self, packet: Packet, content: RecordDict) -> tuple[Packet, RecordDict]:
         """Let the timers of those who held the packet go off until one answers."""
@@ -200,19 +180,15 @@ class Relay:
             after = order[(order.index(packet.destination) + 1) % len(order)]
             moved = replace(packet, destination=after)
             return moved, RecordDict({PACKET: sealed(moved)})
-        refusers = self.not_taken.get(_name(packet), [])
-        for place, holder in enumerate(_holders(packet)):
-            if place == 0 and len(refusers) >= SUSPECT:
-                continue
-            timer: dict[str, str | bool] = {"walker": packet.walker}
-            if place == 0:
-                timer["failed"] = packet.destination
-            else:
-                timer |= {"lost": True, "failed": packet.source}
-                timer |= {"spent": True} if len(refusers) >= SUSPECT else {}
+        suspect = len(self.not_taken.get(_name(packet), ())) >= SUSPECT
+        sender, *earlier = _holders(packet)
+        failed: dict[str, str | bool] = {"failed": packet.destination}
+        lost = {"lost": True, "failed": packet.source, **({"spent": True} if suspect else {})}
+        timers = ({} if suspect else {sender: failed}) | dict.fromkeys(earlier, lost)
+        for holder, timer in timers.items():
             for _ in range(TRIES):
-                asked = RecordDict({"timer": ConfigRecord({**timer})})
-                reply = self.requests.ask(holder, "query.again", asked)
+                told = ConfigRecord({"walker": packet.walker, **timer})
+                reply = self.requests.ask(holder, "query.again", RecordDict({"timer": told}))
                 if reply is None:
                     continue
                 if reply.has_error():
@@ -221,13 +197,6 @@ class Relay:
                     return kept, reply.content
         # Nobody answered in this round; the packet is still where it was.
         return packet, content
-
-    def _acknowledge(self, packet: Packet, receipt: object) -> None:
-        told = ConfigRecord({"walker": packet.walker, "hop": packet.hop})
-        records = {"ack": told}
-        if isinstance(receipt, ConfigRecord):
-            records[FOR_SENDER] = receipt
-        self.requests.ask(packet.source, "query.ack", RecordDict({**records}))
 
 
 def _holders(packet: Packet) -> list[str]:

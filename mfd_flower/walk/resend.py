@@ -16,15 +16,11 @@ from mfd_flower.walk.visit import Visit
 def acknowledge(message: Message, context: Context) -> Message:
     """Note that the next holder has the packet: its custody has passed on, signed if it can be.
 
-    Raises
-    ------
-    LedgerError
-        If the receipt is not good; the packet stays in custody then.
+    With a receipt that is not good, a `LedgerError`, the packet stays in custody.
     """
-    visit = Visit.of(context)
-    told = message.content.config_records["ack"]
+    visit, records = Visit.of(context), message.content.config_records
+    told, receipt = records["ack"], records.get(FOR_SENDER, ConfigRecord())
     walker = text(told, "walker")
-    receipt = message.content.config_records.get(FOR_SENDER, ConfigRecord())
     for trait in visit.plan.traits:
         trait.settled(visit, walker, receipt)
     visit.save()
@@ -38,12 +34,7 @@ def send_again(message: Message, context: Context) -> Message:
     The holder's timer has gone off, or the receiver has another walker. What failed leaves the
     routing table, what is busy stays in it, and the policy chooses among the rest. A packet that
     its receiver has acknowledged is sent again only if `lost` says that it vanished behind that
-    receiver.
-
-    Raises
-    ------
-    PacketError
-        If nothing of the walker is in custody here, or the next holder has it.
+    receiver; otherwise, and if none of the walker is in custody here, this is a `PacketError`.
     """
     told = message.content.config_records["timer"]
     visit = Visit.again(context, text(told, "walker"))

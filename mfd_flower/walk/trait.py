@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
@@ -51,36 +51,21 @@ class Fit(NamedTuple):
     """``<tunable>:<slot>``."""
 
 
-class Training(Protocol):
-    """Trains tunables on a node's data."""
-
-    def __call__(
-        self,
-        tensors: Mapping[str, Tensor],
-        *,
-        epoch: int | None = None,
-        most_epochs: int = 0,
-        optimizer_state: Mapping[str, Tensor] | None = None,
-    ) -> Fit:
-        """Train all local epochs, or number `epoch` of at most `most_epochs` in this visit."""
+Training = Callable[..., Fit]
+"""Trains tunables, ``(tensors, *, epoch=None, most_epochs=0, optimizer_state=None)``, on a node's
+data: all local epochs, or number `epoch` of at most `most_epochs` in this visit."""
 
 
 class UntakenError(Exception):
     """A packet that came whole cannot be taken as it is: its sender may mend that.
 
-    Parameters
-    ----------
-    reason, text : str
-        Short code, and one line.
-    told : sequence of str
-        Addresses that the sender is to ask.
+    `reason` is a short code, and `told` are addresses that the sender is to ask.
     """
 
     def __init__(self, reason: str, text: str, told: Sequence[str] = ()) -> None:
         super().__init__(text)
-        self.record = ConfigRecord({"reason": reason, "text": text})
-        if told:
-            self.record["told"] = list(told)
+        asked = {"told": list(told)} if told else {}
+        self.record = ConfigRecord({"reason": reason, "text": text, **asked})
 
 
 class Trait:

@@ -22,8 +22,9 @@ from mfd_flower.walk.custody import Custody
 from mfd_flower.walk.envelope import PACKET, packet_in, sealed
 from mfd_flower.walk.node_ledger import NodeLedger
 from mfd_flower.walk.plan import Plan, plan_of, version_zero
-from mfd_flower.walk.table import read_table, write_table
 from mfd_flower.walk.trait import Fit
+
+TABLE = "routing-table"
 
 
 @dataclass
@@ -69,13 +70,7 @@ class Visit:
 
     @classmethod
     def open(cls, context: Context, content: RecordDict, least_ttl: int = 1) -> Visit:
-        """Read the packet in a message, which must be whole and for this node.
-
-        Raises
-        ------
-        PacketError
-            If it is not, or has less than `least_ttl` hops left.
-        """
+        """Read the packet in a message; `PacketError` if not whole, not for this node, or spent."""
         visit = cls.of(context)
         node, packet = visit.node, packet_in(content)
         if packet.destination != node.address:
@@ -83,23 +78,17 @@ class Visit:
         if packet.ttl < least_ttl:
             raise PacketError("ttl = 0: this packet has no hop left")
         if len(packet.seen) != node.num_classes:
-            said = f"{len(packet.seen)} classes, this node's data has another number"
-            raise PacketError(f"seen: {said}")
+            said = "classes, this node's data has another number"
+            raise PacketError(f"seen: {len(packet.seen)} {said}")
         visit.content, visit.packet, visit.start = content, packet, packet
         return visit
 
     @classmethod
     def again(cls, context: Context, walker: str) -> Visit:
-        """Return a visit that goes on with the packet in custody.
-
-        Raises
-        ------
-        PacketError
-            If nothing of the walker is in custody here.
-        """
+        """Go on with the packet in custody; raises `PacketError` if there is none."""
         visit = cls.of(context)
-        visit.onward = visit.custody.kept(walker)
-        return visit.taken_up()
+        visit.take_up(walker)
+        return visit
 
     def repeated(self) -> bool:
         """Tell whether the packet came before, and take up what was made of it then.
@@ -110,21 +99,16 @@ class Visit:
         if known is None or known.packet_id != self.packet.packet_id:
             return False
         made = (known.hop, known.parent) == (self.packet.hop + 1, self.packet.version)
-        refused = (
-            self.plan.judges
-            and known.hop == self.packet.hop
-            and self.ledger.refused(self.packet.version, by=self.node.address)
-        )
+        refused = self.plan.judges and known.hop == self.packet.hop
+        refused = refused and self.ledger.refused(self.packet.version, by=self.node.address)
         if made or refused:
-            self.onward = self.custody.kept(self.packet.walker)
-            self.taken_up()
+            self.take_up(self.packet.walker)
         return made or refused
 
-    def taken_up(self) -> Visit:
-        """Go on with `onward` as it lies in custody, and with what lies beside it."""
-        records = self.custody.records(self.onward.walker)
-        self.beside = RecordDict({n: r for n, r in records.items() if n != PACKET})
-        return self
+    def take_up(self, walker: str) -> None:
+        """Go on with a walker's packet as it lies in custody, and with what lies beside it."""
+        self.onward, self.beside = self.custody.kept(walker), self.custody.records(walker)
+        del self.beside[PACKET]
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -144,7 +128,9 @@ class Visit:
     @cached_property
     def table(self) -> RoutingTable:
         """Routing table of the node, without what is too old."""
-        table = read_table(self.node, self.context)
+        records = self.context.state.config_records.items()
+        entries = [record for name, record in records if name.startswith(TABLE)]
+        table = RoutingTable.from_entries(self.node.address, entries)
         self.table_changed = bool(table.expire(self.node.world_view().at_s)) or self.table_changed
         return table
 
@@ -162,15 +148,10 @@ class Visit:
 
     def pack(self, residual: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Make the next version out of `start` and `changes`; returns what encoding dropped."""
-        dates = dict.fromkeys(self.changes, self.start.hop)
-        self.onward, left = repack(
-            self.start,
-            self.changes,
-            residual,
-            samples=self.start.samples + self.fit.samples,
-            updated={**self.start.updated, **dates},
-            **self.header,
-        )
+        samples = self.start.samples + self.fit.samples
+        updated = {**self.start.updated, **dict.fromkeys(self.changes, self.start.hop)}
+        told = {"samples": samples, "updated": updated, **self.header}
+        self.onward, left = repack(self.start, self.changes, residual, **told)
         return left
 
     def pass_on_unchanged(self) -> None:
@@ -194,8 +175,7 @@ class Visit:
     def commit(self) -> None:
         """Write what this visit leaves behind into the node's state."""
         self.custody.keep(self.onward, self.beside)
-        for name, record in self._staged.items():
-            self.context.state[name] = record
+        self.context.state.update(self._staged)
         self.save()
 
     def save(self) -> None:
@@ -203,7 +183,11 @@ class Visit:
         if "ledger" in self.__dict__:
             self.ledger.save()
         if self.table_changed:
-            write_table(self.table, self.context)
+            state = self.context.state
+            for name in [name for name in state if name.startswith(TABLE)]:
+                del state[name]
+            for entry in self.table.entries():
+                state[f"{TABLE}.{entry['address']}"] = ConfigRecord({**entry})
 
     def _key(self, trait: str) -> str:
         return f"trait/{self.packet.walker}/{trait}"

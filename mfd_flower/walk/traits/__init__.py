@@ -13,11 +13,6 @@ def read_traits(tables: object) -> tuple[Trait, ...]:
     """Build traits from their tables of options, in the order of their layers.
 
     A walk always has a codec, ``fp32`` if none is named.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such trait, an option is not acceptable, or one needs or excludes another.
     """
     if not isinstance(tables, Mapping):
         raise ConfigError("options.traits", tables, "a table of traits, each a table of options")

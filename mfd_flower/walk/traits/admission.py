@@ -8,7 +8,6 @@ ledger, and the receiver goes on from the parent: nobody has to be asked, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -59,7 +58,8 @@ class Admission(Trait):
     def arrive(self, visit: Visit) -> None:
         """Judge the version unless others have built on it; a refusal is written down."""
         try:
-            history = history_in(visit.content)
+            record = visit.content.config_records.get(HISTORY)
+            history = History() if record is None else History.from_fields(record)
             found = measured(visit, visit.packet)
             made = visit.ledger.maker(visit.packet)
             visit.claims["accuracy_before"] = accuracy(found)
@@ -100,44 +100,34 @@ class Admission(Trait):
 
     def _judge(self, visit: Visit, made: Entry, found: Measured, history: History) -> History:
         """Compare the version with its parent; returns the accepted updates afterwards."""
-        arrived = visit.packet
-        parent = parent_of(visit, made)
-        known = measured(visit, parent)
-        counts = advertised_counts(visit, made.author)
+        arrived, parent = visit.packet, parent_of(visit, made)
+        known, counts = measured(visit, parent), advertised_counts(visit, made.author)
         fair = np.ones(len(found.losses), bool)
         if counts is not None:
             fair = comparable(visit.node.samples.labels.numpy(), np.rint(counts).astype(np.int64))
         share = visit.plan.share(arrived.hop - 1)
         update = Update.between(parent.decoded(), arrived.decoded(), share)
-        evidence = Evidence(_at(found, fair), _at(known, fair), update=update)
-        verdict = judge(evidence, history, Strictness())
+        compared = (Measured(m.losses[fair], m.correct[fair]) for m in (found, known))
+        verdict = judge(Evidence(*compared, update=update), history, Strictness())
         if verdict.accepted:
             return history.after(update)
         said = f"{verdict.reason}: {verdict.measured:.3g}, bound {verdict.limit:.3g}"
         visit.ledger.refuse(arrived, said)
-        maker = visit.ledger.maker(arrived, parent.version)
-        visit.start = rolled_back(arrived, parent, maker, counts)
+        before = visit.ledger.maker(arrived, parent.version)
+        visit.start = rolled_back(arrived, parent, before, counts)
         visit.claims["accuracy_before"] = accuracy(known)
         return history
-
-
-def history_in(content: RecordDict) -> History:
-    """Return the accepted updates that came along, none if they did not."""
-    record = content.config_records.get(HISTORY)
-    return History.from_fields(record) if record is not None else History()
 
 
 def parent_of(visit: Visit, made: Entry) -> Packet:
     """Return the version that the author of the arriving one began from, full.
 
-    Raises
-    ------
-    LedgerError
-        ``missing``, if neither the message nor this node has it; ``parent``, if another one came.
+    Raises `LedgerError`: ``missing``, if neither message nor node has it; ``parent``, if another
+    one came.
     """
     version = made.parents[0]
-    for known in _held(visit):
-        if known.version == version:
+    for known in (visit.custody.held(visit.packet.walker), version_zero(visit.node.run)):
+        if known is not None and known.version == version:
             return known
     if PARENT not in visit.content.config_records:
         said = f"parent = {version[:12]}...: its tunables did not come along"
@@ -160,9 +150,8 @@ def rolled_back(
 
     Tunables stay dated as if they had been updated: a delta then has more in it than it needs.
     """
-    seen = np.asarray(refused.seen)
-    if author_counts is not None:
-        seen = np.maximum(seen - author_counts, 0)
+    counts = 0 if author_counts is None else author_counts
+    seen = np.maximum(np.asarray(refused.seen) - counts, 0)
     return replace(
         refused,
         version=parent.version,
@@ -177,10 +166,8 @@ def rolled_back(
 
 def advertised_counts(visit: Visit, author: str) -> NDArray[np.float64] | None:
     """Return the label counts that an author announced, None if its advert is not here."""
-    for candidate in visit.table.candidates(visit.node.world_view().at_s):
-        if candidate.address == author:
-            return np.asarray(candidate.label_counts)
-    return None
+    known = visit.table.candidates(visit.node.world_view().at_s)
+    return next((np.asarray(c.label_counts) for c in known if c.address == author), None)
 
 
 def measured(visit: Visit, packet: Packet) -> Measured:
@@ -191,14 +178,3 @@ def measured(visit: Visit, packet: Packet) -> Measured:
 def accuracy(found: Measured) -> float:
     """Return the share of right answers, as the ledger keeps it."""
     return round(float(found.correct.mean()), 4)
-
-
-def _held(visit: Visit) -> Iterator[Packet]:
-    """Yield the versions of the walker that this node has, the one all begin as at last."""
-    if (kept := visit.custody.held(visit.packet.walker)) is not None:
-        yield kept
-    yield version_zero(visit.node.run)
-
-
-def _at(found: Measured, chosen: NDArray[np.bool_]) -> Measured:
-    return Measured(found.losses[chosen], found.correct[chosen])

@@ -26,13 +26,7 @@ def name_held(message: Message, context: Context) -> Message:
 
 
 def send_delta(message: Message, context: Context) -> Message:
-    """Send the packet in custody as a delta onto the version that the next holder has named.
-
-    Raises
-    ------
-    PacketError
-        If nothing of the walker is in custody here.
-    """
+    """Send the packet in custody as a delta onto the version that the next holder has named."""
     told = message.content.config_records["held"]
     visit = Visit.again(context, text(told, "walker"))
     visit.base = text(told, "version"), integer(told, "update")
@@ -59,8 +53,8 @@ class Delta(Trait):
         """Leave out what the receiver is known to have."""
         if visit.base is not None:
             version, update = visit.base
-            changed = changed_since(visit.onward, update)
-            content[PACKET] = sealed(delta(visit.onward, version, changed))
+            part = delta(visit.onward, version, changed_since(visit.onward, update))
+            content[PACKET] = sealed(part)
 
     def carry(self, relay: Relay, packet: Packet, content: RecordDict) -> RecordDict:
         """Let holder and receiver agree on a delta; the whole packet if they do not."""

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from mfd_flower.ledger import Chains, LedgerError, receive, suffix, unpacked
+from mfd_flower.ledger import Chains, LedgerError, packed, receive, suffix, unpacked
 from mfd_flower.packets import Packet
 from mfd_flower.records import text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.envelope import FOR_SENDER
-from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads, shown
+from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
 from mfd_flower.walk.node_ledger import LEDGER
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 
 def send_whole(message: Message, context: Context) -> Message:
-    """Send the packet in custody with its whole chain, to a receiver that could not attach less.
-
-    Raises
-    ------
-    PacketError
-        If nothing of the walker is in custody here.
-    """
+    """Send the packet in custody with its whole chain, to a receiver that could not attach less."""
     visit = Visit.again(context, text(message.content.config_records["ask"], "walker"))
     content = visit.outgoing(whole=True)
     visit.save()
@@ -43,9 +37,9 @@ def send_whole(message: Message, context: Context) -> Message:
 def show_ledger(message: Message, context: Context) -> Message:
     """Hand out this node's replica: to the experimenter, or to a node that doubts a head of it."""
     visit = Visit.of(context)
-    content = RecordDict({SHOWN: shown(visit.ledger)})
+    proof = ConfigRecord({"lines": packed(suffix(visit.ledger.chains))})
     visit.save()
-    return Message(content, reply_to=message)
+    return Message(RecordDict({SHOWN: proof}), reply_to=message)
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,7 @@ class Ledger(Trait):
 
     def advertise(self, visit: Visit) -> Mapping[str, Any]:
         """Announce how far this node has seen the chains; nothing without a replica."""
-        if LEDGER not in visit.context.state:
-            return {}
-        return {"heads": own_heads(visit.ledger)}
+        return {"heads": own_heads(visit.ledger)} if LEDGER in visit.context.state else {}
 
     def arrive(self, visit: Visit) -> None:
         """Verify what came beside the packet, and sign for it."""

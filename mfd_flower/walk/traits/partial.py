@@ -35,16 +35,14 @@ class Partial(Trait):
             if self.by == "entropy"
             else idle_hops(sizes, visit.start.updated, visit.start.hop)
         )
-        visit.only = selected(scores, sizes, self._share(visit))
-
-    def _share(self, visit: Visit) -> float:
-        if not self.visit_s:
-            return self.budget
-        node, world = visit.node, visit.node.world_view()
-        return update_share(
-            self.budget,
-            sum(tensor.nbytes for tensor in visit.start.payload.values()),
-            min(world.rate_to_bps(peer) for peer in world.neighbours),
-            node.fit_flops() / world.device.flops_per_s,
-            self.visit_s,
-        )
+        share = self.budget
+        if self.visit_s:
+            world = visit.node.world_view()
+            share = update_share(
+                share,
+                sum(tensor.nbytes for tensor in visit.start.payload.values()),
+                min(world.rate_to_bps(peer) for peer in world.neighbours),
+                visit.node.fit_flops() / world.device.flops_per_s,
+                self.visit_s,
+            )
+        visit.only = selected(scores, sizes, share)
