@@ -19,15 +19,17 @@ class Optimizer:
     """A torch optimiser and what it takes."""
 
     make: Callable[..., torch.optim.Optimizer]
-    keywords: str
+    keywords: tuple[str, ...]
     """Settings of `TrainConfig` that it is called with."""
     slots: Callable[[TrainConfig], int]
     """Tensors of the parameter's size that it keeps for each trained parameter."""
 
 
 OPTIMIZERS = {
-    "adamw": Optimizer(torch.optim.AdamW, "lr weight_decay", lambda _: 2),
-    "sgd": Optimizer(torch.optim.SGD, "lr momentum weight_decay", lambda c: int(c.momentum > 0)),
+    "adamw": Optimizer(torch.optim.AdamW, ("lr", "weight_decay"), lambda config: 2),
+    "sgd": Optimizer(
+        torch.optim.SGD, ("lr", "momentum", "weight_decay"), lambda config: int(config.momentum > 0)
+    ),
 }
 
 
@@ -50,7 +52,7 @@ def configured_optimizer(
     It starts from `state`, ``<tunable>:<slot>``; what is of other tunables is passed over.
     """
     entry = optimizer_of(config)
-    keywords = {name: getattr(config, name) for name in entry.keywords.split()}
+    keywords = {name: getattr(config, name) for name in entry.keywords}
     optimizer = entry.make(tunables.values(), **keywords)
     for key, value in state.items():
         name, _, slot = key.rpartition(":")
