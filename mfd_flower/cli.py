@@ -181,7 +181,7 @@ def plan(
     if not params >= 1:
         raise ConfigError("--params", params, "must be at least 1")
     sizes = {name: value for name, value in ctx.params.items() if name != "as_json"}
-    found = closed_forms(**sizes).as_dict()
+    found = vars(closed_forms(**sizes))
     if as_json:
         print(json.dumps(found))
     else:

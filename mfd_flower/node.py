@@ -25,8 +25,7 @@ from mfd_flower.models.loss import Loss
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.partial import gradient_entropy
 from mfd_flower.models.residents import model_for, shard
-from mfd_flower.models.step_cost import fit_flops
-from mfd_flower.models.training import FitResult, Metrics, logits_of
+from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 
@@ -55,10 +54,7 @@ def reported() -> Iterator[None]:
 def check_run(run: RunConfig) -> None:
     """Try the settings of network, data, model, training and threat before anything runs.
 
-    Raises
-    ------
-    ConfigError
-        For the first one that names nothing there is, or does not fit the others.
+    Raises ConfigError for the first one that names nothing there is, or does not fit the others.
     """
     world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
@@ -156,18 +152,9 @@ class Node:
     ) -> tuple[dict[str, Tensor], FitResult]:
         """Do one local update of the arriving tunables; returns the trained ones, loss and costs.
 
-        Parameters
-        ----------
-        step : int
-            Round or hop; with the seed and the node it decides all randomness.
-        samples : Samples, optional
-            Train on these instead of the node's shard.
-        epochs, proximal_mu : int and float, optional
-            Override the settings `local_epochs` and `proximal_mu`.
-        optimizer_state : mapping, optional
-            Where the optimiser starts from, ``<tunable>:<slot>``.
-        only : collection of str, optional
-            Tunables to train; all of them without it.
+        `step` is the round or hop; with the seed and the node it decides all randomness. `samples`
+        replace the node's shard, `epochs` and `proximal_mu` the settings. The optimiser starts from
+        `optimizer_state`, ``<tunable>:<slot>``; `only` names the tunables to train, else all are.
         """
         config = self.run.train
         if proximal_mu is not None:
@@ -213,10 +200,7 @@ class Node:
     def sample_losses(
         self, tensors: Mapping[str, Tensor]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Measure tunables on each sample of this node's own shard.
-
-        Returns the cross-entropy in nats and whether the answer was right, ``(n,)`` each.
-        """
+        """Return each own sample's cross-entropy in nats and whether it is right, ``(n,)`` each."""
         model, samples = loaded_model(self.run, tensors), self.samples
         with reported():
             logits = logits_of(model, samples, model.frozen_stage()).double()

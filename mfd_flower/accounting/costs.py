@@ -23,19 +23,11 @@ class StepCost:
     peak_bytes: int
 
 
-def measure_step(
-    model: nn.Module, loss: Callable[[], Tensor], optimizer_slots: int = 0
-) -> StepCost:
-    """Run one forward and backward pass and count what it takes.
+def measure_step(model: nn.Module, loss: Callable[[], Tensor], optimizer_slots: int) -> StepCost:
+    """Run one forward and backward pass of a scalar loss and count what it takes.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Its gradients are dropped afterwards; its weights are untouched.
-    loss : callable
-        Runs the forward pass and returns the scalar loss.
-    optimizer_slots : int
-        Tensors that the optimiser keeps for each trained parameter (AdamW 2, SGD 0 or 1).
+    The model's gradients are dropped afterwards; its weights are untouched. `optimizer_slots` are
+    the tensors that the optimiser keeps for each trained parameter (AdamW 2, SGD 0 or 1).
     """
     parameters = list(model.parameters())
     own = {p.untyped_storage().data_ptr() for p in parameters}
@@ -51,7 +43,6 @@ def measure_step(
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss().backward()
     model.zero_grad(set_to_none=True)
-    weights = sum(p.nbytes for p in parameters)
-    trained = sum(p.nbytes for p in parameters if p.requires_grad)
-    peak = weights + trained * (1 + optimizer_slots) + sum(saved.values())
-    return StepCost(counter.get_total_flops(), peak)
+    copies = (2 + optimizer_slots if p.requires_grad else 1 for p in parameters)
+    held = sum(count * p.nbytes for count, p in zip(copies, parameters, strict=True))
+    return StepCost(counter.get_total_flops(), held + sum(saved.values()))

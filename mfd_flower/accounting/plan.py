@@ -18,33 +18,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from mfd_flower.checks import ConfigError
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Payload bytes for `rounds` rounds of `nodes` local updates each."""
+    """Payload bytes for `rounds` rounds of `nodes` local updates each.
+
+    A walk makes as many visits as FedAvg local updates. With LoRA or prompts only they and the head
+    travel, else the full model.
+    """
 
     fedavg_bytes: int
     walk_bytes: int
-    """The full model, by as many visits as FedAvg has local updates."""
     lora_fedavg_bytes: int
     lora_walk_bytes: int
-    """LoRA factors and head only."""
     prompts_fedavg_bytes: int
     prompts_walk_bytes: int
-    """Prompts and head only."""
     split_bytes: int
     """Split learning: activations forward and gradients back over every cut for every sample."""
     crossover_samples: float
     """Samples a client and round at which split learning of the prompts sends as much as FedAvg of
     the full model: with fewer it sends less."""
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields by name."""
-        return asdict(self)
 
 
 def plan(
@@ -64,35 +61,17 @@ def plan(
 ) -> Plan:
     """Compute the closed forms.
 
-    Parameters
-    ----------
-    params : float
-        Parameters of the full model.
-    bytes_per_param : int
-        Bytes of one number on the wire.
-    nodes, rounds : int
-        Federation and duration.
-    dim, layers, tokens : int
-        Width, blocks and tokens (class token and patches) of the transformer.
-    prompts : int
-        Prompt tokens before every block: ``prompts * dim * layers`` parameters.
-    lora_rank : int
-        Rank r of the factors beside each qkv projection: ``r * (dim + 3 * dim) * layers``.
-    classes : int
-        Head of ``dim * classes + classes`` parameters, which travels with both.
-    samples : int
-        Samples a node trains on in one round.
-    cuts : int
-        Places where the model is split; each carries ``tokens * dim`` numbers a sample and
-        direction, see `cut_tokens`.
+    The transformer has `layers` blocks of width `dim` and `params` parameters; `tokens` are class
+    token and patches. Prompts before every block have ``prompts * dim * layers`` parameters, LoRA
+    factors beside each qkv projection ``lora_rank * (dim + 3 * dim) * layers``, the head, which
+    travels with both, ``dim * classes + classes``. A node trains on `samples` a round; each of
+    `cuts` carries ``tokens * dim`` numbers a sample and direction, see `cut_tokens`.
     """
-    visits = nodes * rounds
-    head = dim * classes + classes
+    visits, head = nodes * rounds, dim * classes + classes
     full = round(params) * bytes_per_param
     lora = (lora_rank * 4 * dim * layers + head) * bytes_per_param
     prompted = (prompts * dim * layers + head) * bytes_per_param
-    over_cuts = [tokens] * cuts
-    each = sample_bytes(over_cuts, dim=dim, bytes_per_value=bytes_per_param)
+    each = sample_bytes([tokens] * cuts, dim=dim, bytes_per_value=bytes_per_param)
     return Plan(
         fedavg_bytes=2 * full * visits,
         walk_bytes=full * visits,
@@ -108,16 +87,10 @@ def plan(
 def cut_tokens(cut: int, *, depth: int, tokens: int, prompts: int = 0, deep: bool = True) -> int:
     """Return how many tokens of a sample cross a cut of a prompted vision transformer.
 
-    Parameters
-    ----------
-    cut : int
-        As `split_model` takes it: in front of block `cut`, or of the head if it is `depth`, which
-        reads the class token alone.
-    depth, tokens : int
-        Blocks; class token and patches, 197 for ViT-B/16.
-    prompts, deep : int and bool
-        Prompt tokens a prompted block. Deep ones replace what the block before made of its own,
-        which therefore stay behind; shallow ones are carried from block 0 on.
+    `cut` is as `split_model` takes it: in front of block `cut`, or of the head if it is `depth`,
+    which reads the class token alone. `tokens` are class token and patches, 197 for ViT-B/16. Deep
+    prompts replace what the block before made of its own, which therefore stay behind; shallow
+    ones are carried from block 0 on.
     """
     if not 0 <= cut <= depth:
         raise ConfigError("cut", cut, f"0 to {depth}, the number of blocks")
@@ -140,8 +113,7 @@ def sample_bytes(
 def crossover_samples(payload_bytes: int, module_bytes: int, each_bytes: int) -> float:
     """Return the samples a client and round at which split learning and FedAvg send the same.
 
-    0 if split learning sends more from the first sample on, infinite without a cut. FedAvg sends
-    `payload_bytes` one way, a cluster its tunables and `sample_bytes` for each sample.
+    0 if split learning sends more from the first sample on, infinite without a cut.
     """
     saved = 2 * (payload_bytes - module_bytes)
     if saved <= 0:

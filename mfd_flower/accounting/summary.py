@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mfd_flower.accounting.targets import HEADLINE_SHARE, first_reach, mean_curve, targets_of
-
 Run = Mapping[str, Any]
+"""A run, or one of its measured points."""
+SHARES = (0.90, 0.95, 0.98, 0.99, 1.00)
+"""Targets, as shares of the best accuracy that any row of a table reaches."""
+HEADLINE_SHARE = 0.99
 
 
 def summarise(runs: Sequence[Run], margin: float) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
 def _shares(curve: Sequence[Run], best: float) -> dict[str, Any]:
     """Return ``targets`` of a row, and its bytes at the headline's share."""
     targets = targets_of(curve, best)
-    (headline,) = [target for target in targets if target["share"] == HEADLINE_SHARE]
+    headline = targets[SHARES.index(HEADLINE_SHARE)]
     return {"targets": targets} | {k: v for k, v in headline.items() if k.endswith("_bytes")}
 
 
@@ -119,6 +121,45 @@ def _control(runs: Sequence[Run]) -> dict[str, float]:
         "control_bytes": control / len(runs),
         "control_share": control / total if total else 0.0,
     }
+
+
+def first_reach(points: Sequence[Run], target: float, kind: str = "wire") -> float | None:
+    """Return the bytes of a kind at the first point at or above `target`; None if none is."""
+    return next((p["bytes"][kind] for p in points if p["accuracy"] >= target), None)
+
+
+def targets_of(curve: Sequence[Run], best: float) -> list[dict[str, float | None]]:
+    """Return the `wire` bytes by which a curve reaches each of `SHARES` of the best accuracy."""
+    return [
+        {
+            "share": share,
+            "accuracy": share * best,
+            "kept_bytes": None,
+            "first_bytes": first_reach(curve, share * best),
+            "trailing_bytes": None,
+        }
+        for share in SHARES
+    ]
+
+
+def mean_curve(runs: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:
+    """Average runs of one strategy over seeds, point by point.
+
+    Runs of one strategy measure at the same steps; where one ended early the curve ends there.
+    """
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    return [
+        {
+            "step": points[0]["step"],
+            "updates": mean([p["updates"] for p in points]),
+            "accuracy": mean([p["accuracy"] for p in points]),
+            "bytes": {k: mean([p["bytes"][k] for p in points]) for k in points[0]["bytes"]},
+        }
+        for points in zip(*runs, strict=False)
+    ]
 
 
 def visits_entropy(visits: Sequence[str], nodes: int) -> float:

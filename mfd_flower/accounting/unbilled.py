@@ -1,8 +1,7 @@
-"""Records that travel in a message outside the bill: one of them each way.
+"""Records that travel in a message outside the bill, so that instrumentation costs no byte.
 
-`MeteredGrid` adds `CLOCK` to every request, and a ClientApp takes it out before a handler sees the
-message. A ClientApp adds `REPORT` to its reply, and `MeteredGrid` takes it out before a strategy
-does. So instrumentation costs no byte.
+`MeteredGrid` adds `CLOCK` to every request, a ClientApp `REPORT` to its reply; each takes the
+other's out before a handler or a strategy sees the message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which nodes of a run are malicious, and where their attack takes hold of it.
-
-The attacks are those of `attacks.py`; here they meet the settings and data of a run.
-"""
+"""Which nodes of a run are malicious, and where an attack of `attacks.py` takes hold of it."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ HONEST = Attack()
 def attack_of(run: RunConfig) -> Attack:
     """Return what the malicious nodes of a run do, if there are any.
 
-    Raises
-    ------
-    ConfigError
-        If there is no such attack, or a setting does not fit it or the data.
+    Raises ConfigError if there is no such attack, or a setting does not fit it or the data.
     """
     threat = run.threat
     if not threat.kind:
@@ -52,17 +46,14 @@ def attack_of(run: RunConfig) -> Attack:
 
 @functools.lru_cache(maxsize=64)
 def malicious_nodes(run: RunConfig) -> frozenset[int]:
-    """Draw the indices of the malicious nodes, the same for one seed.
-
-    Never more than their share, except that any share above 0 makes one.
-    """
+    """Draw the malicious nodes by the seed: at most their share, but one for any share above 0."""
     if attack_of(run) is HONEST:
         return frozenset()
     nodes, share = run.data.nodes, run.threat.share
     # The slack keeps 0.29 x 100 at 29 although the product of the floats is below it.
     count = max(share > 0, math.floor(nodes * share + 1e-9))
-    drawn = np.random.default_rng([run.seed, nodes]).permutation(nodes)[:count]
-    return frozenset(drawn.tolist())
+    order = np.random.default_rng([run.seed, nodes]).permutation(nodes)
+    return frozenset(order[:count].tolist())
 
 
 def attack_by(run: RunConfig, index: int) -> Attack:
@@ -72,8 +63,7 @@ def attack_by(run: RunConfig, index: int) -> Attack:
 
 def poisoners(run: RunConfig) -> frozenset[str]:
     """Return the addresses of nodes whose own updates are poisoned, not what is sent of them."""
-    indices = malicious_nodes(run)
-    return frozenset(f"n{index}" for index in indices if attack_by(run, index).on_update)
+    return frozenset(f"n{i}" for i in malicious_nodes(run) if attack_of(run).on_update)
 
 
 def training_samples(run: RunConfig, index: int) -> Samples:

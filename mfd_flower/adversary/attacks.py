@@ -27,28 +27,30 @@ PATCH_SHARE = 7
 
 @dataclass(frozen=True)
 class Scene:
-    """What an attack on data is told."""
+    """What an attack on data is told.
+
+    `target` is the class that the trigger stands for, `white` a white pixel as the images are
+    normalised, ``(1, channels, 1, 1)``.
+    """
 
     target: int
-    """Class that the trigger stands for."""
     num_classes: int
     white: Tensor
-    """A white pixel as the images are normalised, ``(1, channels, 1, 1)``."""
     rng: np.random.Generator
 
 
 @dataclass(frozen=True)
 class Update:
-    """What an attack on the update is told; tunables by name."""
+    """What an attack on the update is told.
+
+    Tunables by name: as they arrived, as local training, on poisoned samples if any, left them, and
+    of a version that the node holds from before. `scale` is `threat.scale`, above 0.
+    """
 
     start: Mapping[str, Tensor]
-    """As they arrived."""
     end: Mapping[str, Tensor]
-    """What local training, on poisoned samples if any, made of them."""
     old: Mapping[str, Tensor]
-    """A version that the node holds from before."""
     scale: float
-    """`threat.scale`, above 0."""
     rng: np.random.Generator
 
     def times(self, factor: float) -> dict[str, Tensor]:
@@ -60,14 +62,15 @@ class Update:
 
 @dataclass(frozen=True)
 class Attack:
-    """What a malicious node changes; nothing it is given is changed in place."""
+    """What a malicious node changes; nothing it is given is changed in place.
+
+    `on_data` makes what it trains on of its images, `on_update` what it sends on of its tunables,
+    with the same names, shapes and dtypes, `on_link` what arrives of what it has finished.
+    """
 
     on_data: Callable[[Samples, Scene], Samples] | None = None
-    """Images of the node to what it trains on."""
     on_update: Callable[[Update], dict[str, Tensor]] | None = None
-    """Returns the tunables that the node sends on, of the same names, shapes and dtypes."""
     on_link: Callable[[Mapping[str, Tensor], np.random.Generator], dict[str, Tensor]] | None = None
-    """What the node has finished to what arrives."""
     success: Callable[[Samples, Scene], Samples] | None = None
     """Test images to samples on which a model's accuracy is the attack's success rate."""
     needs_scale: bool = False
@@ -104,11 +107,6 @@ def stamped(images: Tensor, white: Tensor) -> Tensor:
     return result
 
 
-def reversed_(update: Update) -> dict[str, Tensor]:
-    """Go `scale` times as far in the other direction."""
-    return update.times(-update.scale)
-
-
 def boosted(update: Update) -> dict[str, Tensor]:
     """Go `scale` times as far."""
     return update.times(update.scale)
@@ -125,11 +123,6 @@ def noisy(update: Update) -> dict[str, Tensor]:
     return {name: end + (ratio * draws[name]).to(end.dtype) for name, end in update.end.items()}
 
 
-def replayed(update: Update) -> dict[str, Tensor]:
-    """Send an old version instead of the new one."""
-    return dict(update.old)
-
-
 def tampered(tensors: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
     """Change one bit of one tensor, where there is any."""
     names = sorted(name for name, tensor in tensors.items() if tensor.nbytes)
@@ -138,8 +131,7 @@ def tampered(tensors: Mapping[str, Tensor], rng: np.random.Generator) -> dict[st
     name = names[int(rng.integers(len(names)))]
     changed = tensors[name].detach().cpu().contiguous().clone()
     flat = changed.reshape(-1).view(torch.uint8)
-    place = int(rng.integers(len(flat)))
-    flat[place] ^= 1 << int(rng.integers(8))
+    flat[int(rng.integers(len(flat)))] ^= 1 << int(rng.integers(8))
     return {**tensors, name: changed}
 
 
@@ -149,10 +141,10 @@ def _norm(tensors: Mapping[str, Tensor]) -> float:
 
 ATTACKS = {
     "label-flip": Attack(on_data=flipped, on_update=boosted),
-    "sign-flip": Attack(on_update=reversed_),
+    "sign-flip": Attack(on_update=lambda update: update.times(-update.scale)),
     "scale": Attack(on_update=boosted, needs_scale=True),
     "noise": Attack(on_update=noisy),
     "backdoor": Attack(on_data=backdoored, on_update=boosted, success=triggered),
-    "replay": Attack(on_update=replayed),
+    "replay": Attack(on_update=lambda update: dict(update.old)),
     "tamper": Attack(on_link=tampered),
 }

@@ -18,13 +18,11 @@ _load_set_once = functools.lru_cache(maxsize=4)(load_set)
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """One data set dealt out to nodes, and the test set that none of them holds."""
+    """One data set dealt out to nodes, and the test set that none holds, as indices into it."""
 
     images: ImageSet
     shares: list[NDArray[np.int64]]
-    """For each node, indices into `images`."""
     test: NDArray[np.int64]
-    """Indices of the held-out samples."""
 
     @property
     def num_classes(self) -> int:
@@ -44,8 +42,7 @@ class Federation:
 def load_federation(config: DataConfig, seed: int) -> Federation:
     """Load the set, hold out the test samples, deal the rest to the nodes.
 
-    Every node of a run calls this with the same arguments and takes only its own share: a
-    simulation of nodes that each have their own disk.
+    Every node of a run calls this and takes only its own share, as from a disk of its own.
     """
     images = _load_set_once(config.name, config.path)
     train, test = split_indices(len(images.labels), config, seed)

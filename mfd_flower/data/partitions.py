@@ -16,12 +16,10 @@ def split_indices(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw the training pool and the held-out test set, indices into the whole set."""
     order = np.random.default_rng([seed, 0]).permutation(total)
-    held_out = config.test_samples
+    held_out, nodes = config.test_samples, config.nodes
     left = total - held_out
-    if left < config.nodes:
-        accepted = (
-            f"must leave a sample for each of {config.nodes} nodes, {config.name} has {total}"
-        )
+    if left < nodes:
+        accepted = f"must leave a sample for each of {nodes} nodes, {config.name} has {total}"
         raise ConfigError("data.test_samples", held_out, accepted)
     wanted = config.train_samples or left
     if wanted > left:
@@ -36,12 +34,8 @@ def partition_indices(
     """Assign every training sample to one node; same seed, same partition.
 
     Returns for each node the indices into `labels` ``(samples,)`` of the training pool, ascending.
-
-    Raises
-    ------
-    ConfigError
-        If there are more nodes than samples, more classes asked for than exist, or the partition
-        cannot give every node a sample.
+    Raises ConfigError if there are more nodes than samples, more classes asked for than exist, or
+    the partition cannot give every node a sample.
     """
     import datasets
 
@@ -51,8 +45,8 @@ def partition_indices(
         raise ConfigError("data.classes", config.classes, f"{config.name} has {num_classes}")
     setting, partitioner = _partitioner(config, seed)
     datasets.disable_progress_bars()
-    table = {"label": labels, "index": np.arange(len(labels))}
-    partitioner.dataset = datasets.Dataset.from_dict(table)
+    columns = {"label": labels, "index": np.arange(len(labels))}
+    partitioner.dataset = datasets.Dataset.from_dict(columns)
 
     def refusal(reason: str) -> ConfigError:
         remedy = f"(seed {seed}); take fewer nodes, more samples, or a milder partition"
@@ -79,11 +73,9 @@ def _partitioner(config: DataConfig, seed: int) -> tuple[str, Any]:
         return "nodes", partitioner.IidPartitioner(num_partitions=config.nodes)
     common = {"num_partitions": config.nodes, "partition_by": "label", "seed": seed}
     if config.partition == "dirichlet":
-        return "alpha", partitioner.DirichletPartitioner(
-            **common, alpha=config.alpha, min_partition_size=0
-        )
+        dirichlet = partitioner.DirichletPartitioner
+        return "alpha", dirichlet(**common, alpha=config.alpha, min_partition_size=0)
+    count, mode = config.classes, "first-deterministic"
     return "classes", partitioner.PathologicalPartitioner(
-        **common,
-        num_classes_per_partition=config.classes,
-        class_assignment_mode="first-deterministic",
+        **common, num_classes_per_partition=count, class_assignment_mode=mode
     )

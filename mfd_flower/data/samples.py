@@ -14,13 +14,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A shard of the data."""
+    """A shard of the data: labels int64 ``(samples,)``, inputs ``(samples, ...)``.
+
+    Those are normalised images, or what a frozen part of the model made of them.
+    """
 
     inputs: Tensor
-    """Images ``(samples, channels, height, width)``, normalised, or what a frozen part of the model
-    made of them, ``(samples, ...)``."""
     labels: Tensor
-    """int64 ``(samples,)``."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,18 +46,17 @@ def prepared(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSp
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     if pixels.shape[1] != spec.channels:
         pixels = pixels.mean(1, keepdim=True).expand(-1, spec.channels, -1, -1)
-    if pixels.shape[-2:] != (spec.size_px, spec.size_px):
-        pixels = F.interpolate(
-            pixels, (spec.size_px, spec.size_px), mode="bilinear", antialias=True
-        )
+    size = (spec.size_px, spec.size_px)
+    if pixels.shape[-2:] != size:
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
     return Samples(spec.normalised(pixels).contiguous(), torch.from_numpy(labels))
 
 
 class Batches:
     """Iterate over a shard in batches, in an order that only `generator` decides.
 
-    A batch is inputs and labels, and the teacher's logits if there are any. The tensors lie in
-    memory already: a DataLoader would collate them again sample by sample.
+    A batch is inputs, labels and the teacher's logits, if any. The tensors lie in memory already: a
+    DataLoader would collate them again sample by sample.
     """
 
     def __init__(
@@ -67,9 +66,8 @@ class Batches:
         generator: torch.Generator | None = None,
         teacher_logits: Tensor | None = None,
     ) -> None:
-        self.parts = [samples.inputs, samples.labels]
-        if teacher_logits is not None:
-            self.parts.append(teacher_logits)
+        parts = (samples.inputs, samples.labels, teacher_logits)
+        self.parts = [part for part in parts if part is not None]
         self.count = len(samples)
         self.batch_size = min(batch_size or self.count, self.count)
         self.generator = generator
@@ -78,12 +76,11 @@ class Batches:
         return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        if self.generator is not None:
-            order = torch.randperm(self.count, generator=self.generator)
-            for pick in order.split(self.batch_size):
-                yield tuple(part[pick] for part in self.parts)
-        else:
+        if self.generator is None:
             yield from zip(*(part.split(self.batch_size) for part in self.parts), strict=True)
+            return
+        for pick in torch.randperm(self.count, generator=self.generator).split(self.batch_size):
+            yield tuple(part[pick] for part in self.parts)
 
     def first(self) -> tuple[Tensor, ...]:
         """Return the first samples as one batch that shares no memory with the shard."""

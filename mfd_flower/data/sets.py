@@ -61,27 +61,23 @@ class Source:
     """Gets `data.path`, without one what follows the colon of the name, without that `path`."""
     path: str = ""
     """Folder where the files usually are."""
-    brought_by: str = ""
-    """Command that brings them."""
+    package: str = ""
+    """Debian package that brings them."""
 
 
 def load_set(name: str, path: str = "") -> ImageSet:
     """Load an image set by name, from `path` instead of the usual folder if there is one.
 
     A name is a key of `SETS`, or ``<module>:<function>``: a function from a path to an `ImageSet`
-    in a module that can be imported from where the command runs.
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown or the files are not there; says what brings them.
+    in a module that can be imported from where the command runs. Raises ConfigError if the name is
+    unknown or the files are not there, and says what brings them.
     """
     source, argument = _source(name)
     place = path or argument or source.path
     try:
         found = source.load(place)
     except FileNotFoundError as error:
-        remedy = f"; `{source.brought_by}` brings them" if source.brought_by else ""
+        remedy = f"; `apt-get install {source.package}` brings them" if source.package else ""
         raise ConfigError("data.path", place, f"{error}{remedy}") from error
     if not isinstance(found, ImageSet) or not found.is_sound:
         accepted = "uint8 images (n, height, width, channels), int64 labels (n,) that index classes"
@@ -166,8 +162,8 @@ def _load_openclipart(path: str) -> ImageSet:
                 images.append(drawing)
                 labels.append(label)
             seen.add(digest)
-    classes = tuple(folder.name for folder in folders)
-    return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), classes)
+    names = tuple(folder.name for folder in folders)
+    return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), names)
 
 
 def _drawing(file: Path) -> NDArray[np.uint8] | None:
@@ -189,40 +185,35 @@ def _drawing(file: Path) -> NDArray[np.uint8] | None:
 
 
 def _load_hub(place: str) -> ImageSet:
-    """Load a data set of the hub, or a folder that `datasets.load_dataset` reads."""
     from flwr_datasets import FederatedDataset
 
     # Its warnings repeat, retry by retry, what the error below says in one line.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     name = f"hf:{place}"
+    remedy = "needs a network connection to the hub, or data.path = a folder that"
     try:
         split = FederatedDataset(dataset=place, partitioners={"train": 1}).load_split("train")
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "needs a network connection to the hub, or data.path = a folder that"
-        raise ConfigError(
-            "data.name", name, f"not to be had ({reason}); {remedy} datasets.load_dataset reads"
-        ) from error
+        said = f"not to be had ({reason}); {remedy} datasets.load_dataset reads"
+        raise ConfigError("data.name", name, said) from error
     kinds = {column: type(feature).__name__ for column, feature in split.features.items()}
     columns = {kind: column for column, kind in reversed(kinds.items())}
     if not {"Image", "ClassLabel"} <= columns.keys():
         raise ConfigError("data.name", name, f"needs an Image and a ClassLabel column, has {kinds}")
     pictures = [picture.convert("RGB") for picture in split[columns["Image"]]]
     images = np.stack([np.asarray(picture.resize(pictures[0].size)) for picture in pictures])
-    labels = np.asarray(split[columns["ClassLabel"]], dtype=np.int64)
-    return ImageSet(images, labels, tuple(split.features[columns["ClassLabel"]].names))
+    label = columns["ClassLabel"]
+    labels = np.asarray(split[label], dtype=np.int64)
+    return ImageSet(images, labels, tuple(split.features[label].names))
 
 
 SETS = {
     "mnist5k": Source(_load_mnist5k),
     "digits": Source(_load_digits),
     "fashion-mnist": Source(
-        _load_fashion_mnist,
-        "/usr/share/datasets/fashion-mnist",
-        "apt-get install dataset-fashion-mnist",
+        _load_fashion_mnist, "/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"
     ),
-    "openclipart": Source(
-        _load_openclipart, "/usr/share/openclipart/png", "apt-get install openclipart-png"
-    ),
+    "openclipart": Source(_load_openclipart, "/usr/share/openclipart/png", "openclipart-png"),
     "hf:<owner>/<name>": Source(_load_hub),
 }

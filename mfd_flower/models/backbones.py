@@ -32,12 +32,8 @@ def new_fm_tiny() -> VisionTransformer:
 def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
     """Return the frozen backbone that `config` names, in eval mode; one object a process.
 
-    `seed` draws the weights of ``random``.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such model, or its weights are missing, broken, or of another shape.
+    `seed` draws the weights of ``random``. Raises ConfigError if there is no such model, or its
+    weights are missing, broken, or of another shape.
     """
     return _load(config.backbone, config.arch, seed if config.backbone == "random" else 0)
 
@@ -77,9 +73,8 @@ def _from_hub(name: str) -> VisionTransformer:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
         remedy = "they need a network connection to the hub, or model.backbone = file:<safetensors>"
-        raise ConfigError(
-            field, value, f"its weights are not to be had ({type(error).__name__}); {remedy}"
-        ) from error
+        said = f"its weights are not to be had ({type(error).__name__}); {remedy}"
+        raise ConfigError(field, value, said) from error
     return _vision_transformer(model, field, value)
 
 
@@ -92,10 +87,9 @@ def _vision_transformer(model: object, field: str, value: str) -> VisionTransfor
 def _packaged_weights() -> Path:
     # Flower's app bundle carries code only, and its copy of this package comes first on sys.path:
     # the weights may lie beside a later copy.
-    for entry in sys.path:
-        path = Path(entry or ".") / FM_TINY_FILE
-        if path.is_file():
-            return path
+    paths = (Path(entry or ".") / FM_TINY_FILE for entry in sys.path)
+    if (found := next(filter(Path.is_file, paths), None)) is not None:
+        return found
     remedy = "is nowhere on sys.path; `pip install` this package where the node runs"
     raise ConfigError("model.backbone", "fm-tiny", f"{FM_TINY_FILE} {remedy}")
 
@@ -110,8 +104,7 @@ def _with_weights(model: VisionTransformer, path: Path, value: str) -> VisionTra
         shape = tuple(tensor.shape)
         found = tuple(weights[name].shape) if name in weights else None
         if found != shape:
-            raise ConfigError(
-                "model.backbone", value, f"needs {name} of shape {shape}, the file has {found}"
-            )
+            said = f"needs {name} of shape {shape}, the file has {found}"
+            raise ConfigError("model.backbone", value, said)
         tensor.copy_(weights[name])
     return model

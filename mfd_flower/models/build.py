@@ -28,31 +28,24 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
     """Build the model whose tunables `config.tune` names; `seed` draws what is new.
 
     ``head`` trains the classifier alone, ``prompts`` adds visual prompts, ``lora`` adds low-rank
-    factors of every block's qkv projection (Hu et al., arXiv 2106.09685), ``full`` trains all
-    weights. The head trains in each of them. ``requires_grad`` is set on exactly the tunables;
-    frozen weights are shared with every other model of this process.
+    factors of every block's qkv projection (Hu et al., arXiv 2106.09685), ``full`` trains all.
+    ``requires_grad`` is set on exactly the tunables; a process has frozen weights once.
     """
     draw = np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(draw >> np.uint64(1)))
     backbone = load_backbone(config, seed)
     if config.tune == "full":
-        model = PromptedViT(copy.deepcopy(backbone), num_classes, generator=generator)
-        return model.requires_grad_(True)
-    if config.tune == "lora":
+        backbone = copy.deepcopy(backbone).requires_grad_(True)
+    elif config.tune == "lora":
         backbone = _with_lora(backbone, config, generator)
-        adapters = [p for p in backbone.parameters() if p.requires_grad]
-        model = PromptedViT(backbone, num_classes, generator=generator)
-        for parameter in adapters:
-            parameter.requires_grad_(True)
-        return model
-    return PromptedViT(
-        backbone,
-        num_classes,
-        config.prompts if config.tune == "prompts" else 0,
-        config.deep,
-        dropout=config.prompt_dropout,
-        generator=generator,
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    prompts, dropout = (config.prompts if config.tune == "prompts" else 0), config.prompt_dropout
+    model = PromptedViT(
+        backbone, num_classes, prompts, config.deep, dropout=dropout, generator=generator
     )
+    for parameter in trained:  # The model froze its backbone.
+        parameter.requires_grad_(True)
+    return model
 
 
 def _with_lora(

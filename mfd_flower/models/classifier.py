@@ -20,16 +20,9 @@ from mfd_flower.models.tunables import named_tunables
 class Classifier(lightning.LightningModule):
     """Train the tunables of a model in place, prompts, LoRA, head or all of it, or test it.
 
-    Parameters
-    ----------
-    stage : str
-        What the batches hold, see `PromptedViT.frozen_stage`.
-    labels : Tensor, optional
-        Of all samples that it trains on, ``(n,)``: the loss depends on their shares.
-    optimizer_state : mapping, optional
-        Where the optimiser starts from, ``<tunable>:<slot>``.
-    only : collection of str, optional
-        Tunables that are trained; the others stay as they are. All of them without it.
+    `stage` is what the batches hold, see `PromptedViT.frozen_stage`. The loss depends on the shares
+    of the `labels` ``(n,)`` of all samples that it trains on. The optimiser starts from
+    `optimizer_state`, ``<tunable>:<slot>``; with `only` the other tunables stay as they are.
     """
 
     def __init__(
@@ -42,22 +35,19 @@ class Classifier(lightning.LightningModule):
         only: Collection[str] | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.config = config
-        self.stage = stage
+        self.model, self.config, self.stage = model, config, stage
         self.loss_terms = Loss() if labels is None else Loss.of(config, labels, model)
         self.optimizer_state = optimizer_state or {}
         self.only = only
+        classes = model.head.out_features
         self.kept_rows: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         if labels is not None and config.keep_absent_rows:
-            absent = torch.bincount(labels, minlength=model.head.out_features) == 0
-            heads = model.head.parameters()
-            self.kept_rows = [(p, absent, p.detach()[absent]) for p in heads]
-        self.epoch_loss = 0.0  # Summed over samples.
-        self.accuracy = MulticlassAccuracy(model.head.out_features, average="micro")
-        self.macro_f1 = MulticlassF1Score(model.head.out_features, average="macro")
-        self.recalls = MulticlassAccuracy(model.head.out_features, average=None)
-        self.test_loss = 0.0
+            absent = torch.bincount(labels, minlength=classes) == 0
+            self.kept_rows = [(p, absent, p.detach()[absent]) for p in model.head.parameters()]
+        self.epoch_loss = self.test_loss = 0.0  # Summed over samples.
+        self.accuracy = MulticlassAccuracy(classes, average="micro")
+        self.macro_f1 = MulticlassF1Score(classes, average="macro")
+        self.recalls = MulticlassAccuracy(classes, average=None)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return logits ``(batch, num_classes)``."""
@@ -94,9 +84,8 @@ class Classifier(lightning.LightningModule):
         """Add one batch to the metrics."""
         inputs, labels = batch
         logits = self(inputs)
-        self.accuracy.update(logits, labels)
-        self.macro_f1.update(logits, labels)
-        self.recalls.update(logits, labels)
+        for metric in (self.accuracy, self.macro_f1, self.recalls):
+            metric.update(logits, labels)
         self.test_loss += float(self.loss_terms.cross_entropy(logits, labels, "sum"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

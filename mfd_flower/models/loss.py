@@ -38,32 +38,27 @@ class Loss:
 
     @classmethod
     def of(cls, config: TrainConfig, labels: Tensor | None, model: PromptedViT) -> Self:
-        """Return the loss of an update by the settings, on the labels ``(n,)`` of all its samples.
+        """Return the loss of updating the arriving `model` on samples of these labels, ``(n,)``.
 
-        `model` holds the arriving tunables. Where its head is elsewhere, in another stage, there
-        are no labels, and the proximal term is all that is left.
+        Where its head is in another stage there are no labels, and only the proximal term is left.
         """
         adjustment, distillation = None, 0.0
         if labels is not None:
             num_classes = model.head.out_features
             if config.logit_adjustment:
-                adjustment = config.logit_adjustment * smoothed_log_prior(labels, num_classes)
+                # Half a sample more of each class keeps the logarithm finite.
+                counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
+                adjustment = config.logit_adjustment * (counts / counts.sum()).log()
             distillation = config.distillation * label_skew(labels, num_classes)
         arrived = get_tunables(model) if config.proximal_mu else {}
         return cls(adjustment, distillation, config.proximal_mu, arrived)
 
-    def of_batch(
-        self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
-    ) -> Tensor:
-        """Return the terms that a batch decides, a scalar.
-
-        Logits are ``(batch, num_classes)``, of this model and of the arriving one, its teacher.
-        """
+    def of_batch(self, logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """Return a batch's terms; logits, the arriving model's too, are ``(batch, classes)``."""
         loss = self.cross_entropy(logits, labels)
-        if teacher_logits is not None:
-            forgotten = not_true_divergence(logits, teacher_logits, labels)
-            loss = loss + self.distillation * forgotten
-        return loss
+        if teacher is None:
+            return loss
+        return loss + self.distillation * not_true_divergence(logits, teacher, labels)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Return the first term: a scalar, or ``(batch,)`` without reduction (``none``)."""
@@ -78,17 +73,8 @@ class Loss:
         return 0.5 * self.proximal_mu * sum((m.square().sum() for m in moved), torch.zeros(()))
 
 
-def smoothed_log_prior(labels: Tensor, num_classes: int) -> Tensor:
-    """Return the log label shares with half a sample added to each class, ``(num_classes,)``."""
-    counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
-    return (counts / counts.sum()).log()
-
-
 def label_skew(labels: Tensor, num_classes: int) -> float:
-    """Return how uneven labels are, from 0 (all classes alike) to 1 (one class).
-
-    The divergence of the label shares from even ones over its largest value: ``1 - H(p) / ln C``.
-    """
+    """Return how uneven labels are, from 0 (all alike) to 1 (one class): ``1 - H(p) / ln C``."""
     if num_classes < 2:
         return 0.0
     counts = torch.bincount(labels, minlength=num_classes).double()
@@ -99,9 +85,8 @@ def label_skew(labels: Tensor, num_classes: int) -> float:
 def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """Return the divergence from the teacher over all classes but the true one, a scalar.
 
-    What the arriving model thinks of the classes that a sample does not have is what local data
-    makes it forget; on the true class it should learn (Lee et al. 2022, FedNTD, equation 4,
-    arXiv 2106.03097, at temperature 1). Shapes are those of `Loss.of_batch`.
+    What the arriving model thinks of the other classes is what local data makes it forget (Lee et
+    al. 2022, FedNTD, equation 4, arXiv 2106.03097, at temperature 1). Shapes as in `Loss.of_batch`.
     """
     true = F.one_hot(labels, logits.shape[1]).bool()
     student, teacher = (

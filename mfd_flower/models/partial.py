@@ -1,9 +1,8 @@
 r"""How much of a model a node updates, and which part (whitepaper, section 2.6).
 
 The node's budget follows from its link, its compute and its data. Within it go the tunables with
-the largest entropy of their local gradient, the parameters most tied to local data, or those that
-were updated least recently. A module here is one tunable tensor, which is also what a packet dates
-and digests.
+the largest entropy of their local gradient, most tied to local data, or those that were updated
+least recently. A module here is one tunable tensor, which is also what a packet dates and digests.
 """
 
 from __future__ import annotations
@@ -28,16 +27,15 @@ TINY = 1e-24
 def update_share(
     most: float, full_bytes: int, link_bps: float, compute_s: float, visit_s: float
 ) -> float:
-    """Return the share of the tunables that a node updates, above 0 and at most `most`.
+    """Return the share of the tunables that a node updates, from 0 to `most`.
 
     What is updated has to travel on, so that a visit ends in time only if ``compute_s + 8 * share *
-    full_bytes / link_bps <= visit_s``: the local update, which grows with the node's data, and the
-    transfer of what it changed, of `full_bytes` for all tunables. 0 for `visit_s` is no limit.
+    full_bytes / link_bps <= visit_s``: the local update and the transfer of what it changed, of
+    `full_bytes` for all tunables. 0 for `visit_s` is no limit.
     """
     if visit_s == 0:
         return most
-    left = max(0.0, visit_s - compute_s) * link_bps / (8 * full_bytes)
-    return min(most, left)
+    return min(most, max(0.0, visit_s - compute_s) * link_bps / (8 * full_bytes))
 
 
 def selected(scores: Mapping[str, float], sizes: Mapping[str, int], share: float) -> set[str]:
@@ -66,10 +64,8 @@ def gradient_entropy(
     the entropy of a Gaussian (Cover and Thomas, *Elements of Information Theory*, theorem 8.4.1)
     whose variance is the mean squared gradient of the training loss over up to 4 batches: the
     diagonal empirical Fisher information, by which FISH masks choose parameters (Sung et al. 2021,
-    arXiv 2111.09839, section 3.1), averaged over the tunable. Nothing is trained.
-
-    `model` holds the arriving tunables, where distillation and the proximal term have no gradient;
-    the inputs of `samples` are at `stage`.
+    arXiv 2111.09839, section 3.1), averaged over the tunable. `model` holds the arriving tunables,
+    where distillation and the proximal term have no gradient; nothing is trained.
     """
     named = dict(named_tunables(model))
     squares = dict.fromkeys(named, 0.0)
@@ -85,9 +81,5 @@ def gradient_entropy(
 
 
 def idle_hops(names: Iterable[str], updated: Mapping[str, int], hop: int) -> dict[str, float]:
-    """Return the hops since each tunable was last updated, for the choice of the least recent.
-
-    `updated` has the number of the update at which a tunable last changed, as a packet's header
-    has it; `hop` is the number of this one.
-    """
+    """Return the hops from each tunable's last update, as a packet's header has it, to `hop`."""
     return {name: float(hop - updated.get(name, 0)) for name in names}

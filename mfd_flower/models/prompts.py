@@ -20,21 +20,10 @@ from torch import Tensor, nn
 class PromptedViT(nn.Module):
     """A frozen vision transformer with tunable prompts and a tunable head.
 
-    Parameters
-    ----------
-    backbone : VisionTransformer
-        It is frozen, kept in eval mode and not copied.
-    num_classes : int
-        Outputs of the new head, `head`.
-    num_prompts : int
-        Prompt tokens a layer; 0 leaves the head alone to tune.
-    deep : bool
-        Prompts before every block instead of only the first: one tensor ``(num_prompts, dim)`` in
-        `prompts` for each of them.
-    dropout : float
-        Probability of dropping a prompt's component in training.
-    generator : torch.Generator, optional
-        Draws the initial prompts and head; without it torch's global one does.
+    The backbone is frozen, kept in eval mode and not copied. `prompts` has one tensor
+    ``(num_prompts, dim)`` for every block if `deep`, else for the first; without any the new `head`
+    alone is tuned. `dropout` is the probability of dropping a prompt's component in training,
+    `generator` draws the initial prompts and head; without it torch's global one does.
     """
 
     def __init__(
@@ -87,10 +76,9 @@ class PromptedViT(nn.Module):
         return self.pool(tokens)
 
     def frozen_stage(self) -> str:
-        """Name the last point in front of which nothing trains.
+        """Name the last point in front of which nothing trains, so that its inputs can be kept.
 
-        That is ``images`` (all trains), ``tokens`` (before the first block) or ``features`` (before
-        the head). What the frozen part makes of a sample never changes, so it can be kept.
+        That is ``images`` (all trains), ``tokens`` (before the first block) or ``features``.
         """
         trained = [name for name, p in self.named_parameters() if p.requires_grad]
         if all(name.startswith("head.") for name in trained):
@@ -112,25 +100,29 @@ class PromptedViT(nn.Module):
         tokens = self.embed(inputs) if stage == "images" else inputs
         return self.head(tokens if stage == "features" else self.features(tokens))
 
-    def insert_prompts(self, tokens: Tensor, index: int) -> Tensor:
+    def insert_prompts(self, tokens: Tensor, index: int, entry: int = 0) -> Tensor:
         """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.
 
-        Tokens are ``(batch, tokens, dim)`` before block 0, ``(batch, tokens + num_prompts, dim)``
-        from then on; where the block has no prompts they are returned as they are.
+        Tokens are ``(batch, tokens, dim)`` before block `entry`, ``(batch, tokens + num_prompts,
+        dim)`` from then on; where the block has no prompts they are returned as they are.
         """
         if index >= len(self.prompts):
             return tokens
         prompts = self._dropped(self.prompts[index]).expand(len(tokens), -1, -1)
         prefix = self.backbone.num_prefix_tokens
-        patches = prefix + (self.num_prompts if index > 0 else 0)
+        patches = prefix + (self.num_prompts if index > entry else 0)
         return torch.cat([tokens[:, :prefix], prompts, tokens[:, patches:]], dim=1)
+
+    def without_prompts(self, tokens: Tensor) -> Tensor:
+        """Take the prompts out of a block's tokens, ``(batch, tokens, dim)`` are left."""
+        prefix = self.backbone.num_prefix_tokens
+        return torch.cat([tokens[:, :prefix], tokens[:, prefix + self.num_prompts :]], dim=1)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Map the last block's tokens to features ``(batch, dim)``; prompts are left out."""
         if len(self.prompts) > 0:
-            prefix = self.backbone.num_prefix_tokens
             # A backbone that pools by averaging must not average the prompts in.
-            tokens = torch.cat([tokens[:, :prefix], tokens[:, prefix + self.num_prompts :]], dim=1)
+            tokens = self.without_prompts(tokens)
         return self.backbone.forward_head(self.backbone.norm(tokens), pre_logits=True)
 
     def _dropped(self, prompts: Tensor) -> Tensor:

@@ -16,26 +16,24 @@ from mfd_flower.models.prompts import PromptedViT
 
 CHUNK = 250
 KEPT_MODELS = 4
-_models = threading.local()
+
+
+class _Models(threading.local):
+    def __init__(self) -> None:
+        self.build = functools.lru_cache(KEPT_MODELS)(build_model)
+
+
+_models = _Models()
 
 
 def model_for(run: RunConfig) -> PromptedViT:
     """Return this thread's model of a run's kind; only its tunables change from use to use."""
-    kept: dict[tuple[ModelConfig, int, int], PromptedViT] = _models.__dict__.setdefault("kept", {})
-    key = (run.model, load_federation(run.data, run.seed).num_classes, run.seed)
-    if key not in kept:
-        if len(kept) >= KEPT_MODELS:
-            kept.pop(next(iter(kept)))
-        kept[key] = build_model(*key)
-    return kept[key]
+    classes = load_federation(run.data, run.seed).num_classes
+    return _models.build(run.model, classes, run.seed)
 
 
 def shard(run: RunConfig, index: int | None) -> Samples:
-    """Prepare the samples of node `index`, or the held-out test set for None.
-
-    The inputs are what the frozen part of the model makes of the images: it never changes, so it
-    is computed once for all runs in a row on the same federation.
-    """
+    """Prepare the samples of node `index`, or the test set for None: once a federation in a row."""
     kept = _shards(run.data, run.model, run.seed)
     if index not in kept:
         kept[index] = at_frozen_stage(run, images_of(run, index))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import lightning
-import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -35,24 +34,13 @@ TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
 def split_model(
     model: PromptedViT, cuts: Sequence[int], *, u_shape: bool = False, inputs: str = "images"
 ) -> list[Stage]:
-    """Split a model into stages that, run in a row, are the model.
+    """Split a model into stages that, run in a row, are the model, and share its parameters.
 
-    The stages share its parameters, so that training them trains it.
-
-    Parameters
-    ----------
-    cuts : sequence of int
-        Strictly increasing block indices: at cut c, block c - 1 is in front and block c behind. 0
-        leaves Emb alone in front, the depth leaves norm and head alone behind.
-    u_shape : bool
-        Norm and head become one more stage, for the client that holds the labels.
-    inputs : str
-        What the first stage gets, ``images`` or ``tokens`` (see `PromptedViT.frozen_stage`).
-
-    Raises
-    ------
-    ConfigError
-        If there are no such blocks, or a stage would be empty.
+    At cut c, block c - 1 is in front and block c behind: 0 leaves Emb alone in front, the depth
+    leaves norm and head alone behind. With `u_shape` norm and head become one more stage, for the
+    client that holds the labels. The first stage gets `inputs`, ``images`` or ``tokens`` (see
+    `PromptedViT.frozen_stage`). Raises ConfigError if there are no such blocks, or a stage would be
+    empty.
     """
     depth = len(model.backbone.blocks)
     highest = depth - 1 if u_shape else depth
@@ -63,66 +51,46 @@ def split_model(
     if inputs not in ("images", "tokens"):
         raise ConfigError("inputs", inputs, "accepted: images, tokens")
     bounds = [0, *cuts, depth, *([depth] if u_shape else [])]
-    last = len(bounds) - 2
+    spans = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
     return [
-        Stage(
-            model,
-            range(bounds[number], bounds[number + 1]),
-            first=number == 0,
-            last=number == last,
-            embeds=number == 0 and inputs == "images",
-        )
-        for number in range(last + 1)
+        Stage(model, blocks, first=blocks is spans[0], last=blocks is spans[-1], inputs=inputs)
+        for blocks in spans
     ]
 
 
 class Stage(nn.Module):
     """Consecutive blocks of a model, with Emb if `first`, with norm and head if `last`.
 
-    `part` is what the stage has of the model. Names are the whole model's, so `get_tunables` and
-    `set_tunables` of `part` fit those of any stage of any cluster that holds the same module.
+    `part` is what the stage has of the model, by the whole model's names: its tunables fit any
+    stage of any cluster that holds the same module.
     """
 
     def __init__(
-        self, model: PromptedViT, blocks: range, *, first: bool, last: bool, embeds: bool
+        self, model: PromptedViT, blocks: range, *, first: bool, last: bool, inputs: str
     ) -> None:
         super().__init__()
-        self.blocks = blocks
-        self.last, self.embeds = last, embeds
+        self.blocks, self.last = blocks, last
+        self.embeds = first and inputs == "images"
         self.depth = len(model.backbone.blocks)
         self.part = _part_of(model, blocks, first, last)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map the first stage's inputs, or what the stage in front returned, to smashed data.
 
-        That is ``(batch, tokens, dim)``, for the last stage logits ``(batch, num_classes)``. Tokens
-        that no later stage reads are left out: prompts that the next block replaces, and behind the
-        last block all but the pooled token.
+        That is ``(batch, tokens, dim)`` without tokens that no later stage reads: prompts that the
+        next block replaces, behind the last block all but the pooled token. The last stage returns
+        logits ``(batch, num_classes)``.
         """
         tokens = self.part.embed(inputs) if self.embeds else inputs
-        if self._has_own_prompts(self.blocks.start):
-            tokens = self._with_gap(tokens)
         for index, block in zip(self.blocks, self.part.backbone.blocks, strict=True):
-            tokens = block(self.part.insert_prompts(tokens, index))
+            tokens = block(self.part.insert_prompts(tokens, index, self.blocks.start))
         return self.part.head(self.part.pool(tokens)) if self.last else self._smashed(tokens)
 
     def _smashed(self, tokens: Tensor) -> Tensor:
-        prefix = self.part.backbone.num_prefix_tokens
-        if self.blocks.stop == self.depth and self.part.backbone.global_pool == "token":
-            return tokens[:, :prefix]
-        if not self._has_own_prompts(self.blocks.stop):
-            return tokens
-        return torch.cat([tokens[:, :prefix], tokens[:, prefix + self.part.num_prompts :]], dim=1)
-
-    def _with_gap(self, tokens: Tensor) -> Tensor:
-        # insert_prompts expects what the block before made of its prompts, and drops it.
-        prefix = self.part.backbone.num_prefix_tokens
-        gap = tokens.new_zeros(len(tokens), self.part.num_prompts, tokens.shape[-1])
-        return torch.cat([tokens[:, :prefix], gap, tokens[:, prefix:]], dim=1)
-
-    def _has_own_prompts(self, block: int) -> bool:
-        """Say whether `block` replaces the prompts of the block before it."""
-        return 0 < block < len(self.part.prompts)
+        backbone, behind = self.part.backbone, self.blocks.stop
+        if behind == self.depth and backbone.global_pool == "token":
+            return tokens[:, : backbone.num_prefix_tokens]
+        return self.part.without_prompts(tokens) if 0 < behind < len(self.part.prompts) else tokens
 
 
 class SplitStage(lightning.LightningModule):
@@ -136,8 +104,7 @@ class SplitStage(lightning.LightningModule):
         super().__init__()
         # Lightning would call backward once a batch; here it is called once a micro-batch.
         self.automatic_optimization = False
-        self.stage = stage
-        self.config = config
+        self.stage, self.config = stage, config
         self.loss_terms = Loss.of(config, labels, stage.part)
         self.run_batch: Callable[[int], None] | None = None
 
@@ -160,16 +127,13 @@ class SplitStage(lightning.LightningModule):
         if (proximal := self.loss_terms.proximal(self.stage.part)) is not None:
             proximal.backward()
         optimizer.step()
-        schedule = cast(LRScheduler | None, self.lr_schedulers())
-        if schedule is not None:
+        if (schedule := cast(LRScheduler | None, self.lr_schedulers())) is not None:
             schedule.step()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser of this stage's tunables; nothing where there are none."""
         tunables = dict(named_tunables(self.stage.part))
-        if not tunables:
-            return None
-        return configured_optimizer(tunables, self.config, self.trainer)
+        return configured_optimizer(tunables, self.config, self.trainer) if tunables else None
 
 
 def _part_of(model: PromptedViT, blocks: range, first: bool, last: bool) -> PromptedViT:
@@ -182,9 +146,8 @@ def _part_of(model: PromptedViT, blocks: range, first: bool, last: bool) -> Prom
     }
     part = _copy_with(model, set())
     part.backbone = _copy_with(backbone, own)
-    part.backbone.blocks = nn.Sequential(
-        OrderedDict((str(index), backbone.blocks[index]) for index in blocks)
-    )
+    named = {str(index): backbone.blocks[index] for index in blocks}
+    part.backbone.blocks = nn.Sequential(OrderedDict(named))
     # Prompts that others hold leave a gap, so that an index means the same in every stage.
     part.prompts = nn.ParameterList(
         prompts if index in blocks else None for index, prompts in enumerate(model.prompts)

@@ -1,41 +1,45 @@
-"""Local training and evaluation under a quiet Lightning Trainer."""
+"""Local training and evaluation under a quiet Lightning Trainer, and what a training step costs."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import lightning
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.config import TrainConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.classifier import Classifier
+from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.prompts import PromptedViT
-from mfd_flower.models.step_cost import step_cost
+from mfd_flower.models.tunables import named_tunables
 
 EVALUATION_BATCH = 250
+_step_costs: WeakKeyDictionary[PromptedViT, dict[object, StepCost]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What one local update did."""
+    """What one local update did.
+
+    `loss` is the mean over the last epoch, `samples` counts epochs, `flops` are those of all steps,
+    `peak_bytes` holds the model, its optimiser (state: ``<tunable>:<slot>``) and a step's saved
+    tensors.
+    """
 
     loss: float
-    """Mean training loss over the last epoch."""
     samples: int
-    """Samples processed, epochs counted."""
     flops: float
-    """Floating point operations of all steps."""
     peak_bytes: int
-    """Memory of the model, its optimiser and one step's saved tensors."""
-    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
-    """``<tunable>:<slot>``, for a strategy that lets it travel."""
+    optimizer_state: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,9 @@ def fit(
     optimizer_state: Mapping[str, Tensor] | None = None,
     only: Collection[str] | None = None,
 ) -> FitResult:
-    """Train `model`'s tunables in place on one shard, whose inputs are at `stage`.
+    """Train `model`'s tunables in place on one shard; keywords are `Classifier`'s.
 
-    `seed` decides the order of the samples and the dropout, nothing else does. `stage`,
-    `optimizer_state` and `only` are `Classifier`'s.
+    `seed` decides the order of the samples and the dropout, nothing else does.
     """
     classifier = Classifier(model, config, stage, samples.labels, optimizer_state, only)
     teacher, teacher_flops = None, 0
@@ -71,8 +74,7 @@ def fit(
             teacher = logits_of(model, samples, stage)
         teacher_flops = counter.get_total_flops()
     generator = torch.Generator()
-    order = generator if config.shuffle else None
-    batches = Batches(samples, config.batch_size, order, teacher)
+    batches = Batches(samples, config.batch_size, generator if config.shuffle else None, teacher)
     cost = step_cost(classifier, batches.first())
     model.dropout_generator = generator.manual_seed(seed)
     trainer = quiet_trainer(config, max_epochs=config.local_epochs)
@@ -109,6 +111,33 @@ def evaluate(
         float(classifier.macro_f1.compute()),
         float(classifier.recalls.compute()[samples.labels.unique().long()].mean()),
     )
+
+
+def step_cost(classifier: Classifier, batch: tuple[Tensor, ...]) -> StepCost:
+    """Measure a training step, once for each kind of step of a model.
+
+    The batch must share no memory with other tensors: a step that saves a view saves, and would
+    count, all that the view is of. The model is left in training mode, its dropout without a seed.
+    """
+    model, loss = classifier.model, classifier.loss_terms
+    slots = optimizer_of(classifier.config).slots(classifier.config)
+    kind = (
+        (classifier.stage, tuple(part.shape for part in batch), slots),
+        (loss.adjustment is None, bool(loss.arrived), frozenset(dict(named_tunables(model)))),
+    )
+    known = _step_costs.setdefault(model, {})
+    model.train()
+    model.dropout_generator = torch.Generator()
+    if kind not in known:
+        known[kind] = measure_step(model, lambda: classifier.loss(*batch), slots)
+    return known[kind]
+
+
+def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
+    """Return the floating point operations of one local update, measured on its first batch."""
+    batches = Batches(samples, config.batch_size)
+    cost = step_cost(Classifier(model, config, stage, samples.labels), batches.first())
+    return cost.flops * len(samples) * config.local_epochs / batches.batch_size
 
 
 def quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:

@@ -21,10 +21,7 @@ def get_tunables(model: nn.Module) -> dict[str, Tensor]:
 def set_tunables(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Overwrite the tunables in place.
 
-    Raises
-    ------
-    ValueError
-        If a name is missing or unknown, or a shape differs; nothing is changed then.
+    Raises ValueError if a name is missing or unknown, or a shape differs, and changes nothing then.
     """
     own = dict(named_tunables(model))
     if missing := own.keys() - tensors.keys():
@@ -32,8 +29,8 @@ def set_tunables(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if unknown := tensors.keys() - own.keys():
         raise ValueError(f"not tunables of this model: {', '.join(sorted(unknown))}")
     for name, parameter in own.items():
-        if tensors[name].shape != parameter.shape:
-            got, wanted = tuple(tensors[name].shape), tuple(parameter.shape)
+        got, wanted = tuple(tensors[name].shape), tuple(parameter.shape)
+        if got != wanted:
             raise ValueError(f"tunable {name}: shape {got}, this model has {wanted}")
     with torch.no_grad():
         for name, parameter in own.items():

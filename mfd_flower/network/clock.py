@@ -44,10 +44,7 @@ class Clock:
 def transfer_s(world: World, transfer: Transfer, size_bytes: int, at_s: float) -> float:
     """Return how long a transfer takes: its latency, then its bits at the rate of each moment.
 
-    Raises
-    ------
-    UnreachableError
-        If the link stays at rate 0.
+    Raises UnreachableError if the link stays at rate 0.
     """
     latency_s = world.latency_s(transfer.source, transfer.destination, at_s)
     bits, since_s = float(8 * size_bytes), at_s

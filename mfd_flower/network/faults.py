@@ -19,19 +19,20 @@ Damage = Literal["flipped bit", "cut off"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one message, and to the node that it goes to."""
+    """What happens to one message, and to the node that it goes to.
+
+    The node gets `copies` of the request; `downtime` more messages find it down, `late_by` go out
+    before a late reply comes in. Without a reply a sender hears that the node is not available, or
+    nothing if the fault is `silent`.
+    """
 
     kind: str
     copies: int = 1
-    """How often the node gets the request."""
     request: Literal["", Damage] = ""
     reply: Literal["", Damage, "lost", "late"] = ""
     downtime: int = 0
-    """How many more messages find the node down."""
     silent: bool = False
-    """Without a reply the sender is told nothing, instead of that the node is not available."""
     late_by: int = 0
-    """How many later messages go out before a late reply comes in."""
 
     def noticed(self) -> Fault:
         """Return what comes of it where damage is noticed on the way: nothing arrives."""
@@ -62,14 +63,13 @@ DELAY = Fault("reply-delayed", reply="late")
 def drawn(config: FaultsConfig, rng: np.random.Generator) -> Fault | None:
     """Return the fault that hits a message, or None."""
     deaths = [replace(fault, downtime=config.downtime, silent=config.silent) for fault in DEATHS]
-    late = replace(DELAY, late_by=config.late_by)
     draw = rng.random()
     for share, faults in (
         (config.loss, LOSSES),
         (config.death, deaths),
         (config.duplicate, [DUPLICATE]),
         (config.corruption, CORRUPTIONS),
-        (config.delay, [late]),
+        (config.delay, [replace(DELAY, late_by=config.late_by)]),
     ):
         if draw < share:
             return faults[rng.integers(len(faults))]
@@ -79,5 +79,4 @@ def drawn(config: FaultsConfig, rng: np.random.Generator) -> Fault | None:
 
 def generator(*key: str | int) -> np.random.Generator:
     """Return randomness that depends on the key and nothing else."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))

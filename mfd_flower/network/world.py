@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
-from mfd_flower.network.topology import neighbours_of
 
 EDGE = "edge"
 """Address of the edge server, which runs Flower's ServerApp."""
@@ -44,51 +44,55 @@ class Device:
     memory_bytes: float = math.inf
 
 
-class World(Protocol):
-    """Answers for all nodes; times are virtual seconds from the start of the run."""
+class World:
+    """Answers for all nodes; times are virtual seconds from the start of the run.
+
+    This one is the settings' ``[network]``: one rate for each kind of link, one device for all, no
+    change. `seed` draws a random topology. Another world overrides what differs in it.
+    """
+
+    def __init__(self, config: NetworkConfig, nodes: int, seed: int = 0) -> None:
+        self._config = config
+        self._neighbours = neighbours_of(config, nodes, seed)
 
     def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
         """Return the addresses that one ``d2d`` link reaches."""
+        return self._neighbours[address]
 
     def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
         """Return the rate of each of all transfers that are under way; 0 where out of reach."""
+        return np.array([getattr(self._config, f"{each.link}_bps") for each in transfers])
 
     def next_change_s(self, at_s: float) -> float:
         """Return until when the rates of `at_s` hold; infinite if they never change."""
+        return math.inf
 
     def latency_s(self, source: str, destination: str, at_s: float) -> float:
         """Return how long the first bit of a message takes."""
+        return self._config.latency_s
 
     def device(self, address: str) -> Device:
         """Return a node's device, or the edge server's."""
+        config = self._config
+        return Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
 
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node takes part now: switched on, in reach, awake."""
+        return True
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
-        """Take energy out of a node's battery."""
+        """Take energy out of a node's battery; here it has no end."""
 
     def seen_by(self, address: str, at_s: float) -> View:
         """Return what one node can know."""
+        return View(self, address, at_s)
 
 
 class View:
-    """A world as one node sees it at one moment: its own links and its own device.
-
-    Parameters
-    ----------
-    world : World
-        Asked about this node alone.
-    address : str
-        The node.
-    at_s : float
-        Virtual time.
-    """
+    """A world as one node sees it at one moment: its own links and its own device."""
 
     def __init__(self, world: World, address: str, at_s: float = 0.0) -> None:
-        self._world = world
-        self.address = address
-        self.at_s = at_s
+        self._world, self.address, self.at_s = world, address, at_s
 
     @property
     def neighbours(self) -> tuple[str, ...]:
@@ -114,67 +118,10 @@ class View:
 
     def _rate_bps(self, source: str, destination: str) -> float:
         link: Link = "up" if destination == EDGE else "down" if source == EDGE else "d2d"
-        transfer = Transfer(source, destination, link)
-        return float(self._world.rates_bps([transfer], self.at_s)[0])
+        return float(self._world.rates_bps([Transfer(source, destination, link)], self.at_s)[0])
 
 
-class ConstantWorld:
-    """The settings' ``[network]``: one rate for each kind of link, one device for all, no change.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-        Topology, rates, latency, device.
-    nodes : int
-        Addresses are ``n0`` to ``n<nodes-1>``.
-    seed : int
-        Draws a random topology.
-    """
-
-    def __init__(self, config: NetworkConfig, nodes: int, seed: int = 0) -> None:
-        self._neighbours = neighbours_of(config, nodes, seed)
-        self._rates_bps = {
-            "up": config.up_bps,
-            "down": config.down_bps,
-            "d2d": config.d2d_bps,
-            "backhaul": config.backhaul_bps,
-        }
-        self._latency_s = config.latency_s
-        self._device = Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
-
-    def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
-        """Return the neighbours of the topology, the same at all times."""
-        return self._neighbours[address]
-
-    def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
-        """Return the rate of each transfer's kind of link, whatever else is under way."""
-        return np.array([self._rates_bps[transfer.link] for transfer in transfers])
-
-    def next_change_s(self, at_s: float) -> float:
-        """Return infinity."""
-        return math.inf
-
-    def latency_s(self, source: str, destination: str, at_s: float) -> float:
-        """Return the one latency of all messages."""
-        return self._latency_s
-
-    def device(self, address: str) -> Device:
-        """Return the one device."""
-        return self._device
-
-    def available(self, address: str, at_s: float) -> bool:
-        """Return True: nobody leaves."""
-        return True
-
-    def spend(self, address: str, joules: float, at_s: float) -> None:
-        """Do nothing: batteries have no end here."""
-
-    def seen_by(self, address: str, at_s: float) -> View:
-        """Return what one node can know."""
-        return View(self, address, at_s)
-
-
-WORLDS: dict[str, Callable[[NetworkConfig, int, int], World]] = {"constant": ConstantWorld}
+WORLDS: dict[str, Callable[[NetworkConfig, int, int], World]] = {"constant": World}
 """Made from the settings, the number of nodes and the seed, by the name in `[network]`."""
 
 
@@ -184,3 +131,25 @@ def world_of(config: NetworkConfig, nodes: int, seed: int) -> World:
     if config.world not in WORLDS:
         raise ConfigError("network.world", config.world, f"accepted: {', '.join(WORLDS)}")
     return WORLDS[config.world](config, nodes, seed)
+
+
+def neighbours_of(config: NetworkConfig, nodes: int, seed: int) -> dict[str, tuple[str, ...]]:
+    """Return the neighbours of every address, the same for one seed.
+
+    ``full``: everybody reaches everybody; ``ring``: two neighbours each; ``regular``: a random
+    connected graph in which every node has `degree` neighbours, or a ConfigError if there is none.
+    """
+    if config.topology == "full":
+        graph = nx.complete_graph(nodes)
+    elif config.topology == "ring":
+        graph = nx.cycle_graph(nodes) if nodes > 2 else nx.path_graph(nodes)
+    else:
+        if config.degree >= nodes or config.degree * nodes % 2 or config.degree < 2:
+            accepted = f"at least 2, below {nodes} nodes, and degree x nodes must be even"
+            raise ConfigError("network.degree", config.degree, accepted)
+        # A random regular graph of degree 3 or more is nearly always connected; of 2, often not.
+        for attempt in range(1000):
+            graph = nx.random_regular_graph(config.degree, nodes, seed=seed * 1000 + attempt)
+            if nx.is_connected(graph):
+                break
+    return {f"n{i}": tuple(f"n{j}" for j in sorted(graph[i])) for i in range(nodes)}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mfd_flower.accounting.targets import SHARES
+from mfd_flower.accounting.summary import SHARES
 
 Row = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
-from mfd_flower.accounting.targets import mean_curve
+from mfd_flower.accounting.summary import mean_curve
 from mfd_flower.results import Results
 
 Run = Mapping[str, Any]

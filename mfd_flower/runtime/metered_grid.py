@@ -26,7 +26,7 @@ from mfd_flower.accounting.unbilled import REPORT, stamped, taken
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.clock import Clock, transfer_s
-from mfd_flower.network.world import EDGE, ConstantWorld, Link, Transfer, World
+from mfd_flower.network.world import EDGE, Link, Transfer, World
 from mfd_flower.records import integer, number
 from mfd_flower.runtime.pass_through import PassThrough
 
@@ -79,7 +79,7 @@ class MeteredGrid(PassThrough, Grid):
         self._links = dict(links or {})
         self._addresses = dict(addresses or {})
         self._ids = {address: node_id for node_id, address in self._addresses.items()}
-        self._world = world or ConstantWorld(NetworkConfig(), len(self._addresses))
+        self._world = world or World(NetworkConfig(), len(self._addresses))
         self._clock = Clock()
         self._bytes: Counter[str] = Counter()
         self._sent: dict[str, _Sent] = {}

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfd_flower.accounting.plan import plan
-from mfd_flower.accounting.summary import summarise, visits_entropy
-from mfd_flower.accounting.targets import SHARES, first_reach, mean_curve, targets_of
+from mfd_flower.accounting.summary import (
+    SHARES,
+    first_reach,
+    mean_curve,
+    summarise,
+    targets_of,
+    visits_entropy,
+)
 
 
 def curve(accuracies: list[float], gap: int = 1, size: int = 10) -> list[dict[str, Any]]:

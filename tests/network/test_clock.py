@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.clock import Clock, UnreachableError, transfer_s
-from mfd_flower.network.world import ConstantWorld, Transfer
+from mfd_flower.network.world import Transfer, World
 
 HOP = Transfer("n0", "n1", "d2d")
 
 
-class SteppedWorld(ConstantWorld):
+class SteppedWorld(World):
     """One rate for all links, which changes at given times."""
 
     def __init__(self, steps: Sequence[tuple[float, float]], latency_s: float = 0.0) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
-from mfd_flower.network import neighbours_of
+from mfd_flower.network.world import neighbours_of
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.config import NetworkConfig, RunConfig
-from mfd_flower.network.world import EDGE, ConstantWorld, Device, Transfer
+from mfd_flower.network.world import EDGE, Device, Transfer, World
 from mfd_flower.runtime import LocalGrid, MeteredGrid, metered_grid
 from mfd_flower.runtime.runner import run_locally
 
@@ -23,7 +23,7 @@ NETWORK = NetworkConfig(
     up_bps=8e3, down_bps=8e4, d2d_bps=4e3, latency_s=0.5, flops_per_s=100.0, joules_per_flop=2.0,
     joules_per_bit=0.125,
 )  # fmt: skip
-WORLD = ConstantWorld(NETWORK, 2)
+WORLD = World(NETWORK, 2)
 app = ClientApp()
 
 
@@ -237,7 +237,7 @@ def test_a_request_says_when_it_arrives_and_nobody_pays_for_that(
     assert sum(one is content for one in measured) == 2
 
 
-class Odd(ConstantWorld):
+class Odd(World):
     """Every address has a device of its own, and n1 is away until 5 s."""
 
     def __init__(self) -> None:
@@ -293,7 +293,7 @@ def test_a_node_that_is_away_is_not_offered() -> None:
 def test_a_transfer_between_nodes_is_asked_of_the_world_by_its_ends() -> None:
     asked: list[Transfer] = []
 
-    class Asked(ConstantWorld):
+    class Asked(World):
         def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
             asked.extend(transfers)
             return super().rates_bps(transfers, at_s)

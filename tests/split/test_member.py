@@ -6,12 +6,12 @@ import pytest
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
-from mfd_flower.network.world import EDGE, ConstantWorld
+from mfd_flower.network.world import EDGE, World
 from mfd_flower.split.member import member_cost
 from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import Roster, seated
 
-WORLD = ConstantWorld(
+WORLD = World(
     NetworkConfig(up_bps=8e3, down_bps=16e3, d2d_bps=32e3, latency_s=0.25, flops_per_s=1000.0), 3
 )
 

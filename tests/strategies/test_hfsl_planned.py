@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data.federation import Federation
-from mfd_flower.network.world import ConstantWorld, Device, Transfer
+from mfd_flower.network.world import Device, Transfer, World
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.inference import train_then_serve
 from strategies import hfsl as hfsl_module
@@ -29,7 +29,7 @@ SGD = {"optimizer": "sgd", "lr": 0.3, "batch_size": 8}
 PAIRS = {"form": "planned", "cluster_size": 2}
 
 
-class Uneven(ConstantWorld):
+class Uneven(World):
     """Links between `apart` carry a thousandth; n0 computes a tenth as fast."""
 
     apart: tuple[set[str], ...] = ({"n0", "n1"}, {"n2", "n3"})
@@ -194,7 +194,7 @@ def test_a_survivor_that_reaches_nobody_goes_on_alone(
 ) -> None:
     """On the path n0, n1, n2 (a ring whose third link is out of reach) the middle one fails."""
 
-    class Path(ConstantWorld):
+    class Path(World):
         def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
             return {"n0": ("n1",), "n1": ("n0", "n2"), "n2": ("n1",)}[address]
 
@@ -215,7 +215,7 @@ def test_a_planned_cluster_serves(make_run: MakeRun) -> None:
 def test_memory_of_devices_limits_who_is_joined(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Small(ConstantWorld):
+    class Small(World):
         def device(self, address: str) -> Device:
             room = 1e5 if address in ("n0", "n1") else 1e9
             return Device(5e9, 1e-10, 1e-7, room)
