@@ -61,7 +61,10 @@ class World:
 
     def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
         """Return the rate of each of all transfers that are under way; 0 where out of reach."""
-        return np.array([getattr(self._config, f"{each.link}_bps") for each in transfers])
+        here = self._config
+        of = {"up": here.up_bps, "down": here.down_bps, "d2d": here.d2d_bps}
+        of["backhaul"] = here.backhaul_bps
+        return np.array([of[each.link] for each in transfers])
 
     def next_change_s(self, at_s: float) -> float:
         """Return until when the rates of `at_s` hold; infinite if they never change."""

@@ -116,8 +116,8 @@ def option_table(options: Sequence[Sequence[str]]) -> RichTable:
 def plan_table(plan: Mapping[str, float]) -> RichTable:
     """Return the closed forms of `mfd_flower.accounting.plan` as a table."""
     below = f"below {plan['crossover_samples']:.4g} samples a node and round"
-    table = RichTable("way of learning", "payload", "against FedAvg, full model")
-    table.caption = f"split sends less than FedAvg of the full model {below}"
+    caption = f"split sends less than FedAvg of the full model {below}"
+    table = RichTable("way of learning", "payload", "against FedAvg, full model", caption=caption)
     for name, size in plan.items():
         if name.endswith("_bytes"):
             share = f"{size / plan['fedavg_bytes']:.2g}"

@@ -59,7 +59,7 @@ class LocalGrid(Grid):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Drop calls that have not begun and end the threads."""
         self._pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,7 @@ from mfd_flower.walk.hop import hop
 from mfd_flower.walk.plan import MOVED, Plan, plan_of
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.resend import acknowledge, send_again
+from mfd_flower.walk.trait import Handler
 
 _MESSAGES = {
     "query.advert": (announce, "relay"),
@@ -14,7 +15,7 @@ _MESSAGES = {
     "query.again": (send_again, "relay"),
     "query.busy": (send_again, "d2d"),
 }
-WALK_ACTIONS = {kind: handler for kind, (handler, _) in _MESSAGES.items()}
+WALK_ACTIONS: dict[str, Handler] = {kind: handler for kind, (handler, _) in _MESSAGES.items()}
 WALK_LINKS = {kind: link for kind, (_, link) in _MESSAGES.items()}
 
 __all__ = ["MOVED", "WALK_ACTIONS", "WALK_LINKS", "Plan", "Relay", "WalkFailedError", "plan_of"]

@@ -47,7 +47,9 @@ def check_heads(
     heads are not reached and their announcers have not been asked; `LedgerError`, ``cut-off`` or
     ``fork``, if an announcer has shown the entry.
     """
-    chain, unasked, idle = chain_of(packet), [], []
+    chain = chain_of(packet)
+    unasked: list[str] = []
+    idle: list[str] = []
     for address, head in table.heads(packet.walker).items():
         if ledger.chains.has(head):
             continue

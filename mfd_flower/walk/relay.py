@@ -183,7 +183,9 @@ class Relay:
         suspect = len(self.not_taken.get(_name(packet), ())) >= SUSPECT
         sender, *earlier = _holders(packet)
         failed: dict[str, str | bool] = {"failed": packet.destination}
-        lost = {"lost": True, "failed": packet.source, **({"spent": True} if suspect else {})}
+        lost: dict[str, str | bool] = {"lost": True, "failed": packet.source}
+        if suspect:
+            lost["spent"] = True
         timers = ({} if suspect else {sender: failed}) | dict.fromkeys(earlier, lost)
         for holder, timer in timers.items():
             for _ in range(TRIES):

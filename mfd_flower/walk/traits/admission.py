@@ -107,8 +107,8 @@ class Admission(Trait):
             fair = comparable(visit.node.samples.labels.numpy(), np.rint(counts).astype(np.int64))
         share = visit.plan.share(arrived.hop - 1)
         update = Update.between(parent.decoded(), arrived.decoded(), share)
-        compared = (Measured(m.losses[fair], m.correct[fair]) for m in (found, known))
-        verdict = judge(Evidence(*compared, update=update), history, Strictness())
+        ours, theirs = (Measured(m.losses[fair], m.correct[fair]) for m in (known, found))
+        verdict = judge(Evidence(theirs, ours, update), history, Strictness())
         if verdict.accepted:
             return history.after(update)
         said = f"{verdict.reason}: {verdict.measured:.3g}, bound {verdict.limit:.3g}"
