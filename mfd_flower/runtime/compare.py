@@ -60,9 +60,7 @@ def compare(
         If some runs failed, when the others have ended.
     """
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
-    for planned in comparison.runs:
-        build_strategy(planned.config)
-        check_run(planned.config)
+    check(comparison)
     folder = None if out is None else Path(out)
     machine = {
         "cores": os.cpu_count(),
@@ -98,6 +96,13 @@ def run(
     that entry's. The other parameters are those of `compare`.
     """
     return compare(load_comparison(config, strategy, rounds), out, **keywords)
+
+
+def check(comparison: Comparison) -> None:
+    """Try everything that can be wrong with the input before anything runs or is written."""
+    for planned in comparison.runs:
+        build_strategy(planned.config)
+        check_run(planned.config)
 
 
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
