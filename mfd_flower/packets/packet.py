@@ -48,15 +48,18 @@ class Packet(Header):
         return isinstance(other, Packet) and self.to_bytes() == other.to_bytes()
 
     def to_bytes(self) -> bytes:
-        """Return the packet's one text."""
-        header = self.header_json().encode()
-        payload = payload_pieces(self.payload)
-        size = PREFIX.size + len(header) + sum(len(piece) for piece in payload) + SEAL_BYTES
-        pieces = [PREFIX.pack(MAGIC, size, len(header)), header, *payload]
-        seal = hashlib.sha256()
-        for piece in pieces:
-            seal.update(piece)
-        return b"".join([*pieces, seal.digest()])
+        """Return the packet's one text; worked out once."""
+        if (known := self.__dict__.get("_bytes")) is None:
+            header = self.header_json().encode()
+            payload = payload_pieces(self.payload)
+            size = PREFIX.size + len(header) + sum(len(piece) for piece in payload) + SEAL_BYTES
+            pieces = [PREFIX.pack(MAGIC, size, len(header)), header, *payload]
+            seal = hashlib.sha256()
+            for piece in pieces:
+                seal.update(piece)
+            known = b"".join([*pieces, seal.digest()])
+            object.__setattr__(self, "_bytes", known)
+        return known
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview, max_bytes: int = MAX_BYTES) -> Self:
