@@ -24,7 +24,7 @@ test_samples = 40
 [[strategies]]
 strategy = "fedavg"
 """
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 
 
 def readme_strategy() -> str:
