@@ -7,14 +7,14 @@ small images this can cost fewer bytes than any model: the price is that the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.data.samples import prepared
@@ -22,7 +22,7 @@ from mfd_flower.models import input_spec
 from mfd_flower.models.residents import model_for
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
-from mfd_flower.strategy import OwnLoop
+from mfd_flower.strategy import OwnLoop, Step
 
 UPLOADED = "uploaded"
 MODEL = "centre-tunables"
@@ -69,20 +69,11 @@ class Centralised(OwnLoop, Strategy):
     client_actions: ClassVar = {"query.upload": upload, "train.centre": centre}
     links: ClassVar = {"query.upload": "relay", "train.centre": "up"}
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
+    def steps(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
         """Collect, then train `num_rounds` times over all data."""
-        result = Result(arrays=initial_arrays)
-        if evaluate_fn:
-            evaluate_fn(0, initial_arrays)
+        yield Step(0, arrays)
         first, *others = grid.get_node_ids()
         ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
         asked = [Message(ask, node_id, "query.upload") for node_id in others]
@@ -91,14 +82,11 @@ class Centralised(OwnLoop, Strategy):
         for place, reply in enumerate(uploads):
             if reply.has_content():
                 content[f"data-{place}"] = reply.content.array_records["data"]
-        content["arrays"] = initial_arrays
+        content["arrays"] = arrays
         for number in range(1, num_rounds + 1):
             content["config"] = ConfigRecord({"round": number})
             request, content = Message(content, first, "train.centre"), RecordDict()
             for reply in grid.send_and_receive([request], timeout=timeout):
                 if not reply.has_content():
-                    return result
-                result.arrays = reply.content.array_records["arrays"]
-                if evaluate_fn and (metrics := evaluate_fn(number, result.arrays)) is not None:
-                    result.evaluate_metrics_serverapp[number] = metrics
-        return result
+                    return
+                yield Step(number, reply.content.array_records["arrays"])

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
 from mfd_flower.checks import ConfigError, bounded, build
@@ -38,7 +38,7 @@ from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import NotMetError, Roster, seated
 from mfd_flower.split.round import Outcome, place, placed, run_round
 from mfd_flower.split.serving import Service, answer, deliver
-from mfd_flower.strategy import OwnLoop
+from mfd_flower.strategy import OwnLoop, Step
 
 NEEDED = (
     '{0} nodes must run at once: with flwr run set options.link = "gloo" and '
@@ -134,40 +134,29 @@ class HFSL(OwnLoop, Strategy):
         # Two runs of one process must not meet each other.
         self.meeting = uuid.uuid4().hex
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Train `num_rounds` rounds and evaluate the average after each."""
-        meter = _metered(grid)
-        result = Result(arrays=initial_arrays)
-        if evaluate_fn:
-            evaluate_fn(0, initial_arrays)
+    def steps(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        """Train `num_rounds` rounds; a step is the average after each."""
+        meter, initial = _metered(grid), arrays
+        yield Step(0, arrays)
         clusters, idle = self.formed(meter, timeout)
         for number in range(1, num_rounds + 1):
             rosters = self.rosters(meter, number, clusters, timeout)
-            outcomes = self.trained(meter, rosters, result.arrays, timeout)
+            outcomes = self.trained(meter, rosters, arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
-                result.arrays = aggregate_arrayrecords(done, "num-examples")
+                arrays = aggregate_arrayrecords(done, "num-examples")
             elif outcomes and not any(outcome.met or outcome.lost for outcome in outcomes):
                 needed = NEEDED.format(self.concurrent_nodes)
                 raise NotMetError(f"{outcomes[0].reason}; {needed}")
-            elif outcomes and number == num_rounds and result.arrays is initial_arrays:
+            elif outcomes and number == num_rounds and arrays is initial:
                 raise LinkError(f"no cluster finished a round: {outcomes[0].reason}")
             for roster, outcome in zip(rosters, outcomes, strict=True):
                 if outcome.lost:
                     left = [n for n in clusters[roster.cluster] if n not in outcome.lost]
                     clusters[roster.cluster], idle = self.mended(left, idle, meter.virtual_seconds)
-            if evaluate_fn and (metrics := evaluate_fn(number, result.arrays)) is not None:
-                result.evaluate_metrics_serverapp[number] = metrics
-        return result
+            yield Step(number, arrays)
 
     def formed(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
         """Return the clients of each cluster, and the idle nodes."""

@@ -6,16 +6,16 @@ common test set; what the server sees of them is measurement (``relay``), not tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
-from mfd_flower.strategy import OwnLoop
+from mfd_flower.strategy import OwnLoop, Step
 
 OWN = "own-tunables"
 
@@ -36,27 +36,17 @@ class LocalOnly(OwnLoop, Strategy):
     client_actions: ClassVar = {"train.alone": alone}
     links: ClassVar = {"train.alone": "relay"}
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Let all nodes train `num_rounds` times; `evaluate_fn` gets one record a node."""
-        result = Result(arrays=initial_arrays)
-        if evaluate_fn:
-            evaluate_fn(0, initial_arrays)
+    def steps(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        """Let all nodes train `num_rounds` times; the models are one a node."""
+        yield Step(0, arrays)
         for number in range(1, num_rounds + 1):
             content = RecordDict({"config": ConfigRecord({"round": number})})
             if number == 1:
-                content["arrays"] = initial_arrays
+                content["arrays"] = arrays
             requests = [Message(content, node_id, "train.alone") for node_id in grid.get_node_ids()]
             replies = grid.send_and_receive(requests, timeout=timeout)
             models = [r.content.array_records["arrays"] for r in replies if r.has_content()]
-            if models and evaluate_fn and (metrics := evaluate_fn(number, models)) is not None:
-                result.evaluate_metrics_serverapp[number] = metrics
-        return result
+            if models:
+                yield Step(number, arrays, models)

@@ -9,19 +9,19 @@ star carries it in two messages (``relay``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.config import RunConfig
 from mfd_flower.network.world import world_of
 from mfd_flower.packets import Packet
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.strategy import Handler, OwnLoop
+from mfd_flower.strategy import Handler, OwnLoop, Step
 from mfd_flower.walk import MOVED, WALK_ACTIONS, WALK_LINKS, Plan, Relay, plan_of
 from mfd_flower.walk.envelope import VERDICT
 
@@ -77,31 +77,22 @@ class MFDWalk(OwnLoop, Strategy):
             links |= trait.links
         return links
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Carry the packets for `num_rounds` tours in all and evaluate after every hop."""
+    def steps(
+        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        """Carry the packets for `num_rounds` tours in all; a step is a hop."""
         if not isinstance(grid, MeteredGrid):
             raise TypeError("a walk needs a MeteredGrid, which knows the nodes' addresses")
         plan, nodes = self.plan, self.run.data.nodes
         relay = Relay(grid, plan, world_of(self.run.network, nodes, self.run.seed), timeout)
         relay.announce(0)
-        result = Result(arrays=initial_arrays)
-        if evaluate_fn:
-            evaluate_fn(0, initial_arrays)
-        hops, start = num_rounds * nodes, tensors_of(initial_arrays)
+        yield Step(0, arrays)
+        hops, start = num_rounds * nodes, tensors_of(arrays)
         models: dict[str, ArrayRecord] = {}
         for walker in range(plan.walkers):
             ttl = (hops + plan.walkers - 1 - walker) // plan.walkers
             first = plan.first_packet(self.run, start, walker, ttl)
-            models[first.walker] = initial_arrays
+            models[first.walker] = arrays
             relay.launch(first)
         made, landed, landings = dict[str, int](), dict[str, Packet](), 0
         while relay.in_flight:
@@ -113,10 +104,9 @@ class MFDWalk(OwnLoop, Strategy):
                 proven = proven and trait.proven(before, proven, content)
             if proven is not None:
                 made[packet.walker] = proven.hop - 1
-                models[packet.walker] = result.arrays = ArrayRecord(proven.decoded())
+                models[packet.walker] = arrays = ArrayRecord(proven.decoded())
             done = landings if plan.judges else sum(made.values())
-            if evaluate_fn and (metrics := evaluate_fn(done, list(models.values()))) is not None:
-                result.evaluate_metrics_serverapp[done] = metrics
+            yield Step(done, arrays, list(models.values()))
             every = plan.policy.advert_every * nodes
             if packet.ttl > 0 and every and done % every == 0:
                 relay.announce(done)
@@ -125,4 +115,3 @@ class MFDWalk(OwnLoop, Strategy):
         self.not_taken = relay.not_taken
         for trait in plan.traits:
             vars(self).update(trait.finish(relay, list(landed.values())))
-        return result

@@ -27,9 +27,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_name_is_what_type_checkers_take_it_for(name: str) -> None:
-    tree = ast.parse(Path(mfd_flower.__file__).read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    stub = Path(mfd_flower.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    imports = (node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom))
     (home,) = (node.module for node in imports if name in [alias.name for alias in node.names])
     assert getattr(mfd_flower, name) is getattr(importlib.import_module(str(home)), name)
     assert name in dir(mfd_flower)

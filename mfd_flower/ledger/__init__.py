@@ -7,7 +7,7 @@ from mfd_flower.ledger.chain import Chains
 from mfd_flower.ledger.entry import Entry, parse_entry
 from mfd_flower.ledger.errors import LedgerError
 from mfd_flower.ledger.example import example_ledger
-from mfd_flower.ledger.keys import key_of, new_key, public_key, read_key, write_key
+from mfd_flower.ledger.keys import key_of, new_key, public_key, write_key
 from mfd_flower.ledger.store import Ledger
 from mfd_flower.ledger.sync import heads, packed, receive, suffix, unpacked
 from mfd_flower.ledger.writing import Tip, check_receipt, countersign, follow, found
@@ -29,7 +29,6 @@ __all__ = [
     "packed",
     "parse_entry",
     "public_key",
-    "read_key",
     "receive",
     "suffix",
     "unpacked",

@@ -8,7 +8,6 @@ for one purpose is none for another.
 from __future__ import annotations
 
 import os
-import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,16 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mfd_flower.ledger.errors import LedgerError
-
-MAX_KEY_FILE_BYTES = 4096
 
 
 def new_key() -> Ed25519PrivateKey:
@@ -64,30 +56,6 @@ def write_key(path: Path, key: Ed25519PrivateKey) -> None:
         raise LedgerError("key-file", f"{path}: is there already and is not replaced") from None
     except OSError as error:
         raise LedgerError("key-file", f"{path}: {error.strerror}") from None
-
-
-def read_key(path: Path) -> Ed25519PrivateKey:
-    """Read a private key that `write_key` wrote.
-
-    `LedgerError` if it is not there, not such a key, or others than its owner may open it.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(MAX_KEY_FILE_BYTES)
-    except OSError as error:
-        raise LedgerError("key-file", f"{path}: {error.strerror}") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        found = f"mode {stat.S_IMODE(mode):04o}"
-        raise LedgerError("key-file", f"{path}: {found}: must be open to its owner alone, 0600")
-    try:
-        key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        # The cause is not repeated: it could quote the file.
-        raise LedgerError("key-file", f"{path}: not an Ed25519 private key in PEM") from None
-    return key
 
 
 def sign_text(key: Ed25519PrivateKey, purpose: str, text: str) -> str:

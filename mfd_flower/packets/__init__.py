@@ -1,12 +1,18 @@
 """AI packets: header, payload codecs, versions. What a node reads is refused or exactly right."""
 
 from mfd_flower.packets.codecs import CODECS, decode, encode
-from mfd_flower.packets.delta import changed_since, delta, restored
 from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
 from mfd_flower.packets.errors import PacketError
 from mfd_flower.packets.header import Header
 from mfd_flower.packets.packet import Packet, header_of
-from mfd_flower.packets.packing import example_packet, pack, repack
+from mfd_flower.packets.packing import (
+    changed_since,
+    delta,
+    example_packet,
+    pack,
+    repack,
+    restored,
+)
 
 __all__ = [
     "CODECS",

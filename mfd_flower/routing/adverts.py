@@ -1,15 +1,16 @@
 """What a node announces to its neighbours, so that they can weigh sending it a packet.
 
 An advert travels as a short JSON text (`Advert.to_text`) and comes from another node:
-`Advert.from_fields`, through which all reading goes, believes nothing.
+`Advert.from_text`, through which all reading goes, believes nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -17,7 +18,6 @@ import numpy as np
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal_line
 from mfd_flower.names import HEX, WALKER, Address
-from mfd_flower.routing.interest import interest
 
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
@@ -77,72 +77,52 @@ class Advert:
     noise_epsilon: Number = 0.0
     """Privacy budget of the noise on the counts, 0 if they are exact."""
 
-    def fields(self) -> dict[str, Any]:
-        """Return the advert as scalars and lists, without what `from_fields` takes for granted."""
+    def to_text(self) -> str:
+        """Return the advert as JSON under `SHORT` names, without what is taken for granted."""
         values = {**filled(Advert, self), "samples": self.samples}
         if self.samples == round(sum(self.label_counts)):
             del values["samples"]
-        return {name: _plain(value) for name, value in values.items()}
-
-    def to_text(self) -> str:
-        """Return `fields` as JSON under the `SHORT` names, which is how an advert travels."""
-        return dump_json({SHORT[name]: value for name, value in self.fields().items()})
+        return dump_json({SHORT[name]: _plain(value) for name, value in values.items()})
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def from_text(cls, text: str) -> Self:
-        """Rebuild an advert from another node's text; raises `AdvertError` as `from_fields`."""
-        values = load_json("text", text, AdvertError)
-        if strange := [key for key in values if key not in LONG]:
-            raise AdvertError("text", strange[0], f"accepted keys: {', '.join(LONG)}")
-        return cls.from_fields({LONG[key]: value for key, value in values.items()})
-
-    @classmethod
-    def from_fields(cls, mapping: Mapping[str, Any]) -> Self:
-        """Rebuild an advert from another node's record.
+        """Rebuild an advert from another node's text, once for nodes that share a process.
 
         `AdvertError` if a field is unknown, of another type, out of bounds or not finite, or the
         address is missing.
         """
-        advert: Self = build(cls, mapping, error=AdvertError)
-        if "lifetime_s" in mapping and advert.lifetime_s == math.inf:
+        values = load_json("text", text, AdvertError)
+        if strange := [key for key in values if key not in LONG]:
+            raise AdvertError("text", strange[0], f"accepted keys: {', '.join(LONG)}")
+        told = {LONG[key]: value for key, value in values.items()}
+        advert: Self = build(cls, told, error=AdvertError)
+        if "lifetime_s" in told and advert.lifetime_s == math.inf:
             raise AdvertError("lifetime_s", math.inf, "must be finite where it is said")
-        if "samples" in mapping:
+        if "samples" in told:
             return advert
         return dataclasses.replace(advert, samples=round(sum(advert.label_counts)))
 
 
-def with_laplace_noise(advert: Advert, epsilon: float, rng: np.random.Generator) -> Advert:
-    """Return the advert with noised counts: epsilon-differential privacy of a single sample.
+def with_laplace_noise(
+    counts: Sequence[float], epsilon: float, rng: np.random.Generator
+) -> list[float]:
+    """Return label counts with noise: epsilon-differential privacy of a single sample.
 
     One sample more or less changes one count by 1, so Laplace noise of scale 1 / epsilon on every
-    count hides it (Dwork et al. 2006). What follows from the exact counts would undo that, hence
-    `samples` becomes the rounded sum of the noised counts and `interest` is computed from them. An
-    advert without label counts has its `samples` noised as one count. Each fresh draw spends
-    `epsilon` again: draw once for a data set, not once for an announcement.
-
-    `epsilon` is above 0; the noise has a standard deviation of sqrt(2) / epsilon samples. `rng`
-    must not be guessable by the receivers, or they subtract the noise.
+    count hides it (Dwork et al. 2006), if nothing else that follows from the exact counts is told.
+    Each fresh draw spends `epsilon`, which is above 0, again: draw once for a data set, not once
+    for an announcement. The noise has a standard deviation of sqrt(2) / epsilon samples; receivers
+    must not be able to guess `rng`, or they subtract it.
     """
-    if not 0 < epsilon < math.inf:
-        raise AdvertError("noise_epsilon", epsilon, "must be above 0 and finite")
-    exact = np.array(advert.label_counts or (advert.samples,), dtype=float)
-    noised = np.maximum(exact + rng.laplace(scale=1 / epsilon, size=exact.shape), 0.0)
-    samples = round(noised.sum())
-    return dataclasses.replace(
-        advert,
-        label_counts=tuple(noised.tolist()) if advert.label_counts else (),
-        samples=samples,
-        interest=interest(noised, (), samples=samples),
-        noise_epsilon=epsilon,
-    )
+    noise = rng.laplace(scale=1 / epsilon, size=len(counts))
+    return np.maximum(np.asarray(counts, dtype=float) + noise, 0.0).tolist()
 
 
 def _plain(value: Any) -> Any:
-    """Return whole numbers as such, which are shorter, and tuples as lists."""
+    """Return whole numbers as such, which are shorter."""
     if isinstance(value, tuple):
-        plain = [_plain(item) for item in value]
-        # A Flower record takes lists of one type only.
-        return list(value) if len(set(map(type, plain))) > 1 else plain
+        return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer() and value <= MAX_INT:
         return int(value)
     return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -126,16 +126,12 @@ class RoutingTable:
         }
 
     def candidates(
-        self,
-        now_s: float,
-        last_visit: Mapping[str, int] | None = None,
-        exclude: Collection[str] = (),
+        self, now_s: float, last_visit: Mapping[str, int] | None = None
     ) -> list[Candidate]:
-        """Return the nodes known at `now_s`, in the order of their addresses.
+        """Return the nodes known at `now_s`, virtual time, in the order of their addresses.
 
-        All that are in the table, be they neighbours or further away, but those in `exclude` and
-        those whose time is over at `now_s`, virtual time. `last_visit` is the hop at which the
-        packet was last at an address, absent if never.
+        Neighbours or further away. `last_visit` is the hop at which the packet was last at an
+        address, absent if never.
         """
         visits = last_visit or {}
         return [
@@ -144,40 +140,37 @@ class RoutingTable:
                 link_bps=entry.link_bps,
                 last_visit=visits.get(address, -1),
             )
-            for address in sorted(self._entries.keys() - set(exclude), key=address_order)
+            for address in sorted(self._entries, key=address_order)
             if (entry := self._entries[address]).expires_s > now_s
         ]
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Return the table as plain records, one an address, as a Flower context keeps them.
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return the table as plain records by address, as a Flower context keeps them.
 
-        Those of forgotten addresses have only ``address`` and ``sequence``.
+        Those of forgotten addresses have ``sequence`` alone.
         """
-        present = [
-            {**e.advert.fields(), "via": e.via, "link_bps": e.link_bps, "expires_s": e.expires_s}
-            for e in self._entries.values()
-        ]
-        return present + [{"address": a, "sequence": s} for a, s in self._gone.items()]
+        present = {
+            address: {**{how: getattr(e, how) for how in HOW}, "advert": e.advert.to_text()}
+            for address, e in self._entries.items()
+        }
+        return present | {address: {"sequence": number} for address, number in self._gone.items()}
 
     @classmethod
-    def from_entries(cls, owner: str, records: Iterable[Mapping[str, Any]]) -> Self:
+    def from_entries(cls, owner: str, records: Mapping[str, Mapping[str, Any]]) -> Self:
         """Rebuild a table from `entries`; raises `AdvertError` for a record that is none."""
         table = cls(owner)
-        for record in records:
-            if set(record) == {"address", "sequence"}:
-                address = checked("address", record["address"], Address, error=AdvertError)
-                sequence = checked("sequence", record["sequence"], Count, error=AdvertError)
-                table._gone[address] = sequence
-                continue
-            how = {name: record[name] for name in HOW if name in record}
-            advert = Advert.from_fields({n: record[n] for n in record if n not in HOW})
-            table._entries[advert.address] = build(
-                Entry, {"advert": advert, **how}, "", AdvertError
-            )
+        for address, record in records.items():
+            if record.keys() == {"sequence"}:
+                number = checked("sequence", record["sequence"], Count, error=AdvertError)
+                table._gone[address] = number
+            else:
+                advert = Advert.from_text(record["advert"])
+                told = {**record, "advert": advert}
+                table._entries[advert.address] = build(Entry, told, "", AdvertError)
         return table
 
 
 ANNOUNCED = ("address", "label_counts", "samples", "flops_per_s", "degree", "interest")
 """What a candidate has from its advert."""
 HOW = ("via", "link_bps", "expires_s")
-"""What stands in a record beside the fields of an advert."""
+"""What stands in a record beside the advert."""

@@ -17,8 +17,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from mfd_flower.runtime.pass_through import FreeMessages
 
-class LocalGrid(Grid):
+
+class LocalGrid(FreeMessages, Grid):
     """Run a ClientApp for many nodes inside this process.
 
     Node ids are 1, 2, ...; node ``i + 1`` has partition id ``i``. Calls of one
@@ -71,17 +73,6 @@ class LocalGrid(Grid):
     def set_run(self, run: Run) -> None:
         """Replace the run information."""
         self._run = run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes, in order of their partition ids."""

@@ -1,4 +1,4 @@
-"""What a Grid around another Grid leaves as it is."""
+"""What our Grids have in common: how messages are made, and what one around another leaves be."""
 
 from __future__ import annotations
 
@@ -9,19 +9,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 
-class PassThrough:
-    """Mixin: run, nodes and the making of messages are those of the grid inside."""
-
-    _grid: Grid
-
-    @property
-    def run(self) -> Run:
-        """Run information."""
-        return self._grid.run
-
-    def set_run(self, run: Run) -> None:
-        """Set the run of the grid inside."""
-        self._grid.set_run(run)
+class FreeMessages:
+    """Mixin: a message belongs to no grid until it is sent."""
 
     def create_message(
         self,
@@ -33,6 +22,21 @@ class PassThrough:
     ) -> Message:
         """Make a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class PassThrough(FreeMessages):
+    """Mixin: run and nodes are those of the grid inside."""
+
+    _grid: Grid
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._grid.run
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the grid inside."""
+        self._grid.set_run(run)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the grid inside."""

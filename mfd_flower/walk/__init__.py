@@ -1,11 +1,11 @@
 """The walk of an AI packet: the hop, its traits, and the network that carries it between nodes."""
 
+from mfd_flower.strategy import Handler
 from mfd_flower.walk.announce import announce, hear
 from mfd_flower.walk.hop import hop
 from mfd_flower.walk.plan import MOVED, Plan, plan_of
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.resend import acknowledge, send_again
-from mfd_flower.walk.trait import Handler
 
 _MESSAGES = {
     "query.advert": (announce, "relay"),

@@ -7,22 +7,17 @@ many links as the policy's `advert_hops` says. Every copy that crosses a link is
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from mfd_flower.node import Node
 from mfd_flower.records import integer, text, texts
-from mfd_flower.routing import Advert, AdvertError, interest, with_laplace_noise
+from mfd_flower.routing import Advert, AdvertError, interest
 from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
-
-NOISE = 2
-"""Purpose of the generator that noises the label counts: one draw a node, however often it asks."""
 
 
 def announce(message: Message, context: Context) -> Message:
@@ -32,32 +27,24 @@ def announce(message: Message, context: Context) -> Message:
     told: dict[str, Any] = {}
     for trait in visit.plan.traits:
         told |= trait.advertise(visit)
-    advert = dataclasses.replace(
-        own_advert(visit.node, visit.plan.policy.noise_epsilon),
-        degree=len(visit.node.world_view().neighbours),
+    policy, world, counts = visit.plan.policy, visit.node.world_view(), visit.told_counts
+    samples = round(sum(counts))
+    advert = Advert(
+        address=visit.node.address,
+        label_counts=tuple(round(count, 1) for count in counts),
+        samples=samples,
+        interest=round(interest(counts, (), samples=samples), 4),
+        flops_per_s=world.device.flops_per_s,
+        degree=len(world.neighbours),
         sequence=integer(asked, "sequence"),
-        hops_left=visit.plan.policy.advert_hops - 1,
-        lifetime_s=visit.plan.policy.advert_lifetime_s or math.inf,
+        lifetime_s=policy.advert_lifetime_s or math.inf,
+        hops_left=policy.advert_hops - 1,
+        noise_epsilon=policy.noise_epsilon,
         **told,
     )
     visit.save()
     content = RecordDict({"advert": ConfigRecord({"text": advert.to_text()})})
     return Message(content, reply_to=message)
-
-
-def own_advert(node: Node, noise_epsilon: float) -> Advert:
-    """Return a node's announcement; its label counts are noised if `noise_epsilon` is not 0."""
-    counts = tuple(float(count) for count in node.label_counts)
-    exact = Advert(
-        address=node.address,
-        label_counts=counts,
-        samples=round(sum(counts)),
-        interest=interest(counts, (), samples=sum(counts)),
-        flops_per_s=node.world_view().device.flops_per_s,
-    )
-    told = with_laplace_noise(exact, noise_epsilon, node.rng(0, NOISE)) if noise_epsilon else exact
-    short = tuple(round(count, 1) for count in told.label_counts)
-    return dataclasses.replace(told, label_counts=short, interest=round(told.interest, 4))
 
 
 def hear(message: Message, context: Context) -> Message:

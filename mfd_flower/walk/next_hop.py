@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from operator import add
 
 from mfd_flower.routing import Candidate, choose
-from mfd_flower.walk.announce import own_advert
 from mfd_flower.walk.visit import Visit
 
 VISITS_KEPT = 64
@@ -17,9 +15,9 @@ CHOICE = 1
 def route(visit: Visit) -> None:
     """Add this visit to the header of the next version, and name the next hop."""
     start, node = visit.start, visit.node
-    announced = own_advert(node, visit.plan.policy.noise_epsilon).label_counts
     visited = (*start.visited, node.address)[-VISITS_KEPT:]
-    seen = tuple(map(add, start.seen, announced))
+    pairs = zip(start.seen, visit.told_counts, strict=True)
+    seen = tuple(was + round(told, 1) for was, told in pairs)
     visit.header |= {
         "source": node.address,
         "destination": next_hop(visit, start.hop + 1, visited, seen),

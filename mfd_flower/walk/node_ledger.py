@@ -8,7 +8,8 @@ the lines that its receiver lacks. Nothing is kept before `save`, which comes af
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from itertools import dropwhile
 from typing import Any
 
@@ -31,7 +32,6 @@ from mfd_flower.ledger import (
     unpacked,
 )
 from mfd_flower.ledger.entry import chain_name
-from mfd_flower.ledger.quarantine import Quarantine
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import text
@@ -39,6 +39,7 @@ from mfd_flower.records import text
 LEDGER, RECEIPT = "ledger", "receipt"
 SETTLED_BEHIND = 3
 """Other authors after an entry from which on it counts as one that no recovery undoes."""
+REFUSALS_TO_DROP = 2
 KEPT_CHAINS = 64
 _kept: dict[tuple[int, int], tuple[str, Chains]] = {}
 """Chains of this process's nodes, beside the lines that they were made from."""
@@ -161,20 +162,6 @@ class NodeLedger:
         told = {"subject": self.maker(arrived).author, "reason": reason}
         self._write(self._tip(arrived), kind="refusal", version=arrived.version, **told)
 
-    def dropped(self) -> set[str]:
-        """Return the authors whose versions were refused twice in a row, by the replica."""
-        quarantine, author_of = Quarantine(), dict[tuple[str, str], str]()
-        for entry in self.chains.entries:
-            if entry.kind == "version":
-                author_of[entry.chain, entry.version] = entry.author
-                if parent := author_of.get((entry.chain, entry.parents[0])):
-                    quarantine = quarantine.accepted(parent)
-            elif entry.kind == "refusal":
-                quarantine = quarantine.refused(entry.subject)
-            elif entry.kind == "readmission":
-                quarantine = quarantine.readmitted(entry.subject)
-        return {address for address in quarantine.refusals if quarantine.is_dropped(address)}
-
     def beside(self, packet: Packet, whole: bool) -> ConfigRecord:
         """Return what travels beside a packet: the head, and the lines that its receiver lacks.
 
@@ -249,6 +236,26 @@ class NodeLedger:
         entry = follow(self._key, tip, author=self.address, **fields, **self._owed)
         self.chains.extend([entry.text])
         self._owed = {}
+
+
+def dropped(entries: Iterable[Entry]) -> set[str]:
+    """Return the authors whose versions were refused twice in a row, until they are readmitted.
+
+    One refusal may be the level of a test, a second makes that unlikely. Who builds on a version
+    has accepted it.
+    """
+    in_a_row, author_of = Counter[str](), dict[tuple[str, str], str]()
+    for entry in entries:
+        if entry.kind == "version":
+            author_of[entry.chain, entry.version] = entry.author
+            parent = author_of.get((entry.chain, entry.parents[0]), "")
+            if in_a_row[parent] < REFUSALS_TO_DROP:
+                in_a_row[parent] = 0
+        elif entry.kind == "refusal":
+            in_a_row[entry.subject] += 1
+        elif entry.kind == "readmission":
+            in_a_row[entry.subject] = 0
+    return {address for address, count in in_a_row.items() if count >= REFUSALS_TO_DROP}
 
 
 @functools.lru_cache(maxsize=8)

@@ -11,18 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from mfd_flower.routing import Candidate
+from mfd_flower.strategy import Handler
 
 if TYPE_CHECKING:
     from mfd_flower.packets import Packet
     from mfd_flower.walk.plan import Plan
     from mfd_flower.walk.relay import Relay
     from mfd_flower.walk.visit import Visit
-
-Handler = Callable[[Message, Context], Message]
 
 
 class Layer(IntEnum):

@@ -7,7 +7,7 @@ and at the end. Whoever fails before has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,14 +17,16 @@ from torch import Tensor
 
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, repack
-from mfd_flower.routing import RoutingTable
+from mfd_flower.routing import RoutingTable, with_laplace_noise
 from mfd_flower.walk.custody import Custody
 from mfd_flower.walk.envelope import PACKET, packet_in, sealed
 from mfd_flower.walk.node_ledger import NodeLedger
 from mfd_flower.walk.plan import Plan, plan_of, version_zero
 from mfd_flower.walk.trait import Fit
 
-TABLE = "routing-table"
+TABLE = "routing-table."
+NOISE = 2
+"""Purpose of the generator that noises label counts: one draw a node, however often it is asked."""
 
 
 @dataclass
@@ -116,6 +118,14 @@ class Visit:
         return self.start.decoded()
 
     @cached_property
+    def told_counts(self) -> Sequence[float]:
+        """Samples of each class, as this node lets others know them."""
+        exact = [float(count) for count in self.node.label_counts]
+        if not (epsilon := self.plan.policy.noise_epsilon):
+            return exact
+        return with_laplace_noise(exact, epsilon, self.node.rng(0, NOISE))
+
+    @cached_property
     def custody(self) -> Custody:
         """Packets that this node has sent on."""
         return Custody(self.context.state)
@@ -128,8 +138,8 @@ class Visit:
     @cached_property
     def table(self) -> RoutingTable:
         """Routing table of the node, without what is too old."""
-        records = self.context.state.config_records.items()
-        entries = [record for name, record in records if name.startswith(TABLE)]
+        state, start = self.context.state.config_records, len(TABLE)
+        entries = {name[start:]: state[name] for name in state if name.startswith(TABLE)}
         table = RoutingTable.from_entries(self.node.address, entries)
         self.table_changed = bool(table.expire(self.node.world_view().at_s)) or self.table_changed
         return table
@@ -186,8 +196,8 @@ class Visit:
             state = self.context.state
             for name in [name for name in state if name.startswith(TABLE)]:
                 del state[name]
-            for entry in self.table.entries():
-                state[f"{TABLE}.{entry['address']}"] = ConfigRecord({**entry})
+            for address, entry in self.table.entries().items():
+                state[f"{TABLE}{address}"] = ConfigRecord({**entry})
 
     def _key(self, trait: str) -> str:
         return f"trait/{self.packet.walker}/{trait}"

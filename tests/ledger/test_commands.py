@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typer.testing import CliRunner
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.ledger import Ledger, example_ledger, public_key, read_key
+from mfd_flower.ledger import Ledger, example_ledger, public_key
 from mfd_flower.ledger.commands import ledger_app
 from tests.ledger.walks import example, lines
 
@@ -133,7 +135,8 @@ def test_a_ledger_that_cannot_be_read_is_status_1(path: Path, command: str) -> N
 def test_keygen_prints_the_public_half_only(tmp_path: Path) -> None:
     path = tmp_path / "node.pem"
     code, out = call("keygen", path)
-    key = read_key(path)
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    assert isinstance(key, Ed25519PrivateKey)
     assert (code, out) == (0, public_key(key) + "\n")
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()

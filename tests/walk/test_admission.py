@@ -15,8 +15,8 @@ from flwr.app import Message
 from mfd_flower.adversary.attackers import poisoners
 from mfd_flower.config import RunConfig
 from mfd_flower.ledger import Entry
-from mfd_flower.ledger.quarantine import REFUSALS_TO_DROP
 from mfd_flower.runtime.runner import run_locally
+from mfd_flower.walk.node_ledger import REFUSALS_TO_DROP
 from mfd_flower.walk.traits.admission import PARENT
 from tests.harness import Trial, trial
 from tests.walk.walks import chains_of, packet_in, path_of

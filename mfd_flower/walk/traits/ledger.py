@@ -18,7 +18,7 @@ from mfd_flower.records import text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.envelope import FOR_SENDER
 from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
-from mfd_flower.walk.node_ledger import LEDGER
+from mfd_flower.walk.node_ledger import LEDGER, dropped
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
 
@@ -73,8 +73,8 @@ class Ledger(Trait):
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Leave out the way over authors whose versions nobody takes any more."""
-        dropped = visit.ledger.dropped()
-        return [c for c in candidates if visit.table.via(c.address) not in dropped]
+        left_out = dropped(visit.ledger.chains.entries)
+        return [c for c in candidates if visit.table.via(c.address) not in left_out]
 
     def depart(self, visit: Visit) -> None:
         """Sign the version that this node made."""
