@@ -13,7 +13,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.data import Samples, load_federation
@@ -22,7 +21,8 @@ from mfd_flower.models import input_spec
 from mfd_flower.models.residents import model_for
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
-from mfd_flower.strategy import OwnLoop, Step
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.own_loop import OwnLoop, Step
 
 UPLOADED = "uploaded"
 MODEL = "centre-tunables"
@@ -70,23 +70,20 @@ class Centralised(OwnLoop, Strategy):
     links: ClassVar = {"query.upload": "relay", "train.centre": "up"}
 
     def steps(
-        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Collect, then train `num_rounds` times over all data."""
         yield Step(0, arrays)
-        first, *others = grid.get_node_ids()
+        first, *others = grid.nodes
         ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
-        asked = [Message(ask, node_id, "query.upload") for node_id in others]
-        uploads = grid.send_and_receive(asked, timeout=timeout)
+        uploads = grid.ask("query.upload", dict.fromkeys(others, ask), timeout)
         content = RecordDict()
-        for place, reply in enumerate(uploads):
-            if reply.has_content():
-                content[f"data-{place}"] = reply.content.array_records["data"]
+        for place, upload in enumerate(uploads.values()):
+            content[f"data-{place}"] = upload.array_records["data"]
         content["arrays"] = arrays
         for number in range(1, num_rounds + 1):
             content["config"] = ConfigRecord({"round": number})
-            request, content = Message(content, first, "train.centre"), RecordDict()
-            for reply in grid.send_and_receive([request], timeout=timeout):
-                if not reply.has_content():
-                    return
-                yield Step(number, reply.content.array_records["arrays"])
+            answers, content = grid.ask("train.centre", {first: content}, timeout), RecordDict()
+            if first not in answers:
+                return
+            yield Step(number, answers[first].array_records["arrays"])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
@@ -30,6 +29,7 @@ from mfd_flower.node import Node
 from mfd_flower.packets import CODECS
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.split import formation
 from mfd_flower.split.costs import BlockCosts
 from mfd_flower.split.frames import LinkError
@@ -38,7 +38,6 @@ from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import NotMetError, Roster, seated
 from mfd_flower.split.round import Outcome, place, placed, run_round
 from mfd_flower.split.serving import Service, answer, deliver
-from mfd_flower.strategy import OwnLoop, Step
 
 NEEDED = (
     '{0} nodes must run at once: with flwr run set options.link = "gloo" and '
@@ -135,15 +134,15 @@ class HFSL(OwnLoop, Strategy):
         self.meeting = uuid.uuid4().hex
 
     def steps(
-        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Train `num_rounds` rounds; a step is the average after each."""
-        meter, initial = _metered(grid), arrays
+        initial = arrays
         yield Step(0, arrays)
-        clusters, idle = self.formed(meter, timeout)
+        clusters, idle = self.formed(grid, timeout)
         for number in range(1, num_rounds + 1):
-            rosters = self.rosters(meter, number, clusters, timeout)
-            outcomes = self.trained(meter, rosters, arrays, timeout)
+            rosters = self.rosters(grid, number, clusters, timeout)
+            outcomes = self.trained(grid, rosters, arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
                 arrays = aggregate_arrayrecords(done, "num-examples")
@@ -155,12 +154,12 @@ class HFSL(OwnLoop, Strategy):
             for roster, outcome in zip(rosters, outcomes, strict=True):
                 if outcome.lost:
                     left = [n for n in clusters[roster.cluster] if n not in outcome.lost]
-                    clusters[roster.cluster], idle = self.mended(left, idle, meter.virtual_seconds)
+                    clusters[roster.cluster], idle = self.mended(left, idle, grid.virtual_seconds)
             yield Step(number, arrays)
 
     def formed(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
         """Return the clients of each cluster, and the idle nodes."""
-        nodes = [grid.address(node_id) for node_id in grid.get_node_ids()]
+        nodes = grid.nodes
         if self.options.form == "planned":
             self.labels = formation.ask_labels(grid, nodes, timeout)
             nodes, at_s = list(self.labels), grid.virtual_seconds
@@ -237,21 +236,15 @@ class HFSL(OwnLoop, Strategy):
             grid, rosters, self.run, "train.stage", request, stand_in, timeout=timeout, fits=1
         )
 
-    def service(self, grid: Grid, arrays: ArrayRecord, *, whole: bool = False) -> Service:
+    def service(self, grid: MeteredGrid, arrays: ArrayRecord, *, whole: bool = False) -> Service:
         """Return the first cluster as one that answers requests with these tunables.
 
         `whole` delivers all parameters of each stage instead of its tunables.
         """
-        meter, timeout_s = _metered(grid), self.options.timeout_s
-        clusters, _ = self.formed(meter, timeout_s)
-        (roster,) = self.rosters(meter, 1, clusters[:1], timeout_s)
-        return Service(meter, self.run, roster, tensors_of(arrays), whole)
-
-
-def _metered(grid: Grid) -> MeteredGrid:
-    if not isinstance(grid, MeteredGrid):
-        raise TypeError("hfsl needs a MeteredGrid, which knows the nodes' addresses")
-    return grid
+        timeout_s = self.options.timeout_s
+        clusters, _ = self.formed(grid, timeout_s)
+        (roster,) = self.rosters(grid, 1, clusters[:1], timeout_s)
+        return Service(grid, self.run, roster, tensors_of(arrays), whole)
 
 
 def _check(options: HFSLOptions, run: RunConfig, depth: int) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
-from mfd_flower.strategy import OwnLoop, Step
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.own_loop import OwnLoop, Step
 
 OWN = "own-tunables"
 
@@ -37,7 +37,7 @@ class LocalOnly(OwnLoop, Strategy):
     links: ClassVar = {"train.alone": "relay"}
 
     def steps(
-        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Let all nodes train `num_rounds` times; the models are one a node."""
         yield Step(0, arrays)
@@ -45,8 +45,6 @@ class LocalOnly(OwnLoop, Strategy):
             content = RecordDict({"config": ConfigRecord({"round": number})})
             if number == 1:
                 content["arrays"] = arrays
-            requests = [Message(content, node_id, "train.alone") for node_id in grid.get_node_ids()]
-            replies = grid.send_and_receive(requests, timeout=timeout)
-            models = [r.content.array_records["arrays"] for r in replies if r.has_content()]
-            if models:
+            answers = grid.ask("train.alone", dict.fromkeys(grid.nodes, content), timeout)
+            if models := [answer.array_records["arrays"] for answer in answers.values()]:
                 yield Step(number, arrays, models)

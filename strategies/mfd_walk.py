@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.config import RunConfig
@@ -21,7 +20,8 @@ from mfd_flower.network.world import world_of
 from mfd_flower.packets import Packet
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.strategy import Handler, OwnLoop, Step
+from mfd_flower.runtime.own_loop import OwnLoop, Step
+from mfd_flower.strategy import Handler
 from mfd_flower.walk import MOVED, WALK_ACTIONS, WALK_LINKS, Plan, Relay, plan_of
 from mfd_flower.walk.envelope import VERDICT
 
@@ -78,11 +78,9 @@ class MFDWalk(OwnLoop, Strategy):
         return links
 
     def steps(
-        self, grid: Grid, arrays: ArrayRecord, num_rounds: int, timeout: float
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Carry the packets for `num_rounds` tours in all; a step is a hop."""
-        if not isinstance(grid, MeteredGrid):
-            raise TypeError("a walk needs a MeteredGrid, which knows the nodes' addresses")
         plan, nodes = self.plan, self.run.data.nodes
         relay = Relay(grid, plan, world_of(self.run.network, nodes, self.run.seed), timeout)
         relay.announce(0)

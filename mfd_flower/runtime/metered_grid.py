@@ -128,6 +128,24 @@ class MeteredGrid(PassThrough, Grid):
         """Return Flower's node id of an address."""
         return self._ids[address]
 
+    @property
+    def nodes(self) -> list[str]:
+        """Addresses of the nodes that take part now."""
+        return [self.address(node_id) for node_id in self.get_node_ids()]
+
+    def ask(
+        self, kind: str, contents: Mapping[str, RecordDict], timeout: float
+    ) -> dict[str, RecordDict]:
+        """Send nodes messages of a kind, and return what came back of each, by address.
+
+        An error reply is no answer. Answers are waited for `timeout` seconds of wall time.
+        """
+        requests = {a: Message(content, self._ids[a], kind) for a, content in contents.items()}
+        replies = list(self.send_and_receive(requests.values(), timeout=timeout))
+        asked = {request.metadata.message_id: a for a, request in requests.items()}
+        answers = [reply for reply in replies if reply.has_content()]
+        return {asked[reply.metadata.reply_to_message_id]: reply.content for reply in answers}
+
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that take part now, in order of their addresses if known."""
         connected = list(self._grid.get_node_ids())

@@ -15,7 +15,6 @@ from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.clusters import Member, plan_clusters
 from mfd_flower.split.costs import BlockCosts
 from mfd_flower.split.cuts import plan_cuts
-from mfd_flower.split.round import answers_to
 
 MOST_SAMPLES = 1 << 53
 
@@ -31,9 +30,8 @@ def ask_labels(
 ) -> dict[str, tuple[float, ...]]:
     """Ask nodes what they have; those that tell nothing that can be are left out."""
     ask = RecordDict({"config": ConfigRecord({"ask": "labels"})})
-    requests = [Message(ask, grid.node_id(name), "query.labels") for name in nodes]
     told = {}
-    for name, answer in answers_to(grid, requests, timeout).items():
+    for name, answer in grid.ask("query.labels", dict.fromkeys(nodes, ask), timeout).items():
         counts = answer.metric_records.get("labels", MetricRecord()).get("label-counts")
         if isinstance(counts, list) and all(0 <= count <= MOST_SAMPLES for count in counts):
             told[name] = tuple(map(float, counts))

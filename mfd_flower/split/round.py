@@ -50,16 +50,12 @@ def run_round(
     does `stand_in` at its positions, in threads of its own. Replies are waited for `timeout`
     seconds; `fits` is 1 for training, 0 for inference.
     """
-    requests = [
-        Message(contents(roster, name), grid.node_id(name), message_type)
-        for roster in rosters
-        for name in roster.nodes
-    ]
+    requests = {name: contents(roster, name) for roster in rosters for name in roster.nodes}
     seats = [(roster, place) for roster in rosters for place in roster.positions(EDGE)]
     began_s = grid.virtual_seconds
     with ThreadPoolExecutor(max(1, len(seats))) as pool:
         futures = [pool.submit(stand_in, *seat) for seat in seats]
-        answers = answers_to(grid, requests, timeout)
+        answers = grid.ask(message_type, requests, timeout)
     own: dict[int, list[StageResult]] = {roster.cluster: [] for roster in rosters}
     for (roster, _), future in zip(seats, futures, strict=True):
         if not isinstance(future.exception(), LinkError):
@@ -70,17 +66,6 @@ def run_round(
             cost = member_cost(results, roster, view, fits=fits)
             grid.bill_server(cost["flops"], cost["seconds"], began_s)
     return [_outcome(roster, answers, own[roster.cluster]) for roster in rosters]
-
-
-def answers_to(
-    grid: MeteredGrid, requests: Sequence[Message], timeout: float
-) -> dict[str, RecordDict]:
-    """Send requests and return what came back by address; an error reply is no answer."""
-    replies = list(grid.send_and_receive(requests, timeout=timeout))
-    # A reply is matched by id: what a SuperLink makes for a node that is gone does not name it.
-    asked = {r.metadata.message_id: grid.address(r.metadata.dst_node_id) for r in requests}
-    answers = [reply for reply in replies if reply.has_content()]
-    return {asked[reply.metadata.reply_to_message_id]: reply.content for reply in answers}
 
 
 def place(message: Message, context: Context) -> Message:
@@ -96,8 +81,7 @@ def place(message: Message, context: Context) -> Message:
 def placed(grid: MeteredGrid, rosters: Sequence[Roster], timeout: float) -> list[Roster]:
     """Ask each cluster's first member where it is met; a roster without an answer is as it was."""
     ask = RecordDict({"config": ConfigRecord({"ask": "place"})})
-    requests = [Message(ask, grid.node_id(r.members[0]), "query.place") for r in rosters]
-    answers = answers_to(grid, requests, timeout)
+    answers = grid.ask("query.place", {r.members[0]: ask for r in rosters}, timeout)
     found = []
     for roster in rosters:
         if answer := answers.get(roster.members[0]):

@@ -69,11 +69,9 @@ class Service:
 
     def deliver(self, timeout: float) -> None:
         """Send each member its stages."""
-        requests = []
-        for name in self.roster.nodes:
-            content = RecordDict({"arrays": ArrayRecord(self._stages_of(name))})
-            requests.append(Message(content, self.grid.node_id(name), "query.deliver"))
-        list(self.grid.send_and_receive(requests, timeout=timeout))
+        stages = {name: ArrayRecord(self._stages_of(name)) for name in self.roster.nodes}
+        contents = {name: RecordDict({"arrays": arrays}) for name, arrays in stages.items()}
+        self.grid.ask("query.deliver", contents, timeout)
 
     def ask(self, samples: int, timeout: float) -> dict[str, float]:
         """Let the first member ask about so many held-out samples; LinkError if a member fails.

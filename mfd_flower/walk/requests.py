@@ -53,13 +53,7 @@ class Requests:
 
     def ask_all(self, kind: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
         """Ask many at once; returns the contents that came, by address."""
-        messages = [self._request(a, kind, content) for a, content in contents.items()]
-        replies = self._grid.send_and_receive(messages, timeout=self._timeout_s)
-        return {
-            self._grid.address(reply.metadata.src_node_id): reply.content
-            for reply in replies
-            if reply.has_content()
-        }
+        return self._grid.ask(kind, contents, self._timeout_s)
 
     def last_reason(self) -> str:
         """Return why the last message failed."""
