@@ -213,7 +213,7 @@ def infer(
     served, tensors = train_then_serve(chosen, samples, tensors, on_round)
     if save:
         save_tunables(save, tensors)
-    found = [each.as_dict() for each in served]
+    found = [vars(each) for each in served]
     if as_json:
         print(to_json(found))
     else:

@@ -21,9 +21,9 @@ from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models.gradient_entropy import gradient_entropy
 from mfd_flower.models.loss import Loss
 from mfd_flower.models.optimizers import optimizer_of
-from mfd_flower.models.partial import gradient_entropy
 from mfd_flower.models.residents import model_for, shard
 from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of
 from mfd_flower.network.clock import now_s
@@ -187,7 +187,7 @@ class Node:
         return fit_flops(model, self.samples, self.run.train, model.frozen_stage())
 
     def gradient_entropy(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return how much each tunable is tied to the node's data, see `models.partial`."""
+        """Return how much each tunable is tied to the node's data, in nats a value."""
         model, samples = loaded_model(self.run, tensors), self.samples
         loss = Loss.of(self.run.train, samples.labels, model)
         with reported():

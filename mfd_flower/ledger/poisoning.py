@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom, wilcoxon
 
 from mfd_flower.checks import bounded
 from mfd_flower.ledger.history import History, Update
@@ -108,7 +109,7 @@ def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict
     # How likely so few right answers are if the version is no worse than its parent.
     lost = int((parent.correct & ~arrived.correct).sum())
     won = int((arrived.correct & ~parent.correct).sum())
-    chance = binomial_tail(lost, lost + won)
+    chance = float(binom.sf(lost - 1, lost + won, 0.5))
     if chance < admission.false_refusal:
         return Verdict(False, "accuracy", chance, admission.false_refusal)
     return Verdict(True)
@@ -130,21 +131,10 @@ def signed_rank_score(differences: NDArray[np.floating[Any]]) -> float:
 
     Of paired differences ``(n,)``; zeros are left out, ties share their mean rank.
     """
-    differences = differences[differences != 0]
-    if not differences.size:
+    if not differences.any():
         return 0.0
-    _, place, counts = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return float(np.sign(differences) @ ranks / np.sqrt(ranks @ ranks))
-
-
-def binomial_tail(successes: int, trials: int) -> float:
-    """Return the probability of at least `successes` in `trials` that are even chances."""
-    # By logarithms: the coefficients of some thousand trials are beyond any float.
-    base = math.lgamma(trials + 1) + trials * math.log(0.5)
-    counts = range(successes, trials + 1)
-    logs = (base - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts)
-    return min(1.0, math.fsum(map(math.exp, logs)))
+    told = {"alternative": "greater", "method": "asymptotic"}
+    return float(wilcoxon(differences, **told).zstatistic)
 
 
 def _log_ratios(arrived: Measured, parent: Measured) -> NDArray[np.floating[Any]]:

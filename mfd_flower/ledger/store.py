@@ -77,28 +77,20 @@ class Ledger:
         """
         self.store(lambda chains: chains.extend([entry.text]))
 
-    def receive(
-        self, text: str, *, head: str = "", announced: Mapping[str, str] | None = None
-    ) -> list[Entry]:
+    def receive(self, text: str, *, head: str = "") -> list[Entry]:
         """Verify a suffix or an export and store what is new, in one transaction.
 
         Parameters and errors are those of `sync.receive`.
         """
-        return self.store(lambda chains: receive(chains, text, head=head, announced=announced))
+        return self.store(lambda chains: receive(chains, text, head=head))
 
     def suffix(self, since: str | Mapping[str, str] | None = None) -> str:
         """Return what a node lacks that announced these heads; everything as JSON lines if none."""
         return suffix(self._chains(), since)
 
-    def entries(self, since: str | int = 0) -> list[Entry]:
-        """Return the entries after the one of this hash, or from this number on."""
-        entries = self._chains().entries
-        if isinstance(since, int):
-            return entries[max(since, 0) :]
-        hashes = ["", *(entry.hash for entry in entries)]
-        if since not in hashes:
-            raise LedgerError("missing", f"since = {since[:64]}: no entry has this hash")
-        return entries[hashes.index(since) :]
+    def entries(self) -> list[Entry]:
+        """Return all entries in the order in which they were stored."""
+        return list(self._chains().entries)
 
     def trace(self, version: str) -> list[Entry]:
         """Return the entries that made `version`, newest first, see `Chains.trace`."""

@@ -47,14 +47,12 @@ def suffix(chains: Chains, since: str | Mapping[str, str] | None = None) -> str:
     return "".join(reversed(lines))
 
 
-def receive(
-    chains: Chains, text: str, *, head: str = "", announced: Mapping[str, str] | None = None
-) -> list[Entry]:
+def receive(chains: Chains, text: str, *, head: str = "") -> list[Entry]:
     """Verify a suffix, keep and return what is new of it: all, or none if anything is wrong.
 
     `text` is as `suffix` returns it, from a node that is not believed; entries that were here
     before are passed over. `head`, which the packet itself names, must be the newest of its chain
-    afterwards, and heads that others `announced` must be reached.
+    afterwards.
 
     Raises
     ------
@@ -63,14 +61,9 @@ def receive(
     """
     with chains.all_or_none():
         new = chains.extend([line for line in _lines(text) if not chains.has(text_hash(line))])
-        known = {f"head of {name}": told for name, told in (announced or {}).items()}
-        if head:
-            known["head"] = head
-        for name, told in known.items():
-            if not chains.has(told):
-                said = f"{name} = {told[:12]!r}: not reached by what is here"
-                raise LedgerError("cut-off", said)
         entry = chains.find(head)
+        if head and entry is None:
+            raise LedgerError("cut-off", f"head = {head[:12]!r}: not reached by what is here")
         if entry and (newest := chains.tips[entry.chain]).hash != head:
             said = f"head = {head[:12]}...: place {entry.place} of {entry.chain} is sent again"
             raise LedgerError("replay", f"{said}, it stands at {newest.place}")

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from mfd_flower.checks import show
+from mfd_flower.checks import Form, show
 from mfd_flower.packets.errors import PacketError
 
 BLOCK = 1 << 16
@@ -117,6 +118,7 @@ CODECS: dict[str, Codec] = {
     "fp16": _Rounded(torch.float16),
     "int8": _Steps8(),
 }
+CodecName = Annotated[str, Form("|".join(CODECS), f"one of {', '.join(CODECS)}")]
 FP32, BF16, FP16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
 SAFETENSORS = {FP32: "F32", BF16: "BF16", FP16: "F16", INT8: "I8"}
 """What the safetensors format calls the dtypes of the codecs' parts."""

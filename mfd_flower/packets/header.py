@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
 from mfd_flower.names import Address, Digest, ModelId, Walker
-from mfd_flower.packets.codecs import CODECS
+from mfd_flower.packets.codecs import CodecName
 from mfd_flower.packets.errors import wrong
 
 MAX_HOPS = 2**31 - 1
@@ -55,7 +55,7 @@ class Header:
     """``full``: the payload has every tunable; ``delta``: those that differ from `base`."""
     base: Digest = ""
     """Version that a delta builds on; empty for ``full``."""
-    codec: Annotated[str, Form("|".join(CODECS), f"one of {', '.join(CODECS)}")] = "fp32"
+    codec: CodecName = "fp32"
     shapes: Annotated[Mapping[Name, Shape], Length(MAX_TUNABLES, least=1)]
     """Shape of every tunable of the travelling model, sorted by name."""
     gate: Annotated[float, Bounds(0.0, 1.0)] = 0.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from mfd_flower.files import write_json, write_text
+from mfd_flower.report import TEMPLATES
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import write_plots
 from mfd_flower.report.tables import summary_csv, tables_of
@@ -43,9 +43,7 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "figures": list(map(Markup, drawn)),
             }
         )
-    environment = Environment(loader=PackageLoader("mfd_flower.report", "."), autoescape=True)
-    template = environment.get_template("page.html.j2")
-    path = folder / "report.html"
+    path, template = folder / "report.html", TEMPLATES.get_template("page.html.j2")
     write_text(path, template.render(results=results, scenarios=scenarios))
     return path
 

@@ -8,24 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-from jinja2 import Template
 from markupsafe import Markup
+
+from mfd_flower.report import TEMPLATES
 
 SIZE_PX = 420
 RADIUS_PX = 160
-
-TEMPLATE = Template(
-    """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ size }} {{ size }}" width="{{ size }}">
-{% for hop in hops %}<path d="{{ hop.curve }}" fill="none" stroke="{{ hop.colour }}"
- stroke-width="2" stroke-opacity="0.7"><title>{{ hop.says }}</title></path>
-{% endfor %}{% for node in nodes %}<circle cx="{{ node.x }}" cy="{{ node.y }}" r="{{ node.r }}"
- fill="#fff" stroke="#333" stroke-width="1.5"><title>{{ node.says }}</title></circle>
-<text x="{{ node.x }}" y="{{ node.y + 4 }}" font-size="11" text-anchor="middle"
- pointer-events="none">{{ node.name }}</text>
-{% endfor %}</svg>""",
-    autoescape=True,
-)
 
 
 def is_walk(run: Mapping[str, Any]) -> bool:
@@ -60,7 +48,8 @@ def path_map(run: Mapping[str, Any]) -> Markup:
     for name, (x, y) in places.items():
         radius, says = round(12 + 8 * count[name] / most, 1), f"{name}: {count[name]} visits"
         nodes.append({"name": name, "x": x, "y": y, "r": radius, "says": says})
-    return Markup(TEMPLATE.render(size=SIZE_PX, hops=hops, nodes=nodes))
+    drawn = TEMPLATES.get_template("path.svg.j2").render(size=SIZE_PX, hops=hops, nodes=nodes)
+    return Markup(drawn)
 
 
 def _place(index: int, nodes: int) -> tuple[float, float]:

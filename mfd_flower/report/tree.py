@@ -5,28 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Template
 from markupsafe import Markup
+
+from mfd_flower.report import TEMPLATES
 
 STEP_PX = 26
 LANE_PX = 64
 BRANCH_PX = 26
 MARGIN_PX = 24
 
-TEMPLATE = Template(
-    """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ width }} {{ height }}" width="{{ width }}"
- style="max-width: none">
-{% for edge in edges %}<path d="{{ edge.line }}" fill="none" stroke="{{ edge.colour }}"
- stroke-width="1.5"{% if edge.refused %} stroke-dasharray="3 3"{% endif %}/>
-{% endfor %}{% for node in nodes %}<g><circle cx="{{ node.x }}" cy="{{ node.y }}" r="8"
- fill="{{ node.fill }}" stroke="{{ node.colour }}" stroke-width="1.5"/>
-{% if node.refused %}<path d="M{{ node.x - 4 }},{{ node.y - 4 }} l8,8 m0,-8 l-8,8"
- stroke="{{ node.colour }}" stroke-width="2"/>{% endif %}
-<title>{{ node.says }}</title></g>
-{% endfor %}</svg>""",
-    autoescape=True,
-)
 ACCEPTED, REFUSED, FIRST = "#2b6c8f", "#c0392b", "#333333"
 
 
@@ -57,7 +44,8 @@ def version_tree(versions: Sequence[Mapping[str, Any]]) -> Markup:
         nodes.append({**mark, "says": says(version)})
     width = MARGIN_PX * 2 + STEP_PX * max((v["hop"] for v in versions), default=0)
     height = MARGIN_PX * 2 + LANE_PX * max(0, len(walkers) - 1) + BRANCH_PX
-    return Markup(TEMPLATE.render(width=width, height=height, nodes=nodes, edges=edges))
+    sizes = {"width": width, "height": height}
+    return Markup(TEMPLATES.get_template("tree.svg.j2").render(**sizes, nodes=nodes, edges=edges))
 
 
 def says(version: Mapping[str, Any]) -> str:

@@ -171,20 +171,18 @@ def policy_options(policy: str) -> Mapping[str, Any]:
     return {name: hints[name] for name in [*inspect.signature(POLICIES[policy]).parameters][1:]}
 
 
-def check_options(
-    policy: str, options: Mapping[str, Any], where: str = "options."
-) -> dict[str, Any]:
-    """Return the options of a policy as it takes them; `where` stands before a name in an error.
+def check_options(policy: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a policy as it takes them.
 
     `ConfigError` if there is no such policy or option, or a value is not accepted.
     """
     if not isinstance(policy, str) or policy not in POLICIES:
-        raise ConfigError(f"{where}policy", policy, f"accepted: {', '.join(POLICIES)}")
+        raise ConfigError("options.policy", policy, f"accepted: {', '.join(POLICIES)}")
     accepted = policy_options(policy)
     if strange := [name for name in options if name not in accepted]:
         said = f"accepted by {policy}: {', '.join(accepted) or 'none'}"
-        raise ConfigError(f"{where}{strange[0]}", options[strange[0]], said)
-    return {name: checked(where + name, v, accepted[name]) for name, v in options.items()}
+        raise ConfigError(f"options.{strange[0]}", options[strange[0]], said)
+    return {name: checked(f"options.{name}", v, accepted[name]) for name, v in options.items()}
 
 
 def choose(

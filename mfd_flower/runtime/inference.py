@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,6 @@ class Served:
     """Largest memory of a member."""
     wall_s: float
     """Real time of the request on this machine, all members in one process."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return asdict(self)
 
 
 def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Tensor]:

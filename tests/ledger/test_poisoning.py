@@ -20,7 +20,6 @@ from mfd_flower.ledger.poisoning import (
     Evidence,
     Measured,
     Verdict,
-    binomial_tail,
     comparable,
     judge,
     signed_rank_score,
@@ -123,18 +122,6 @@ def test_signed_rank_is_standard_over_all_signs(differences: list[int]) -> None:
     ]
     assert np.mean(scores) == pytest.approx(0, abs=1e-9)
     assert np.var(scores) == pytest.approx(1 if values.any() else 0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(trials=st.integers(0, 9), successes=st.integers(0, 9))
-def test_binomial_tail_is_brute_force(trials: int, successes: int) -> None:
-    outcomes = itertools.product([True, False], repeat=trials)
-    brute = sum(sum(outcome) >= successes for outcome in outcomes) / 2**trials
-    assert binomial_tail(successes, trials) == pytest.approx(brute, abs=1e-9)
-
-
-def test_binomial_tail_of_many_trials() -> None:
-    assert binomial_tail(25_001, 50_001) == pytest.approx(0.5)
 
 
 def test_accuracy_is_compared_where_the_loss_says_nothing() -> None:

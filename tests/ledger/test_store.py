@@ -15,7 +15,7 @@ import pytest
 
 from mfd_flower.ledger import Ledger, LedgerError, example_ledger
 from mfd_flower.ledger.example import extend_example
-from tests.ledger.walks import after, digest, example, lines, start, texts, tip_of
+from tests.ledger.walks import after, example, lines, start, texts, tip_of
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -77,12 +77,6 @@ def test_what_was_stored_is_there_after_opening_again(path: Path) -> None:
         assert (ledger.head, ledger.heads) == (head, heads)
         assert ledger.verify() == 10
         assert ledger.entries() == example(10).entries
-        assert (
-            ledger.entries(7) == ledger.entries(ledger.entries()[6].hash) == example(10).entries[7:]
-        )
-        assert ledger.entries("") == ledger.entries()
-        with pytest.raises(LedgerError, match="no entry"):
-            ledger.entries(digest("nothing"))
 
 
 def test_an_export_is_received_as_it_was(path: Path) -> None:

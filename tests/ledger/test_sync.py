@@ -53,7 +53,7 @@ def test_a_suffix_makes_replicas_equal(here: int, announced: int) -> None:
         reason = "missing" if text else "cut-off"
         assert refused(replica, text, head=tip_of(FULL).hash) == reason
         return
-    new = receive(replica, text, head=tip_of(FULL).hash, announced=heads(FULL))
+    new = receive(replica, text, head=tip_of(FULL).hash)
     assert new == FULL.entries[here:]
     assert (texts(replica), replica.tips) == (texts(FULL), FULL.tips)
 
@@ -74,10 +74,9 @@ def test_walkers_that_took_other_ways_are_told_apart_by_their_heads() -> None:
 
 
 @pytest.mark.parametrize("kept", range(10))
-def test_a_tail_that_was_cut_off_is_noticed_by_an_announced_head(kept: int) -> None:
+def test_a_tail_that_was_cut_off_is_noticed_by_the_head(kept: int) -> None:
     text = lines(*FULL.entries[:kept])
     assert refused(Chains(), text, head=tip_of(FULL).hash) == "cut-off"
-    assert refused(Chains(), text, announced=heads(FULL)) == "cut-off"
 
 
 @pytest.mark.parametrize("old", range(9))

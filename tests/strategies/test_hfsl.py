@@ -163,7 +163,7 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
         ),
         ({"cluster_size": 3, "edge_stages": [0]}, {}, "options.edge_stages = [0]: must be rising"),
         ({"micro_batches": 2.5}, {}, "options.micro_batches = 2.5: must be a whole number"),
-        ({"codec": "fp8"}, {}, "options.codec = 'fp8': accepted: fp32"),
+        ({"codec": "fp8"}, {}, "options.codec = 'fp8': must be one of fp32"),
         ({"link": "tcp"}, {}, "options.link = 'tcp': accepted: queue, gloo"),
         ({"u_shape": 1}, {}, "options.u_shape = 1: must be true or false"),
         ({"meet_s": 0}, {}, "options.meet_s = 0.0: must be above 0"),

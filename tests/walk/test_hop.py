@@ -219,7 +219,7 @@ def test_a_failing_holder_ends_the_run_with_its_reason(
         ({"traits": {"damping": 0.5}}, "options.traits.damping = 0.5: a table"),
         ({"traits": {"damping": {"end": 0.0}}}, "options.traits.damping.end = 0.0: must be above"),
         ({"traits": {"damping": {"finish": 0.5}}}, "unknown key; accepted: start, end, tours"),
-        ({"traits": {"codec": {"name": "int4"}}}, "accepted: fp32, bf16, fp16, int8"),
+        ({"traits": {"codec": {"name": "int4"}}}, "must be one of fp32, bf16, fp16, int8"),
         ({"traits": {"gate": {"accuracy": 1.5}}}, "options.traits.gate.accuracy = 1.5"),
         ({"traits": {"partial": {"by": "best"}}}, "accepted: entropy, least-recent"),
         ({"traits": {"admission": {}}}, "needs trait ledger"),

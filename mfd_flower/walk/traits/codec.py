@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flwr.app import ArrayRecord
 
-from mfd_flower.checks import ConfigError
-from mfd_flower.packets import CODECS
+from mfd_flower.packets.codecs import CodecName
 from mfd_flower.records import tensors_of
 from mfd_flower.walk.trait import Layer, Trait
 
@@ -26,15 +25,10 @@ RESIDUAL = "codec"
 class Codec(Trait):
     """Encode what a visit changed."""
 
-    name: str = "fp32"
+    name: CodecName = "fp32"
     """A key of `mfd_flower.packets.CODECS`."""
 
     layer: ClassVar[Layer] = Layer.CODEC
-
-    def __post_init__(self) -> None:
-        if self.name not in CODECS:
-            said = f"accepted: {', '.join(CODECS)}"
-            raise ConfigError("options.traits.codec.name", self.name, said)
 
     def depart(self, visit: Visit) -> None:
         """Make the next version, and keep what encoding dropped for the walker's next visit."""

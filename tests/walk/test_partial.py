@@ -12,15 +12,10 @@ from hypothesis import strategies as st
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models import build_model
+from mfd_flower.models.gradient_entropy import ENTROPY_BATCH, gradient_entropy
 from mfd_flower.models.loss import Loss
-from mfd_flower.models.partial import (
-    ENTROPY_BATCH,
-    gradient_entropy,
-    idle_hops,
-    selected,
-    update_share,
-)
 from mfd_flower.node import Node, initial_tunables
+from mfd_flower.walk.traits.partial import selected, timely_share
 
 SIZES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 100), min_size=1)
 
@@ -43,12 +38,9 @@ def test_a_selection_keeps_to_its_budget_and_leaves_out_nothing_better_that_fits
 
 
 def test_a_visit_ends_in_time() -> None:
-    """Compute and the transfer of what was updated take the visit's seconds, worked out by hand."""
-    share = update_share(1.0, full_bytes=1000, link_bps=8000, compute_s=0.25, visit_s=0.75)
-    assert share == pytest.approx(0.5)
-    assert update_share(0.3, 1000, 8000, 0.25, 0.75) == 0.3
-    assert update_share(1.0, 1000, 8000, 2.0, 0.75) == 0.0
-    assert update_share(0.8, 1000, 8000, 2.0, 0.0) == 0.8
+    """The transfer of what was updated takes the seconds left, worked out by hand."""
+    assert timely_share(full_bytes=1000, link_bps=8000, left_s=0.5) == pytest.approx(0.5)
+    assert timely_share(1000, 8000, -1.25) == 0.0
 
 
 def test_least_recent_takes_turns() -> None:
@@ -56,7 +48,8 @@ def test_least_recent_takes_turns() -> None:
     updated: dict[str, int] = {}
     order = []
     for hop in range(1, 9):
-        (name,) = selected(idle_hops(sizes, updated, hop), sizes, 0.25)
+        idle = {name: float(hop - updated.get(name, 0)) for name in sizes}
+        (name,) = selected(idle, sizes, 0.25)
         updated[name] = hop
         order.append(name)
     assert order == list("abcdabcd")

@@ -1,0 +1,75 @@
+"""The server half of a strategy that does more, or less, than Flower's rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from mfd_flower.runtime.metered_grid import MeteredGrid
+
+
+class Step(NamedTuple):
+    """Where a loop stands."""
+
+    number: int
+    arrays: ArrayRecord
+    """What the run ends with if this is the last step."""
+    models: Sequence[ArrayRecord] = ()
+    """What is evaluated instead of `arrays`, where walkers or nodes have models of their own."""
+
+
+class OwnLoop:
+    """Mixin for a strategy with a loop of its own; Flower's per-round hooks have nothing to do."""
+
+    def steps(
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        """Run the algorithm; yields step 0, which has the initial `arrays`, and each later one."""
+        raise NotImplementedError
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run `num_rounds` rounds or tours and evaluate after each of the `steps`."""
+        if not isinstance(grid, MeteredGrid):
+            raise TypeError("grid: must be a MeteredGrid, which knows the nodes' addresses")
+        result = Result(arrays=initial_arrays)
+        for number, result.arrays, models in self.steps(grid, initial_arrays, num_rounds, timeout):
+            if evaluate_fn and (metrics := evaluate_fn(number, models or result.arrays)):
+                result.evaluate_metrics_serverapp[number] = metrics
+        return result
+
+    def summary(self) -> None:
+        """Log nothing."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send nothing."""
+        return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Average nothing."""
+        return None, None
+
+    # Evaluation is outside the bill.
+    configure_evaluate = configure_train
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Average nothing."""
+        return None
