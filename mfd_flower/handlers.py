@@ -10,11 +10,10 @@ import sys
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from mfd_flower.accounting.unbilled import CLOCK, REPORT, taken
 from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.network.clock import now_s
 from mfd_flower.node import CostReport, Node, current_report
-from mfd_flower.records import integer, number, tensors_of
+from mfd_flower.records import CLOCK, REPORT, integer, number, taken, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy
 
 ROLL_CALL = "query.address"

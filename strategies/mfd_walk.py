@@ -23,7 +23,7 @@ from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.strategy import Handler
 from mfd_flower.walk import MOVED, WALK_ACTIONS, WALK_LINKS, Plan, Relay, plan_of
-from mfd_flower.walk.envelope import VERDICT
+from mfd_flower.walk.custody import VERDICT
 
 
 class MFDWalk(OwnLoop, Strategy):

@@ -31,11 +31,10 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
-from mfd_flower.records import integer
+from mfd_flower.records import REPORT, integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid

@@ -34,7 +34,7 @@ from mfd_flower.node import initial_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy, links_of
-from mfd_flower.walk.envelope import FOR_SENDER as RECEIPT
+from mfd_flower.walk.custody import FOR_SENDER as RECEIPT
 from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
 
 METHODS = ("__init__", "save", "take", "sign_version", "beside", "receipt", "dropped", "refused")

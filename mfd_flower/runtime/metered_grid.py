@@ -22,12 +22,11 @@ from typing import NamedTuple, cast
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from mfd_flower.accounting.unbilled import REPORT, stamped, taken
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.clock import Clock, transfer_s
 from mfd_flower.network.world import EDGE, Link, Transfer, World
-from mfd_flower.records import integer, number
+from mfd_flower.records import REPORT, integer, number, stamped, taken
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"

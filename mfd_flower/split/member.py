@@ -17,7 +17,6 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor, nn
 
-from mfd_flower.accounting.unbilled import REPORT
 from mfd_flower.config import RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.data.samples import Batches
@@ -27,6 +26,7 @@ from mfd_flower.models.stages import SplitStage, Stage, split_model
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.network.world import EDGE, View
 from mfd_flower.node import Node
+from mfd_flower.records import REPORT
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.links import Neighbours
 from mfd_flower.split.pipeline import StageResult, infer_stage, run_stage

@@ -1,8 +1,10 @@
-"""Custody: a node keeps the packet it sent on until somebody else is known to have it.
+"""A packet in Flower's records: on its way, and in the custody of the node that sent it on.
 
-Store and forward as in delay-tolerant networks (RFC 5050, section 5.10): the copy lies in the
-node's own Flower state, which outlives a message. A node keeps one packet a walker, the last one it
-sent, and what travels beside it.
+In a message it is one byte string, beside the address it comes from; what a trait sends along
+travels in records of its own, a second packet in the same form. Custody is store and forward as in
+delay-tolerant networks (RFC 5050, section 5.10): the copy lies in the node's own Flower state,
+which outlives a message. A node keeps one packet a walker, the last one it sent, and what travels
+beside it.
 """
 
 from __future__ import annotations
@@ -10,9 +12,34 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, RecordDict
 
 from mfd_flower.packets import Header, Packet, PacketError, header_of
-from mfd_flower.walk.envelope import DATA, PACKET, packet_in, sealed
 
+PACKET, DATA, SOURCE = "packet", "data", "source"
+FOR_SENDER = "receipt"
+"""Record in the answer to a hop that goes to the packet's sender with the acknowledgement."""
+UNTAKEN, VERDICT = "not-taken", "verdict"
+"""Records of a receiver that trained nothing: it could not take the packet, or only judged it."""
 PREFIX, TAKEN = "custody", "acknowledged"
+
+
+def sealed(packet: Packet) -> ConfigRecord:
+    """Return a packet as a record."""
+    return ConfigRecord({SOURCE: packet.source, DATA: packet.to_bytes()})
+
+
+def enclosed(packet: Packet) -> ConfigRecord:
+    """Return a packet as a record beside the one that is billed to its source."""
+    return ConfigRecord({DATA: packet.to_bytes()})
+
+
+def packet_in(content: RecordDict, name: str = PACKET) -> Packet:
+    """Read the packet in a message; `PacketError` unless every bit is as its maker sealed it."""
+    record = content.config_records.get(name, ConfigRecord())
+    if not isinstance(data := record.get(DATA), bytes):
+        raise PacketError(f"{name}: no packet in this message")
+    packet = Packet.from_bytes(data)
+    if record.get(SOURCE, packet.source) != packet.source:
+        raise PacketError(f"source = {packet.source}: not where the message says it comes from")
+    return packet
 
 
 class Custody:

@@ -13,7 +13,7 @@ from functools import partial
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
-from mfd_flower.walk.envelope import UNTAKEN
+from mfd_flower.walk.custody import UNTAKEN
 from mfd_flower.walk.next_hop import route
 from mfd_flower.walk.trait import Fit, Training, UntakenError
 from mfd_flower.walk.visit import Visit

@@ -19,7 +19,7 @@ from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.records import text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.walk.announce import exchange
-from mfd_flower.walk.envelope import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
+from mfd_flower.walk.custody import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.requests import TRIES, Requests
 

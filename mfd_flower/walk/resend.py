@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import PacketError
 from mfd_flower.records import integer, text, texts
-from mfd_flower.walk.envelope import FOR_SENDER
+from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.next_hop import next_hop
 from mfd_flower.walk.visit import Visit
 

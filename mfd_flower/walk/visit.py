@@ -18,8 +18,7 @@ from torch import Tensor
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, repack
 from mfd_flower.routing import RoutingTable, with_laplace_noise
-from mfd_flower.walk.custody import Custody
-from mfd_flower.walk.envelope import PACKET, packet_in, sealed
+from mfd_flower.walk.custody import PACKET, Custody, packet_in, sealed
 from mfd_flower.walk.node_ledger import NodeLedger
 from mfd_flower.walk.plan import Plan, plan_of, version_zero
 from mfd_flower.walk.trait import Fit

@@ -24,7 +24,7 @@ from mfd_flower.packets import (
     pack,
     version_digest,
 )
-from mfd_flower.walk.envelope import PACKET, packet_in, sealed
+from mfd_flower.walk.custody import PACKET, packet_in, sealed
 from tests.packets import forge
 
 PACKETS = {f"{p.kind}-{p.codec}-{len(p.payload)}": p for p in forge.all_packets()}

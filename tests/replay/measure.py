@@ -72,7 +72,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     if cell.serves:
         served, tensors = train_then_serve(run, cell.serves, tensors)
         found["served"] = [
-            {name: value for name, value in each.as_dict().items() if name != "wall_s"}
+            {name: value for name, value in vars(each).items() if name != "wall_s"}
             for each in served
         ]
     return {**found, "model": {name: sketch(name, t) for name, t in tensors.items()}}

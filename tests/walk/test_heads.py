@@ -16,7 +16,7 @@ from mfd_flower.node import Node
 from mfd_flower.packets import Packet
 from mfd_flower.records import texts
 from mfd_flower.routing import Advert, RoutingTable
-from mfd_flower.walk.envelope import PACKET, UNTAKEN, packet_in, sealed
+from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in, sealed
 from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
 from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
 from tests.harness import Trial, trial

@@ -21,7 +21,7 @@ from mfd_flower.routing.adverts import SHORT
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
 from mfd_flower.walk import MOVED
-from mfd_flower.walk.envelope import DATA, PACKET, SOURCE, packet_in, sealed
+from mfd_flower.walk.custody import DATA, PACKET, SOURCE, packet_in, sealed
 from tests.harness import trial
 from tests.walk.walks import has_packet, hops, made, options
 

@@ -18,8 +18,7 @@ from mfd_flower.ledger import LedgerError, key_of, unpacked
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import version_digest
 from mfd_flower.runtime import LocalGrid
-from mfd_flower.walk.custody import Custody
-from mfd_flower.walk.envelope import FOR_SENDER, packet_in
+from mfd_flower.walk.custody import FOR_SENDER, Custody, packet_in
 from mfd_flower.walk.node_ledger import LEDGER, RECEIPT, NodeLedger
 from tests.harness import trial
 from tests.walk.walks import chains_of, has_packet, path_of

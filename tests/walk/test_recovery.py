@@ -10,7 +10,7 @@ import pytest
 from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.packets import Packet, PacketError, restored
 from mfd_flower.walk import WalkFailedError
-from mfd_flower.walk.envelope import packet_in
+from mfd_flower.walk.custody import packet_in
 from tests.harness import Trial, trial
 from tests.scheduled_faults import Fault, Rates, Rule
 from tests.walk.walks import hops, options

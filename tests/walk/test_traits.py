@@ -20,8 +20,7 @@ from mfd_flower.node import Node
 from mfd_flower.packets import PacketError
 from mfd_flower.runtime import LocalGrid
 from mfd_flower.runtime.runner import run_locally
-from mfd_flower.walk.custody import Custody
-from mfd_flower.walk.envelope import enclosed
+from mfd_flower.walk.custody import Custody, enclosed
 from mfd_flower.walk.plan import Plan, plan_of
 from mfd_flower.walk.trait import Layer
 from mfd_flower.walk.traits import read_traits

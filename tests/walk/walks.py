@@ -13,8 +13,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.ledger import Chains, Entry
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, PacketError, repack
-from mfd_flower.walk.custody import Custody
-from mfd_flower.walk.envelope import PACKET, packet_in
+from mfd_flower.walk.custody import PACKET, Custody, packet_in
 from mfd_flower.walk.plan import plan_of
 from mfd_flower.walk.visit import Visit
 from strategies.mfd_walk import MFDWalk

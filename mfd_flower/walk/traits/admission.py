@@ -20,7 +20,7 @@ from mfd_flower.ledger.history import AuditError, History, Update
 from mfd_flower.ledger.poisoning import Admission as Strictness
 from mfd_flower.ledger.poisoning import Evidence, Measured, comparable, judge
 from mfd_flower.packets import Packet, PacketError, delta, restored
-from mfd_flower.walk.envelope import UNTAKEN, VERDICT, enclosed, packet_in
+from mfd_flower.walk.custody import UNTAKEN, VERDICT, enclosed, packet_in
 from mfd_flower.walk.plan import version_zero
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit

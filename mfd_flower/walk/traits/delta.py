@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import Packet, changed_since, delta, restored
 from mfd_flower.records import integer, text
-from mfd_flower.walk.envelope import PACKET, sealed
+from mfd_flower.walk.custody import PACKET, sealed
 from mfd_flower.walk.trait import Layer, Trait
 from mfd_flower.walk.visit import Visit
 

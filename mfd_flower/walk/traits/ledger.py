@@ -16,7 +16,7 @@ from mfd_flower.ledger import Chains, LedgerError, packed, receive, suffix, unpa
 from mfd_flower.packets import Packet
 from mfd_flower.records import text, texts
 from mfd_flower.routing import Candidate
-from mfd_flower.walk.envelope import FOR_SENDER
+from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
 from mfd_flower.walk.node_ledger import LEDGER, dropped
 from mfd_flower.walk.trait import Layer, Trait, UntakenError

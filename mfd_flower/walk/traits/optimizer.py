@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mfd_flower.packets import PacketError, pack
-from mfd_flower.walk.envelope import enclosed, packet_in
+from mfd_flower.walk.custody import enclosed, packet_in
 from mfd_flower.walk.trait import Fit, Training, Trait
 from mfd_flower.walk.visit import Visit
 
