@@ -21,8 +21,7 @@ from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples, load_federation
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
-from mfd_flower.models.gradient_entropy import gradient_entropy
-from mfd_flower.models.loss import Loss
+from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
 from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of

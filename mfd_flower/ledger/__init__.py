@@ -4,8 +4,7 @@ It imports neither Flower nor torch, so that reading a ledger takes no time.
 """
 
 from mfd_flower.ledger.chain import Chains
-from mfd_flower.ledger.entry import Entry, parse_entry
-from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.entry import Entry, LedgerError, parse_entry
 from mfd_flower.ledger.example import example_ledger
 from mfd_flower.ledger.keys import key_of, new_key, public_key, write_key
 from mfd_flower.ledger.store import Ledger

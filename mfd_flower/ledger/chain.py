@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from mfd_flower.ledger.entry import Entry, parse_entry, text_hash
-from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.entry import Entry, LedgerError, parse_entry, text_hash
 from mfd_flower.ledger.keys import signed_by
 from mfd_flower.ledger.writing import ENTRY, Tip, check_receipt
 

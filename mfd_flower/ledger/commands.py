@@ -12,8 +12,7 @@ from rich.table import Table
 
 from mfd_flower.checks import ConfigError, filled
 from mfd_flower.files import write_text
-from mfd_flower.ledger.entry import Entry
-from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.entry import Entry, LedgerError
 from mfd_flower.ledger.keys import new_key, public_key, write_key
 from mfd_flower.ledger.store import Ledger
 

@@ -15,8 +15,7 @@ from functools import cached_property, lru_cache
 from typing import Annotated
 
 from mfd_flower.canonical_json import dump_json, load_json
-from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names
-from mfd_flower.ledger.errors import malformed
+from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, refusal_line
 from mfd_flower.names import Address, Digest, ModelId, Walker
 
 PROTOCOL = 1
@@ -38,6 +37,22 @@ RECEIPT_FIELDS = {"receiver", "receipt"}
 Share = Annotated[float, Bounds(0.0, 1.0)]
 Count = Annotated[int, Bounds(0)]
 Signature = Annotated[str, Form(r"[0-9a-f]{128}", "128 hexadecimal digits")]
+
+
+class LedgerError(ValueError):
+    """A refusal, said in one line: where, what was found, what is accepted."""
+
+    def __init__(self, reason: str, message: str, entry: int | None = None) -> None:
+        super().__init__(message if entry is None else f"entry {entry}: {message}")
+        self.reason = reason
+        """Short code, one of those that ``docs/ledger.md`` lists."""
+        self.entry = entry
+        """Number of the entry in the ledger or in the text that was read, from 0; None if none."""
+
+
+def malformed(name: str, value: object, accepted: str) -> LedgerError:
+    """Return the error for a field that no entry may have."""
+    return LedgerError("malformed", refusal_line(name, value, accepted))
 
 
 @dataclass(frozen=True, kw_only=True)

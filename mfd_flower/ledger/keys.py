@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.entry import LedgerError
 
 
 def new_key() -> Ed25519PrivateKey:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from mfd_flower.ledger.chain import Chains
-from mfd_flower.ledger.entry import Entry, chain_name
-from mfd_flower.ledger.errors import LedgerError
+from mfd_flower.ledger.entry import Entry, LedgerError, chain_name
 from mfd_flower.ledger.sync import heads, receive, suffix
 from mfd_flower.ledger.writing import Tip
 

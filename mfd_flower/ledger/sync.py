@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Mapping
 
 from mfd_flower.ledger.chain import Chains
-from mfd_flower.ledger.entry import SIGNATURE_CHARS, Entry, text_hash
-from mfd_flower.ledger.errors import LedgerError, malformed
+from mfd_flower.ledger.entry import SIGNATURE_CHARS, Entry, LedgerError, malformed, text_hash
 
 LINE_CHARS = 2048
 """No entry is longer, but a genesis: its keys, which do not pack well, make up for that."""

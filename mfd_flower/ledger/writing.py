@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mfd_flower.checks import check_names, show
-from mfd_flower.ledger.entry import PROTOCOL, SIGNATURE_CHARS, Entry
-from mfd_flower.ledger.errors import LedgerError, malformed
+from mfd_flower.ledger.entry import PROTOCOL, SIGNATURE_CHARS, Entry, LedgerError, malformed
 from mfd_flower.ledger.keys import public_key, sign_text, signed_by
 
 ENTRY, RECEIPT = "entry", "receipt"

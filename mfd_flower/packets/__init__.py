@@ -2,7 +2,7 @@
 
 from mfd_flower.packets.codecs import CODECS, decode, encode
 from mfd_flower.packets.digest import leaf_digests, merkle_root, version_digest
-from mfd_flower.packets.errors import PacketError
+from mfd_flower.packets.frame import PacketError
 from mfd_flower.packets.header import Header
 from mfd_flower.packets.packet import Packet, header_of
 from mfd_flower.packets.packing import (

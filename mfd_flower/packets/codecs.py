@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mfd_flower.checks import Form, show
-from mfd_flower.packets.errors import PacketError
+from mfd_flower.packets.frame import PacketError
 
 BLOCK = 1 << 16
 """Values worked on at a time, so that what one step writes is still in the cache for the next."""

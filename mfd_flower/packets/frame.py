@@ -1,8 +1,10 @@
-"""The frame of an AI packet's bytes, and how much of them is payload; nothing is decoded here."""
+"""The frame of an AI packet's bytes, how much of them is payload, and how a packet is refused."""
 
 from __future__ import annotations
 
 import struct
+
+from mfd_flower.checks import refusal_line
 
 MAGIC = b"MFD-PKT\n"
 PREFIX = struct.Struct("<8sQI")
@@ -10,6 +12,15 @@ PREFIX = struct.Struct("<8sQI")
 HEAD_BYTES = 8
 """Of the length of the safetensors text that describes the tensors behind it."""
 SEAL_BYTES = 32
+
+
+class PacketError(ValueError):
+    """A packet is refused; the message names the field and what is wrong with it, in one line."""
+
+
+def wrong(name: str, value: object, accepted: str) -> PacketError:
+    """Return the error for a field that no packet may have."""
+    return PacketError(refusal_line(name, value, accepted))
 
 
 def payload_size(data: bytes) -> int:

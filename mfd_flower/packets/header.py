@@ -16,7 +16,7 @@ from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
 from mfd_flower.names import Address, Digest, ModelId, Walker
 from mfd_flower.packets.codecs import CodecName
-from mfd_flower.packets.errors import wrong
+from mfd_flower.packets.frame import wrong
 
 MAX_HOPS = 2**31 - 1
 MAX_VISITED = 64

@@ -30,8 +30,7 @@ from mfd_flower.packets.codecs import (
     tunable_names,
 )
 from mfd_flower.packets.digest import raw_bytes, version_digest
-from mfd_flower.packets.errors import PacketError, wrong
-from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES
+from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES, PacketError, wrong
 from mfd_flower.packets.header import Header, parse_header
 
 MAX_BYTES = 1 << 30

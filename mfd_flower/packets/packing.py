@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mfd_flower.packets.codecs import decode, encode, layouts
 from mfd_flower.packets.digest import version_digest
-from mfd_flower.packets.errors import PacketError
+from mfd_flower.packets.frame import PacketError
 from mfd_flower.packets.packet import Packet
 
 

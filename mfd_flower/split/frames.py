@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mfd_flower.packets.codecs import CODECS, Spec, decode, encode, layouts
-from mfd_flower.packets.errors import PacketError
+from mfd_flower.packets.frame import PacketError
 
 HEAD = struct.Struct("<4BQ4I")
 """Kind, format, whether a gradient is wanted, axes; bytes of data; length of each axis."""

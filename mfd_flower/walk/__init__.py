@@ -3,9 +3,9 @@
 from mfd_flower.strategy import Handler
 from mfd_flower.walk.announce import announce, hear
 from mfd_flower.walk.hop import hop
+from mfd_flower.walk.next_hop import acknowledge, send_again
 from mfd_flower.walk.plan import MOVED, Plan, plan_of
 from mfd_flower.walk.relay import Relay, WalkFailedError
-from mfd_flower.walk.resend import acknowledge, send_again
 
 _MESSAGES = {
     "query.advert": (announce, "relay"),

@@ -14,8 +14,13 @@ from torch import Tensor
 from mfd_flower.config import TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import Classifier, PromptedViT
-from mfd_flower.models.gradient_entropy import ENTROPY_BATCH, gradient_entropy
-from mfd_flower.models.loss import Loss, label_skew, not_true_divergence
+from mfd_flower.models.loss import (
+    ENTROPY_BATCH,
+    Loss,
+    gradient_entropy,
+    label_skew,
+    not_true_divergence,
+)
 from mfd_flower.models.stages import SplitStage, split_model
 from mfd_flower.models.training import logits_of
 from mfd_flower.models.tunables import named_tunables

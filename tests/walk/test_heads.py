@@ -17,8 +17,8 @@ from mfd_flower.packets import Packet
 from mfd_flower.records import texts
 from mfd_flower.routing import Advert, RoutingTable
 from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in, sealed
-from mfd_flower.walk.heads import SHOWN, CutOffError, check_heads, own_heads
 from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
+from mfd_flower.walk.traits.ledger import SHOWN, CutOffError, check_heads, own_heads
 from tests.harness import Trial, trial
 from tests.walk.walks import chains_of, hops, path_of
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models import build_model
-from mfd_flower.models.gradient_entropy import ENTROPY_BATCH, gradient_entropy
-from mfd_flower.models.loss import Loss
+from mfd_flower.models.loss import ENTROPY_BATCH, Loss, gradient_entropy
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.walk.traits.partial import selected, timely_share
 
