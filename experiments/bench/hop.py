@@ -1,7 +1,8 @@
 """What a hop costs beside training and evaluation: parsing, routing, packing, signing, in ms.
 
-Run ``python experiments/bench/hop.py``; with ``--json`` one line for comparing two states of the
-code. Nothing is trained: a fit returns the tunables moved by a little, so that every byte travels.
+    python experiments/bench/hop.py
+
+Nothing is trained: a fit returns the tunables moved by a little, so that every byte travels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,15 +72,14 @@ def hop_ms(traits: Mapping[str, Any]) -> float:
 def main() -> None:
     """Measure each walk and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
     chosen = parser.parse_args()
     Node.fit = quick_fit  # type: ignore[method-assign,assignment]
     found = {name: round(hop_ms(traits), 3) for name, traits in WALKS.items()}
-    if chosen.json:
-        print(json.dumps(found))
-        return
     for name, value in found.items():
         print(f"{name:12} {value:6.2f} ms a hop")
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.strategy import build_strategy, links_of
 from mfd_flower.walk.custody import FOR_SENDER as RECEIPT
 from mfd_flower.walk.node_ledger import LEDGER, NodeLedger
+from mfd_flower.walk.traits import ledger as ledger_trait
 
-METHODS = ("__init__", "save", "take", "sign_version", "beside", "receipt", "dropped", "refused")
+METHODS = ("__init__", "save", "take", "sign_version", "beside", "receipt", "refused")
 POLICY = {"name": "label-balance", "memory": 9}
 DAMPING = {"end": 0.2, "tours": 1.0}
 VIT_BASE = {"layers": 12, "dim": 768, "classes": 10}
@@ -113,9 +114,12 @@ def walk(tours: int, *names: str) -> dict[str, float]:
     }
     run, clock = RunConfig.from_tables(tables), Clock()
     strategy = build_strategy(run)
-    plain = {name: getattr(NodeLedger, name) for name in METHODS}
-    for name, method in plain.items():
-        setattr(NodeLedger, name, clock.timed(method))
+    plain: list[tuple[Any, str, Any]] = [
+        (NodeLedger, name, getattr(NodeLedger, name)) for name in METHODS
+    ]
+    plain.append((ledger_trait, "dropped", ledger_trait.dropped))
+    for home, name, function in plain:
+        setattr(home, name, clock.timed(function))
     try:
         with LocalGrid(clock.handle, run.data.nodes, run.flat()) as inner:  # type: ignore[arg-type]
             addresses = call_roll(inner, run.data.nodes)
@@ -123,8 +127,8 @@ def walk(tours: int, *names: str) -> dict[str, float]:
             grid = Scale(inner, links_of(type(strategy), run), world, addresses)
             strategy.start(grid, ArrayRecord(dict(initial_tunables(run))), num_rounds=tours)
     finally:
-        for name, method in plain.items():
-            setattr(NodeLedger, name, method)
+        for home, name, function in plain:
+            setattr(home, name, function)
     hop_s = statistics.mean(hop for hop, _ in clock.hops)
     notary_s = statistics.mean(inside for _, inside in clock.hops)
     found = {"hop ms": 1e3 * hop_s, "notary ms": 1e3 * notary_s, "share %": 1e2 * notary_s / hop_s}

@@ -1,0 +1,39 @@
+"""Every benchmark runs, here at its smallest; what it measures is kept with the results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCH = ROOT / "experiments" / "bench"
+SMALLEST = {
+    "clusters": "--instances 1 --sizes 12",
+    "codecs": "--megabytes 0.1 --repeats 1",
+    "crossover": "--samples 8 --out {out}",
+    "hfsl_processes": "--samples 8 --rounds 1 --members 2",
+    "hop": "",
+    "ledger": "--entries 20",
+    "ledger_hop": "--tours 1",
+    "overhead": "--no-flower --repeats 1",
+    "pipeline": "--forward-s 0.05 --steps 1",
+    "routing": "--sizes 50",
+}
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_benchmark_is_here() -> None:
+    assert sorted(SMALLEST) == sorted(path.stem for path in BENCH.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
+    words = SMALLEST[name].format(out=tmp_path).split()
+    command = [sys.executable, str(BENCH / f"{name}.py"), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip()
