@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import lightning
 import torch
@@ -20,10 +19,9 @@ from mfd_flower.models.classifier import Classifier
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.prompts import PromptedViT
-from mfd_flower.models.tunables import named_tunables
 
 EVALUATION_BATCH = 250
-_step_costs: WeakKeyDictionary[PromptedViT, dict[object, StepCost]] = WeakKeyDictionary()
+_step_costs: dict[object, StepCost] = {}
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def evaluate(
 
 
 def step_cost(classifier: Classifier, batch: tuple[Tensor, ...]) -> StepCost:
-    """Measure a training step, once for each kind of step of a model.
+    """Measure a training step, once for each kind of step in a process.
 
     The batch must share no memory with other tensors: a step that saves a view saves, and would
     count, all that the view is of. The model is left in training mode, its dropout without a seed.
@@ -122,15 +120,16 @@ def step_cost(classifier: Classifier, batch: tuple[Tensor, ...]) -> StepCost:
     model, loss = classifier.model, classifier.loss_terms
     slots = optimizer_of(classifier.config).slots(classifier.config)
     kind = (
+        tuple((p.shape, p.requires_grad) for p in model.parameters()),
+        tuple(getattr(module, "num_heads", 0) for module in model.modules()),
         (classifier.stage, tuple(part.shape for part in batch), slots),
-        (loss.adjustment is None, bool(loss.arrived), frozenset(dict(named_tunables(model)))),
+        (loss.adjustment is None, bool(loss.arrived)),
     )
-    known = _step_costs.setdefault(model, {})
     model.train()
     model.dropout_generator = torch.Generator()
-    if kind not in known:
-        known[kind] = measure_step(model, lambda: classifier.loss(*batch), slots)
-    return known[kind]
+    if kind not in _step_costs:
+        _step_costs[kind] = measure_step(model, lambda: classifier.loss(*batch), slots)
+    return _step_costs[kind]
 
 
 def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
