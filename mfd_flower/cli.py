@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
 import os
@@ -28,7 +29,6 @@ from mfd_flower.results import Results, reason_of
 app = typer.Typer(
     help="Send the model to the data: run, compare and plan MFD walks and federated learning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_app, name="ledger")
@@ -49,6 +49,10 @@ JobsOption = Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is on
 def main() -> None:
     """Run the command; bad input is one line and exit status 2, a failed run is status 1."""
     warnings.filterwarnings("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is replaced, and not the end of the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     logging.getLogger("flwr").setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from mfd_flower import cli
@@ -254,3 +255,30 @@ def test_a_point_that_comes_behind_its_result_is_passed_over() -> None:
             hear(key, event)
     assert page.getvalue().count("begins") == 1
     assert "step 2" not in page.getvalue()
+
+
+def test_a_folder_is_one_commands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second command is refused and changes nothing; a lock that a crash left holds nobody."""
+    config, out = tmp_path / "c.toml", tmp_path / "out"
+    config.write_text(GOOD)
+    out.mkdir()
+    (out / ".lock").touch()
+    words = ["compare", config, "--out", out, "--jobs", 1]
+    with FileLock(out / ".lock"):
+        code, _, stderr = call(capsys, *words)
+        assert (code, stderr.count("\n")) == (2, 1)
+        assert "another command is at work there" in stderr
+        assert [path.name for path in out.iterdir()] == [".lock"]
+    assert call(capsys, *words)[0] == 0
+    assert (out / "results.json").is_file()
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_its_tables(tmp_path: Path) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "out"
+    config.write_text(GOOD)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    for words in (["compare", str(config), "--out", str(out)], ["report", str(out), "--markdown"]):
+        command = [sys.executable, "-m", "mfd_flower.cli", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "0." in done.stdout.decode("ascii")

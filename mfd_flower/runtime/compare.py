@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
@@ -69,16 +71,17 @@ def compare(
         "packages": {name: version(name) for name in PACKAGES},
     }
     results = Results(comparison.describe(), machine)
-    if folder is not None:
-        results = _opened(folder, results, len(comparison.runs), resume, overwrite)
-    done = len(results.runs)
-    if done < len(comparison.runs):
-        try:
-            with watch(comparison, done) as hear:
-                _run_missing(comparison, folder, results, jobs, hear)
-        except KeyboardInterrupt:
-            kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
-            raise KeyboardInterrupt(kept) from None
+    with _held(folder) if folder else nullcontext():
+        if folder is not None:
+            results = _opened(folder, results, len(comparison.runs), resume, overwrite)
+        done = len(results.runs)
+        if done < len(comparison.runs):
+            try:
+                with watch(comparison, done) as hear:
+                    _run_missing(comparison, folder, results, jobs, hear)
+            except KeyboardInterrupt:
+                kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
+                raise KeyboardInterrupt(kept) from None
     return results
 
 
@@ -105,19 +108,29 @@ def check(comparison: Comparison) -> None:
         check_run(planned.config)
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep a folder to this command alone; the system lets go of it if the command dies."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError("--out", str(folder), "another command is at work there") from None
+    except OSError as error:
+        raise ConfigError("--out", str(folder), f"not writable ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
     """Return what an earlier start left in a folder, or `fresh` if there is nothing to keep."""
 
     def refused(reason: str) -> ConfigError:
         return ConfigError("--out", str(folder), reason)
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / ".writable"
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise refused(f"not writable ({error.strerror})") from error
     if overwrite or not (folder / FILE).exists():
         return fresh
     found = Results.load(folder)
