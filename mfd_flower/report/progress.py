@@ -31,6 +31,8 @@ class Watcher:
         if key in self._ended:
             return
         if event == "begins":
+            if key in self._bars:
+                self._progress.remove_task(self._bars[key])
             self._bars[key] = self._progress.add_task(key, total=1.0, state="")
             self._print(f"{key}: begins")
         elif isinstance(event, Mapping):

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from mfd_flower.comparison import PlannedRun
@@ -20,19 +21,48 @@ from mfd_flower.runtime.runner import run_locally
 
 Event = Mapping[str, Any] | str
 """``"begins"``, a measured point, or ``"ends"``."""
+Ended = dict[str, Any] | Exception
+"""A run's record, or what it failed of."""
 Hear = Callable[[str, Event], None]
 """Is told the key of a run and what happened to it."""
 _news: multiprocessing.Queue[tuple[str, Event]]
 """Set in each worker process."""
 
 
+class RunKilledError(RuntimeError):
+    """The process of a run ended without a word, as the system ends one for want of memory."""
+
+
 def run_side_by_side(
     planned: Sequence[PlannedRun], jobs: int | None, hear: Hear
-) -> Generator[tuple[PlannedRun, dict[str, Any] | Exception], None, None]:
+) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Yield each run as it ends, with its record or with what it failed of.
 
-    There are as many processes as `jobs` says, or one a core.
+    There are as many processes as `jobs` says, or one a core. If one is killed, the runs that were
+    under way are tried once more, each by itself: it cannot be told whose process it was.
     """
+    left, begun = list(planned), set[str]()
+    while left:
+        done = set[str]()
+        with contextlib.closing(_pooled(left, jobs, hear, begun)) as ended:
+            for each, record in ended:
+                if not isinstance(record, BrokenProcessPool):
+                    done.add(each.key)
+                    yield each, record
+        left = [each for each in left if each.key not in done]
+        suspects = [each for each in left if each.key in begun] or left[:1]
+        left = [each for each in left if each not in suspects]
+        if len(suspects) == 1:
+            yield suspects[0], RunKilledError("its process was killed; out of memory?")
+            hear(suspects[0].key, "ends")
+        elif suspects:
+            yield from run_side_by_side(suspects, 1, hear)
+
+
+def _pooled(
+    planned: Sequence[PlannedRun], jobs: int | None, hear: Hear, begun: set[str]
+) -> Generator[tuple[PlannedRun, Ended], None, None]:
+    """Run until all have ended or a process was killed; `begun` gets the keys of those begun."""
     cores = os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(planned)))
     # Torch's and Flower's threads do not survive a fork: what is forked, where that can be done, is
@@ -50,15 +80,18 @@ def run_side_by_side(
             finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             with contextlib.suppress(queue.Empty):
                 while True:
-                    hear(*news.get_nowait())
+                    key, event = news.get_nowait()
+                    begun.update({key} if event == "begins" else ())
+                    hear(key, event)
             for future in finished:
                 each = waiting.pop(future)
                 try:
-                    record: dict[str, Any] | Exception = future.result()
+                    record: Ended = future.result()
                 except Exception as error:
                     record = error
                 yield each, record
-                hear(each.key, "ends")
+                if not isinstance(record, BrokenProcessPool):
+                    hear(each.key, "ends")
     except BaseException:
         for process in list(pool._processes.values()):
             process.terminate()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +53,11 @@ SCHEMA = {
 class Broken(FedAvg):
     def configure_train(self, *args: Any, **keywords: Any) -> Any:
         raise RuntimeError("out of order")
+
+
+class Killed(FedAvg):
+    def configure_train(self, *args: Any, **keywords: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train_unless_n1(message: Message, context: Context) -> Message:
@@ -185,6 +192,21 @@ def test_a_failing_run_leaves_the_others(tmp_path: Path) -> None:
     said = f"1 of 2 runs failed, 1 are kept in {tmp_path}: base | broken | seed 0: RuntimeError"
     assert str(failed.value) == f"{said}: out of order"
     assert [entry["strategy"] for entry in Results.load(tmp_path).runs] == ["fedavg"]
+
+
+def test_a_killed_process_ends_its_own_run_alone(tmp_path: Path) -> None:
+    """Two run side by side, so that who ran beside the killed one has to run again."""
+    strategies = [
+        {"strategy": "tests.runtime.test_compare:Killed", "label": "killed", "rounds": 1},
+        {"strategy": "fedavg", "rounds": 2},
+        {"strategy": "local-only", "rounds": 1},
+    ]
+    with pytest.raises(RunsFailedError) as failed:
+        compare(comparison(strategies=strategies, seeds=[0]), tmp_path, jobs=2)
+    said = f"1 of 3 runs failed, 2 are kept in {tmp_path}: base | killed | seed 0: RunKilledError"
+    assert str(failed.value).startswith(said)
+    kept = [entry["strategy"] for entry in Results.load(tmp_path).runs]
+    assert kept == ["fedavg", "local-only"]
 
 
 def test_a_failing_node_is_named_with_its_reason(make_run: Callable[..., RunConfig]) -> None:
