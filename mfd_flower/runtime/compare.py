@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from joblib import cpu_count
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
@@ -65,7 +65,7 @@ def compare(
     check(comparison)
     folder = None if out is None else Path(out)
     machine = {
-        "cores": os.cpu_count(),
+        "cores": cpu_count(),
         "processor": platform.machine(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},

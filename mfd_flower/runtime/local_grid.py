@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +15,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from joblib import cpu_count
 
 from mfd_flower.runtime.pass_through import FreeMessages
 
@@ -27,7 +27,7 @@ class LocalGrid(FreeMessages, Grid):
     `send_and_receive` run side by side on `workers` threads, replies come in the order of
     sending, and what a ClientApp raises comes back as Flower's own error reply. One node handles
     one message at a time. Messages are not serialised: each side gets records of its own that share
-    the array data. `workers` are as many as there are cores without it.
+    the array data. `workers` are as many as there are cores that this process may use without it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LocalGrid(FreeMessages, Grid):
             )
             for index in range(num_nodes)
         }
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="node")
+        self._pool = ThreadPoolExecutor(workers or cpu_count(), thread_name_prefix="node")
         self._message_ids = count(1)
         self._pending: dict[str, Future[Message]] = {}
         self._last_of_node: dict[int, Future[Message]] = {}

@@ -16,6 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from joblib import cpu_count
+
 from mfd_flower.comparison import PlannedRun
 from mfd_flower.runtime.runner import run_locally
 
@@ -63,7 +65,7 @@ def _pooled(
     planned: Sequence[PlannedRun], jobs: int | None, hear: Hear, begun: set[str]
 ) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Run until all have ended or a process was killed; `begun` gets the keys of those begun."""
-    cores = os.cpu_count() or 1
+    cores = cpu_count()
     jobs = max(1, min(jobs or cores, len(planned)))
     # Torch's and Flower's threads do not survive a fork: what is forked, where that can be done, is
     # a process that has imported them once and does nothing else.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
+from joblib import cpu_count
 
 from mfd_flower.adversary.attackers import poisoners, trigger_samples
 from mfd_flower.config import RunConfig
@@ -47,7 +47,7 @@ def run_locally(
 def local_grid(run: RunConfig, workers: int | None = None) -> LocalGrid:
     """Return a `LocalGrid` for a run, with a thread for each node that must run at once."""
     at_once = getattr(build_strategy(run), "concurrent_nodes", 1)
-    threads = max(workers or os.cpu_count() or 1, at_once)
+    threads = max(workers or cpu_count(), at_once)
     return LocalGrid(StrategyClientApp(), run.data.nodes, run.flat(), threads)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -11,6 +15,7 @@ from flwr.common.constant import ErrorCode
 
 from mfd_flower.runtime import LocalGrid
 
+ROOT = Path(__file__).parents[2]
 app = ClientApp()
 barrier = threading.Barrier(2)
 
@@ -113,3 +118,15 @@ def test_a_timeout_leaves_the_late_reply_for_later(workers: int) -> None:
     with LocalGrid(slow, 1, workers=workers) as grid:
         assert not list(grid.send_and_receive([ask(1)], timeout=0.01))
         release.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
+def test_workers_are_as_many_as_the_cores_that_may_be_used() -> None:
+    lines = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+        "from flwr.clientapp import ClientApp; from mfd_flower.runtime import LocalGrid",
+        "print(LocalGrid(ClientApp(), 1)._pool._max_workers)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]
