@@ -22,8 +22,9 @@ class PromptedViT(nn.Module):
 
     The backbone is frozen, kept in eval mode and not copied. `prompts` has one tensor
     ``(num_prompts, dim)`` for every block if `deep`, else for the first; without any the new `head`
-    alone is tuned. `dropout` is the probability of dropping a prompt's component in training,
-    `generator` draws the initial prompts and head; without it torch's global one does.
+    alone is tuned. `dropout` is the probability of dropping a prompt's component in training, drawn
+    for each sample as VPT does; `generator` draws the initial prompts and head; without it torch's
+    global one does.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class PromptedViT(nn.Module):
         """
         if index >= len(self.prompts):
             return tokens
-        prompts = self._dropped(self.prompts[index]).expand(len(tokens), -1, -1)
+        prompts = self._dropped(self.prompts[index].expand(len(tokens), -1, -1))
         prefix = self.backbone.num_prefix_tokens
         patches = prefix + (self.num_prompts if index > entry else 0)
         return torch.cat([tokens[:, :prefix], prompts, tokens[:, patches:]], dim=1)

@@ -156,6 +156,19 @@ def test_dropout_drops_prompts_in_training_only() -> None:
     torch.testing.assert_close(model.eval()(IMAGES), model(IMAGES))
 
 
+def test_each_sample_has_a_mask_of_its_own_and_the_mean_stays() -> None:
+    model = PromptedViT(vit(), 7, 4, dropout=0.25).train()
+    model.dropout_generator = torch.Generator().manual_seed(0)
+    count, prefix = 4000, model.backbone.num_prefix_tokens
+    tokens = model.insert_prompts(torch.zeros(count, prefix + 3, DIM), 0)[:, prefix : prefix + 4]
+    dropped = tokens == 0
+    assert len(dropped[:10].unique(dim=0)) == 10
+    assert dropped.float().mean() == pytest.approx(0.25, abs=0.01)
+    # Of each component so many draws: four standard errors of its mean.
+    bound = 4 * (0.25 / 0.75 / count) ** 0.5 * model.prompts[0].abs()
+    assert ((tokens.mean(0) - model.prompts[0]).abs() <= bound).float().mean() > 0.99
+
+
 def test_tunables_are_set_whole_or_not_at_all() -> None:
     model = PromptedViT(vit(), 7, 2)
     before = get_tunables(model)
