@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -53,7 +54,8 @@ def main() -> None:
         # What a terminal's encoding lacks is replaced, and not the end of the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    # Not by its level, which Flower sets when it is imported.
+    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         app(standalone_mode=True)
     except ConfigError as error:
@@ -182,8 +184,8 @@ def plan(
     from mfd_flower.accounting.plan import plan as closed_forms
     from mfd_flower.report.tables import plan_table
 
-    if not params >= 1:
-        raise ConfigError("--params", params, "must be at least 1")
+    if not 1 <= params < math.inf:
+        raise ConfigError("--params", params, "must be finite and at least 1")
     sizes = {name: value for name, value in ctx.params.items() if name != "as_json"}
     found = vars(closed_forms(**sizes))
     if as_json:

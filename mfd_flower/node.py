@@ -24,7 +24,13 @@ from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunab
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
-from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of
+from mfd_flower.models.training import (
+    FitResult,
+    Metrics,
+    check_accelerator,
+    fit_flops,
+    logits_of,
+)
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 
@@ -55,10 +61,11 @@ def check_run(run: RunConfig) -> None:
 
     Raises ConfigError for the first one that names nothing there is, or does not fit the others.
     """
+    initial_tunables(run)
     world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
+    check_accelerator(run.train)
     attack_of(run)
-    initial_tunables(run)
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:

@@ -74,6 +74,8 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
         (('[[strategies]]\nstrategy = "fedavg"\nrounds = 1', "[strategies]"), "[[strategies]]"),
         (('tune = "head"', 'backbone = "file:/dev/null"'), "not a safetensors file"),
         (("rounds = 1", 'options = {policy = "x"}'), "fedavg accepts: fraction_train"),
+        (("[data]", '[train]\naccelerator = "gpuu"\n[data]'), "train.accelerator = 'gpuu': You"),
+        (("nodes = 3", "nodes = 100000"), "must leave a sample for each of 100000 nodes"),
         (("rounds = 1", "rounds = 0"), "strategy.rounds = 0: must be at least 1"),
         (('"fedavg"', '"mfd-walk"\noptions = {policy = "x"}'), "options.policy = 'x': accepted"),
     ],
@@ -108,6 +110,8 @@ def test_unwanted_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "plan", "--nodes", "0")[0] == 2
     code, _, stderr = call(capsys, "plan", "--params", "0")
     assert (code, stderr.count("\n")) == (2, 1)
+    code, _, stderr = call(capsys, "plan", "--params", "inf")
+    assert (code, stderr) == (2, "mfd: --params = inf: must be finite and at least 1\n")
 
 
 def test_whitepaper_plan(capsys: pytest.CaptureFixture[str]) -> None:

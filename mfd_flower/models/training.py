@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Collection, Mapping
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 
 import lightning
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mfd_flower.accounting.costs import StepCost, measure_step
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.classifier import Classifier
@@ -137,6 +140,16 @@ def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: 
     batches = Batches(samples, config.batch_size)
     cost = step_cost(Classifier(model, config, stage, samples.labels), batches.first())
     return cost.flops * len(samples) * config.local_epochs / batches.batch_size
+
+
+@functools.lru_cache(maxsize=64)
+def check_accelerator(config: TrainConfig) -> None:
+    """Raise ConfigError if Lightning has no such accelerator, or there is none here."""
+    try:
+        quiet_trainer(config)
+    except (ValueError, MisconfigurationException) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError("train.accelerator", config.accelerator, said) from None
 
 
 def quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:

@@ -53,10 +53,15 @@ class World:
 
     def __init__(self, config: NetworkConfig, nodes: int, seed: int = 0) -> None:
         self._config = config
-        self._neighbours = neighbours_of(config, nodes, seed)
+        self._addresses = tuple(f"n{index}" for index in range(nodes))
+        # A full mesh is told on demand: its table would grow with the square of the nodes.
+        full = config.topology == "full"
+        self._neighbours = {} if full else neighbours_of(config, nodes, seed)
 
     def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
         """Return the addresses that one ``d2d`` link reaches."""
+        if self._config.topology == "full":
+            return tuple(name for name in self._addresses if name != address)
         return self._neighbours[address]
 
     def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> NDArray[np.float64]:
@@ -139,12 +144,10 @@ def world_of(config: NetworkConfig, nodes: int, seed: int) -> World:
 def neighbours_of(config: NetworkConfig, nodes: int, seed: int) -> dict[str, tuple[str, ...]]:
     """Return the neighbours of every address, the same for one seed.
 
-    ``full``: everybody reaches everybody; ``ring``: two neighbours each; ``regular``: a random
-    connected graph in which every node has `degree` neighbours, or a ConfigError if there is none.
+    ``ring``: two neighbours each; ``regular``: a random connected graph in which every node has
+    `degree` neighbours, or a ConfigError if there is none.
     """
-    if config.topology == "full":
-        graph = nx.complete_graph(nodes)
-    elif config.topology == "ring":
+    if config.topology == "ring":
         graph = nx.cycle_graph(nodes) if nodes > 2 else nx.path_graph(nodes)
     else:
         if config.degree >= nodes or config.degree * nodes % 2 or config.degree < 2:

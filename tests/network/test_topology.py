@@ -7,7 +7,7 @@ import pytest
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
-from mfd_flower.network.world import neighbours_of
+from mfd_flower.network.world import World, neighbours_of
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,13 @@ from mfd_flower.network.world import neighbours_of
 def test_every_node_has_its_degree_and_links_go_both_ways(
     settings: NetworkConfig, degree: int
 ) -> None:
-    found = neighbours_of(settings, 10, seed=3)
-    assert list(found) == [f"n{i}" for i in range(10)]
+    world, again = World(settings, 10, seed=3), World(settings, 10, seed=3)
+    names = [f"n{i}" for i in range(10)]
+    found = {name: world.neighbours(name, 0.0) for name in names}
     assert {len(others) for others in found.values()} == {degree}
     assert all(a in found[b] for a, others in found.items() for b in others)
     assert nx.is_connected(nx.Graph([(a, b) for a, others in found.items() for b in others]))
-    assert found == neighbours_of(settings, 10, seed=3)
+    assert found == {name: again.neighbours(name, 0.0) for name in names}
 
 
 def test_a_sparse_regular_graph_is_connected_for_every_seed() -> None:
