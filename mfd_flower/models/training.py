@@ -126,7 +126,7 @@ def step_cost(classifier: Classifier, batch: tuple[Tensor, ...]) -> StepCost:
         tuple((p.shape, p.requires_grad) for p in model.parameters()),
         tuple(getattr(module, "num_heads", 0) for module in model.modules()),
         (classifier.stage, tuple(part.shape for part in batch), slots),
-        (loss.adjustment is None, bool(loss.arrived)),
+        (loss.adjustment is None, bool(loss.arrived), model.dropout > 0),
     )
     model.train()
     model.dropout_generator = torch.Generator()

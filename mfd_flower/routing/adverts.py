@@ -23,6 +23,8 @@ MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
 MAX_CLASSES = 100_000
 MAX_HEADS = 8
+KEPT_CHARS = 4096
+"""Shorter texts are read once a process; longer ones would let a stranger fill its memory."""
 Count = Annotated[int, Bounds(0, MAX_INT)]
 Number = Annotated[float, Bounds(0.0, MAX_INT)]
 Head = Annotated[str, Form(f"{WALKER}={HEX}", "walker=hash, of SHA-256 in hexadecimal")]
@@ -85,13 +87,21 @@ class Advert:
         return dump_json({SHORT[name]: _plain(value) for name, value in values.items()})
 
     @classmethod
-    @lru_cache(maxsize=4096)
     def from_text(cls, text: str) -> Self:
-        """Rebuild an advert from another node's text, once for nodes that share a process.
+        """Rebuild an advert from another node's text.
 
         `AdvertError` if a field is unknown, of another type, out of bounds or not finite, or the
         address is missing.
         """
+        return cls._kept(text) if len(text) <= KEPT_CHARS else cls._read(text)
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def _kept(cls, text: str) -> Self:
+        return cls._read(text)
+
+    @classmethod
+    def _read(cls, text: str) -> Self:
         values = load_json("text", text, AdvertError)
         if strange := [key for key in values if key not in LONG]:
             raise AdvertError("text", strange[0], f"accepted keys: {', '.join(LONG)}")

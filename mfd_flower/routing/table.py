@@ -164,7 +164,8 @@ class RoutingTable:
                 number = checked("sequence", record["sequence"], Count, error=AdvertError)
                 table._gone[address] = number
             else:
-                advert = Advert.from_text(record["advert"])
+                text = checked("advert", record.get("advert"), str, error=AdvertError)
+                advert = Advert.from_text(text)
                 told = {**record, "advert": advert}
                 table._entries[advert.address] = build(Entry, told, "", AdvertError)
         return table

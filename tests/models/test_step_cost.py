@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfd_flower.config import TrainConfig
 from mfd_flower.data import Samples
-from mfd_flower.models import PromptedViT, fit
+from mfd_flower.models import PromptedViT, fit, training
 from tests.models.test_prompts import DIM, vit
 
 CLASSES = 7
@@ -58,8 +58,13 @@ CASES = st.builds(
 
 @settings(max_examples=5, deadline=None)
 @given(cases=st.lists(CASES, min_size=2, max_size=4))
+@example(cases=[Case(2, dropout, 4, TrainConfig()) for dropout in (0.0, 0.5, 0.0)])
 def test_cost_depends_on_the_update_alone(cases: list[Case]) -> None:
-    alone = [case.cost(case.model()) for case in cases]
+    alone = []
+    for case in cases:
+        training._step_costs.clear()
+        alone.append(case.cost(case.model()))
+    training._step_costs.clear()
     models = {(case.prompts, case.dropout): case.model() for case in cases}
     in_a_row = [case.cost(models[case.prompts, case.dropout]) for case in cases]
     with ThreadPoolExecutor(len(cases)) as pool:

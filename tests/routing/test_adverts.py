@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfd_flower.routing import Advert, AdvertError, with_laplace_noise
-from mfd_flower.routing.adverts import MAX_INT, SHORT
+from mfd_flower.routing.adverts import KEPT_CHARS, MAX_INT, SHORT
 
 FULL = Advert(
     address="n3",
@@ -164,3 +164,13 @@ def test_a_noised_count_is_not_negative() -> None:
     noised = with_laplace_noise((0.0,) * 100, 0.1, np.random.default_rng(4))
     assert len(noised) == 100
     assert min(noised) == 0
+
+
+def test_long_adverts_are_not_kept() -> None:
+    """Many large ones from a stranger take no memory behind the message that they came in."""
+    before = Advert._kept.cache_info().currsize
+    for number in range(5):
+        long = Advert("n7", label_counts=(0.5 + number,) * 2000).to_text()
+        assert len(long) > KEPT_CHARS
+        assert Advert.from_text(long).label_counts[0] == 0.5 + number
+    assert Advert._kept.cache_info().currsize == before

@@ -194,6 +194,8 @@ def test_a_record_that_is_no_entry_is_refused() -> None:
         ({"advert": ADVERT.to_text(), **how, "expires_s": math.nan}, "expires_s"),
         ({"advert": '{"a":"n1","n":-1}', **how}, "samples"),
         ({"sequence": -3}, "sequence"),
+        (how, "advert"),
+        ({"advert": ["n1"], **how}, "advert"),
     ]
     for record, name in records:
         with pytest.raises(AdvertError, match=rf"^advert\.{name} = "):
