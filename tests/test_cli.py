@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def test_a_point_that_comes_behind_its_result_is_passed_over() -> None:
     key = comparison.runs[0].key
     point = {"step": 1, "updates": 4, "accuracy": 0.5, "bytes": {"wire": 1000}}
     page = io.StringIO()
-    with watch(Console(file=page), comparison, done=0) as hear:
+    with watch(Console(file=page), lambda line: None, comparison, done=0) as hear:
         for event in ("begins", point, "ends", {**point, "step": 2}, "begins"):
             hear(key, event)
     assert page.getvalue().count("begins") == 1
@@ -286,3 +287,24 @@ def test_a_terminal_that_knows_ascii_alone_gets_its_tables(tmp_path: Path) -> No
         done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert "0." in done.stdout.decode("ascii")
+
+
+def test_quiet_prints_nothing_and_the_log_has_every_step_with_its_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, log = tmp_path / "c.toml", tmp_path / "log.txt"
+    config.write_text(GOOD)
+    words = ["compare", config, "--out", tmp_path / "out", "--quiet", "--log-file", log]
+    assert call(capsys, *words) == (0, "", "")
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d base \| fedavg", x) for x in lines[:-1])
+    assert [line.rpartition(": ")[2][:6] for line in lines[:-1]] == [
+        "begins",
+        "step 0",
+        "step 1",
+        "ends",
+    ]
+    assert lines[-1].endswith("done; results in " + str(tmp_path / "out"))
+    code, out, err = call(capsys, *words[:-1], tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--log-file" in err

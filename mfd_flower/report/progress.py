@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,15 +11,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from mfd_flower.comparison import Comparison, PlannedRun
 
+Say = Callable[[str], None]
+
 
 class Watcher:
     """Shows a bar for all runs and one for each run that is under way.
 
-    Without a terminal a run prints a line when it begins and after every tenth of its way.
+    A run gives `say` a line when it begins, after every tenth of its way, and when it ends.
     """
 
-    def __init__(self, progress: Progress, planned: Mapping[str, PlannedRun], done: int) -> None:
+    def __init__(
+        self, progress: Progress, say: Say, planned: Mapping[str, PlannedRun], done: int
+    ) -> None:
         self._progress = progress
+        self._say = say
         self._planned = planned
         self._overall = progress.add_task("all runs", total=len(planned), completed=done, state="")
         self._bars: dict[str, TaskID] = {}
@@ -34,11 +39,12 @@ class Watcher:
             if key in self._bars:
                 self._progress.remove_task(self._bars[key])
             self._bars[key] = self._progress.add_task(key, total=1.0, state="")
-            self._print(f"{key}: begins")
+            self._say(f"{key}: begins")
         elif isinstance(event, Mapping):
             self._show(key, event)
         else:
             self._ended.add(key)
+            self._say(f"{key}: ends")
             if key in self._bars:
                 self._progress.remove_task(self._bars.pop(key))
             self._progress.advance(self._overall)
@@ -53,18 +59,23 @@ class Watcher:
         self._progress.update(self._bars[key], completed=share, state=state)
         if int(10 * share) > self._tenth.get(key, -1):
             self._tenth[key] = int(10 * share)
-            self._print(f"{key}: {state}")
-
-    def _print(self, line: str) -> None:
-        if not self._progress.console.is_terminal:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._say(f"{key}: {state}")
 
 
 @contextmanager
-def watch(console: Console, comparison: Comparison, done: int) -> Iterator[Watcher]:
-    """Show progress while the block runs; `done` runs are finished already."""
+def watch(console: Console, log: Say, comparison: Comparison, done: int) -> Iterator[Watcher]:
+    """Show progress while the block runs; `done` runs are finished already.
+
+    Without a terminal the console gets the lines that `log` gets.
+    """
     texts = ("{task.description}", "{task.percentage:>3.0f}%", "{task.fields[state]}")
     name, share, state = map(TextColumn, texts)
     columns = (name, BarColumn(bar_width=24), share, state, TimeElapsedColumn())
+
+    def say(line: str) -> None:
+        log(line)
+        if not console.is_terminal:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Watcher(progress, {planned.key: planned for planned in comparison.runs}, done)
+        yield Watcher(progress, say, {planned.key: planned for planned in comparison.runs}, done)

@@ -1,0 +1,55 @@
+"""The `mfd` command."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+
+# Before anything imports Flower: neither is asked of a command line tool.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+import typer
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.cli.look import look_app
+from mfd_flower.cli.measure import measure_app
+from mfd_flower.cli.screen import say
+from mfd_flower.cli.serve import serve_app
+from mfd_flower.ledger.commands import ledger_app
+from mfd_flower.results import reason_of
+
+app = typer.Typer(
+    help="Send the model to the data: run, compare and plan MFD walks and federated learning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for part in (measure_app, serve_app, look_app):
+    app.add_typer(part)
+app.add_typer(ledger_app, name="ledger")
+
+
+def main() -> None:
+    """Run the command; bad input is one line and exit status 2, a failed run is status 1."""
+    warnings.filterwarnings("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is replaced, and not the end of the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    # Not by its level, which Flower sets when it is imported.
+    logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.ERROR)
+    try:
+        app(standalone_mode=True)
+    except ConfigError as error:
+        say(f"mfd: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        say(f"mfd: failed: {type(error).__name__}: {reason_of(error)}")
+        if os.environ.get("MFD_DEBUG"):
+            raise
+        sys.exit(1)
