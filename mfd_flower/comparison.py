@@ -14,7 +14,8 @@ from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 
 SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
-COMPARISON_KEYS = ("name", "seeds", "margin", "scenarios", "strategies")
+COMPARISON_KEYS = ("name", "seeds", "margin", "checkpoint_every", "scenarios", "strategies")
+CHECKPOINT_EVERY = 10
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
 
 Tables = Mapping[str, Any]
@@ -49,6 +50,8 @@ class Comparison:
     margin: float
     """Accuracy below the yardstick's final one that counts as reaching it."""
     runs: tuple[PlannedRun, ...]
+    checkpoint_every: int = CHECKPOINT_EVERY
+    """Steps from one checkpoint of a run to the next; 0 keeps none. No number depends on it."""
 
     def describe(self) -> dict[str, Any]:
         """Return a JSON form from which equality of two comparisons can be told."""
@@ -86,6 +89,9 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
         raise ConfigError("seeds", seeds, "a list of one or more whole numbers")
     limits = {"low": 0.0, "high": 1.0, "open_low": False}
     margin = checked("margin", tables.get("margin", 0.01), float, limits)
+    every = checked(
+        "checkpoint_every", tables.get("checkpoint_every", CHECKPOINT_EVERY), int, {"low": 0}
+    )
     scenarios = _list_of_tables(tables.get("scenarios", [{"name": "base"}]), "scenarios")
     for scenario in scenarios:
         checked("scenarios.name", scenario.get("name"), str)
@@ -111,7 +117,7 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     if not any(run.yardstick for run in runs):
         runs = [replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs]
     name = checked("name", tables.get("name", default_name), str)
-    return Comparison(name, margin, tuple(runs))
+    return Comparison(name, margin, tuple(runs), every)
 
 
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:

@@ -34,6 +34,9 @@ class DataConfig:
     """Images over all nodes; 0 takes all that the test set leaves."""
     test_samples: int = bounded(1000, 1)
     """Held-out images that no node trains on."""
+    validation: float = bounded(0.1, 0.0, 0.9)
+    """Share of its images that a node holds out: by them, never by the test set, the best model of
+    a run is chosen."""
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+def slug(words: str) -> str:
+    """Return words as part of a file's name: letters, digits, dots and hyphens."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
 
 
 def write_text(path: Path, content: str) -> None:
     """Replace a text file."""
     beside = path.with_name(path.name + ".partial")
     beside.write_text(content, encoding="utf-8", newline="")
+    beside.replace(path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file of bytes; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    beside.write_bytes(content)
     beside.replace(path)
 
 

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.network.clock import now_s
 from mfd_flower.node import CostReport, Node, current_report
+from mfd_flower.node_state import KEEP_STATE, RECALL_STATE, keep_state, recall_state
 from mfd_flower.records import CLOCK, REPORT, integer, number, taken, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy
 
@@ -49,8 +50,8 @@ class StrategyClientApp(ClientApp):
 
 def handler_of(message_type: str, context: Context) -> Handler:
     """Return what the run's strategy, or else this module, does with messages of a type."""
-    if message_type == ROLL_CALL:
-        return address
+    if message_type in ENGINE_ACTIONS:
+        return ENGINE_ACTIONS[message_type]
     run = Node.of(context).run
     actions = client_actions(find_strategy(run.strategy.name), run)
     handler = actions.get(message_type, DEFAULT_ACTIONS.get(message_type))
@@ -93,6 +94,8 @@ def address(message: Message, context: Context) -> Message:
 
 
 DEFAULT_ACTIONS = {"train": train, "evaluate": evaluate}
+ENGINE_ACTIONS = {ROLL_CALL: address, KEEP_STATE: keep_state, RECALL_STATE: recall_state}
+"""What every node answers, whatever the strategy."""
 
 
 def this_process() -> str:

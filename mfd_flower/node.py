@@ -92,7 +92,7 @@ def evaluate_tunables(
 ) -> Metrics:
     """Measure tunables on the held-out test set of a run, or on other samples."""
     model = loaded_model(run, tensors)
-    test = shard(run, None) if samples is None else samples
+    test = shard(run, "test") if samples is None else samples
     return evaluate(model, test, stage=model.frozen_stage(), accelerator=run.train.accelerator)
 
 

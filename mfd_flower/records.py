@@ -6,12 +6,22 @@ other's out before a handler or a strategy sees the message: instrumentation cos
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common.serde import (
+    message_from_proto,
+    message_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from torch import Tensor
 
 from mfd_flower.checks import checked, show
@@ -69,6 +79,55 @@ def taken(content: RecordDict, name: str) -> ConfigRecord | None:
     """Take a record out of a content; None if it is not there."""
     record = content.pop(name, None)
     return record if isinstance(record, ConfigRecord) else None
+
+
+def to_bytes(content: RecordDict) -> bytes:
+    """Return records as Flower serialises them, behind a digest of that."""
+    body: bytes = recorddict_to_proto(content).SerializeToString()
+    return hashlib.sha256(body).digest() + body
+
+
+def from_bytes(data: bytes) -> RecordDict:
+    """Inverse of `to_bytes`; ValueError if a bit has changed, or the end is missing."""
+    digest, body = data[:32], data[32:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("not whole: its digest is another one")
+    return recorddict_from_proto(RecordDictProto.FromString(body))
+
+
+def message_bytes(message: Message) -> bytes:
+    """Return a message as Flower serialises it."""
+    data: bytes = message_to_proto(message).SerializeToString()
+    return data
+
+
+def message_from(data: bytes) -> Message:
+    """Inverse of `message_bytes`."""
+    return message_from_proto(MessageProto.FromString(data))
+
+
+def joined(parts: Mapping[str, RecordDict]) -> RecordDict:
+    """Return the records of all parts, each under the name of its part and its own."""
+    pairs = ((f"{part}/{name}", r) for part, rs in parts.items() for name, r in rs.items())
+    return RecordDict(dict(pairs))
+
+
+def part_of(content: RecordDict, part: str) -> RecordDict:
+    """Return one of the parts that were `joined`, empty if it had no records."""
+    start = f"{part}/"
+    pairs = ((name.removeprefix(start), r) for name, r in content.items() if name.startswith(start))
+    return RecordDict(dict(pairs))
+
+
+def plain_record(values: Mapping[str, Any]) -> ConfigRecord:
+    """Return numbers, texts, lists and tables of them as a record."""
+    return ConfigRecord({"json": json.dumps(values)})
+
+
+def plain_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `plain_record`; tuples have become lists."""
+    values: dict[str, Any] = json.loads(text(record, "json"))
+    return values
 
 
 def _wrong_type(name: str, value: object, accepted: str) -> TypeError:

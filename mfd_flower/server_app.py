@@ -9,8 +9,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from mfd_flower.config import RunConfig
-from mfd_flower.files import write_json
-from mfd_flower.runtime.runner import Point, run_on
+from mfd_flower.files import slug, write_json
+from mfd_flower.runtime.curve import Point
+from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.runtime.runner import run_on
 
 app = ServerApp()
 log = logging.getLogger("flwr")
@@ -18,17 +20,26 @@ log = logging.getLogger("flwr")
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the strategy that the run config names; write the measured run to `out` if it is set."""
-    run = RunConfig.from_flat(context.run_config)
+    """Run the strategy that the run config names.
+
+    With `out` the measured run is written there, its models beside it, and a checkpoint every
+    `checkpoint_every` steps, from which a later one with `resume` goes on.
+    """
+    settings = context.run_config
+    run = RunConfig.from_flat(settings)
+    files = None
+    if out := str(settings.get("out", "")):
+        # Flower runs this in a working directory of its own: a relative path would be lost there.
+        path = Path(out)
+        if not path.is_absolute():
+            raise ValueError(f"out = {out!r}: must be an absolute path")
+        every, resume = settings.get("checkpoint_every", 0), settings.get("resume", False)
+        files = RunFiles(path.parent, slug(path.stem), int(every), bool(resume))
 
     def on_point(point: Point) -> None:
         wire_mb = point["bytes"]["wire"] / 1e6
         log.info("step %d  accuracy %.3f  %.3f MB", point["step"], point["accuracy"], wire_mb)
 
-    record = run_on(grid, run, on_point)
-    if out := str(context.run_config.get("out", "")):
-        # Flower runs this in a working directory of its own: a relative path would be lost there.
-        path = Path(out)
-        if not path.is_absolute():
-            raise ValueError(f"out = {out!r}: must be an absolute path")
-        write_json(path, record)
+    record = run_on(grid, run, on_point, files, log.info)
+    if out:
+        write_json(Path(out), record)

@@ -7,7 +7,7 @@ small images this can cost fewer bytes than any model: the price is that the dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from mfd_flower.models.residents import model_for
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnLoop, Step
+from mfd_flower.runtime.own_loop import Rounds, Step
 
 UPLOADED = "uploaded"
 MODEL = "centre-tunables"
@@ -63,7 +63,7 @@ def all_samples(node: Node, context: Context) -> Samples:
     return Samples(torch.cat([own.inputs, inputs]), torch.cat([own.labels, uploaded.labels]))
 
 
-class Centralised(OwnLoop, Strategy):
+class Centralised(Rounds, Strategy):
     """Collect all data on node 0 and train there."""
 
     client_actions: ClassVar = {"query.upload": upload, "train.centre": centre}
@@ -73,17 +73,25 @@ class Centralised(OwnLoop, Strategy):
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Collect, then train `num_rounds` times over all data."""
-        yield Step(0, arrays)
         first, *others = grid.nodes
-        ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
-        uploads = grid.ask("query.upload", dict.fromkeys(others, ask), timeout)
         content = RecordDict()
-        for place, upload in enumerate(uploads.values()):
-            content[f"data-{place}"] = upload.array_records["data"]
-        content["arrays"] = arrays
-        for number in range(1, num_rounds + 1):
+        if not self.done:
+            yield Step(0, arrays)
+            content = self.collected(grid, others, timeout)
+            content["arrays"] = arrays
+        for number in range(self.done + 1, num_rounds + 1):
+            self.done = number
             content["config"] = ConfigRecord({"round": number})
             answers, content = grid.ask("train.centre", {first: content}, timeout), RecordDict()
             if first not in answers:
                 return
             yield Step(number, answers[first].array_records["arrays"])
+
+    def collected(self, grid: MeteredGrid, others: Sequence[str], timeout: float) -> RecordDict:
+        """Return what the other nodes upload."""
+        ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
+        uploads = grid.ask("query.upload", dict.fromkeys(others, ask), timeout)
+        content = RecordDict()
+        for place, upload in enumerate(uploads.values()):
+            content[f"data-{place}"] = upload.array_records["data"]
+        return content

@@ -27,7 +27,7 @@ from mfd_flower.models.residents import model_for
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node
 from mfd_flower.packets.codecs import CodecName
-from mfd_flower.records import tensors_of
+from mfd_flower.records import plain_record, plain_values, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.split import formation
@@ -130,6 +130,10 @@ class HFSL(OwnLoop, Strategy):
         self.world = world_of(run.network, run.data.nodes, run.seed)
         self.labels: Mapping[str, Sequence[float]] = {}
         """What nodes told of their labels, if clusters are planned."""
+        self.clusters: list[list[str]] = []
+        self.idle: list[str] = []
+        self.done = self.finished = 0
+        """The round that ended last, and how many of them a cluster finished."""
         # Two runs of one process must not meet each other.
         self.meeting = uuid.uuid4().hex
 
@@ -137,25 +141,38 @@ class HFSL(OwnLoop, Strategy):
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Train `num_rounds` rounds; a step is the average after each."""
-        initial = arrays
-        yield Step(0, arrays)
-        clusters, idle = self.formed(grid, timeout)
-        for number in range(1, num_rounds + 1):
+        if not self.done:
+            yield Step(0, arrays)
+            self.clusters, self.idle = self.formed(grid, timeout)
+        clusters = self.clusters
+        for number in range(self.done + 1, num_rounds + 1):
             rosters = self.rosters(grid, number, clusters, timeout)
             outcomes = self.trained(grid, rosters, arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
                 arrays = aggregate_arrayrecords(done, "num-examples")
+                self.finished += 1
             elif outcomes and not any(outcome.met or outcome.lost for outcome in outcomes):
                 needed = NEEDED.format(self.concurrent_nodes)
                 raise NotMetError(f"{outcomes[0].reason}; {needed}")
-            elif outcomes and number == num_rounds and arrays is initial:
+            elif outcomes and number == num_rounds and not self.finished:
                 raise LinkError(f"no cluster finished a round: {outcomes[0].reason}")
             for roster, outcome in zip(rosters, outcomes, strict=True):
                 if outcome.lost:
                     left = [n for n in clusters[roster.cluster] if n not in outcome.lost]
-                    clusters[roster.cluster], idle = self.mended(left, idle, grid.virtual_seconds)
+                    mended = self.mended(left, self.idle, grid.virtual_seconds)
+                    clusters[roster.cluster], self.idle = mended
+            self.done = number
             yield Step(number, arrays)
+
+    def state_dict(self) -> RecordDict:
+        """Return who is in which cluster after the round that was yielded last."""
+        names = ("done", "finished", "clusters", "idle", "labels")
+        return RecordDict({"loop": plain_record({name: getattr(self, name) for name in names})})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on with these clusters behind that round."""
+        vars(self).update(plain_values(state.config_records["loop"]))
 
     def formed(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
         """Return the clients of each cluster, and the idle nodes."""

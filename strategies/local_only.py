@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnLoop, Step
+from mfd_flower.runtime.own_loop import Rounds, Step
 
 OWN = "own-tunables"
 
@@ -30,7 +30,7 @@ def alone(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
 
-class LocalOnly(OwnLoop, Strategy):
+class LocalOnly(Rounds, Strategy):
     """Train every node by itself."""
 
     client_actions: ClassVar = {"train.alone": alone}
@@ -40,11 +40,13 @@ class LocalOnly(OwnLoop, Strategy):
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Let all nodes train `num_rounds` times; the models are one a node."""
-        yield Step(0, arrays)
-        for number in range(1, num_rounds + 1):
+        if not self.done:
+            yield Step(0, arrays)
+        for number in range(self.done + 1, num_rounds + 1):
+            self.done = number
             content = RecordDict({"config": ConfigRecord({"round": number})})
             if number == 1:
                 content["arrays"] = arrays
             answers = grid.ask("train.alone", dict.fromkeys(grid.nodes, content), timeout)
-            if models := [answer.array_records["arrays"] for answer in answers.values()]:
+            if models := {name: a.array_records["arrays"] for name, a in answers.items()}:
                 yield Step(number, arrays, models)

@@ -12,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.config import RunConfig
 from mfd_flower.network.world import world_of
 from mfd_flower.packets import Packet
-from mfd_flower.records import tensors_of
+from mfd_flower.records import joined, part_of, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.strategy import Handler
 from mfd_flower.walk import MOVED, WALK_ACTIONS, WALK_LINKS, Plan, Relay, plan_of
+from mfd_flower.walk.course import Course
 from mfd_flower.walk.custody import VERDICT
 
 
@@ -60,6 +61,7 @@ class MFDWalk(OwnLoop, Strategy):
         self.admission = self.plan.judges
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         self.replica = ""
+        self.course: Course | None = None
 
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
@@ -81,35 +83,67 @@ class MFDWalk(OwnLoop, Strategy):
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Carry the packets for `num_rounds` tours in all; a step is a hop."""
-        plan, nodes = self.plan, self.run.data.nodes
-        relay = Relay(grid, plan, world_of(self.run.network, nodes, self.run.seed), timeout)
-        relay.announce(0)
-        yield Step(0, arrays)
-        hops, start = num_rounds * nodes, tensors_of(arrays)
-        models: dict[str, ArrayRecord] = {}
-        for walker in range(plan.walkers):
-            ttl = (hops + plan.walkers - 1 - walker) // plan.walkers
-            first = plan.first_packet(self.run, start, walker, ttl)
-            models[first.walker] = arrays
-            relay.launch(first)
-        made, landed, landings = dict[str, int](), dict[str, Packet](), 0
+        world = world_of(self.run.network, self.run.data.nodes, self.run.seed)
+        relay = Relay(grid, self.plan, world, timeout)
+        if self.course is None:
+            self.course = course = Course()
+            relay.announce(0)
+            yield Step(0, arrays)
+            self._launch_first(relay, course, arrays, num_rounds * self.run.data.nodes)
+        else:
+            course = self.course
+            relay.load_state_dict(self._kept)
+            self._send_on(relay, course)
+        self._relay = relay
         while relay.in_flight:
-            packet, content = relay.collect()
-            landings += 1
-            before, landed[packet.walker] = landed.get(packet.walker), packet
-            proven: Packet | None = packet
-            for trait in plan.traits:
-                proven = proven and trait.proven(before, proven, content)
-            if proven is not None:
-                made[packet.walker] = proven.hop - 1
-                models[packet.walker] = arrays = ArrayRecord(proven.decoded())
-            done = landings if plan.judges else sum(made.values())
-            yield Step(done, arrays, list(models.values()))
-            every = plan.policy.advert_every * nodes
-            if packet.ttl > 0 and every and done % every == 0:
-                relay.announce(done)
-            if packet.ttl > 0 or (plan.judges and VERDICT not in content):
-                relay.launch(packet, content)
+            self._land(relay, course)
+            several = dict(course.models) if self.plan.walkers > 1 else {}
+            yield Step(course.done, course.models[course.moved], several)
+            self._send_on(relay, course)
         self.not_taken = relay.not_taken
-        for trait in plan.traits:
-            vars(self).update(trait.finish(relay, list(landed.values())))
+        for trait in self.plan.traits:
+            vars(self).update(trait.finish(relay, list(course.landed.values())))
+
+    def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:
+        """Send the first packet of each walker, so many hops to go between them."""
+        start, walkers = tensors_of(arrays), self.plan.walkers
+        for walker in range(walkers):
+            ttl = (hops + walkers - 1 - walker) // walkers
+            first = self.plan.first_packet(self.run, start, walker, ttl)
+            course.models[first.walker] = arrays
+            relay.launch(first)
+
+    def _land(self, relay: Relay, course: Course) -> None:
+        """Take what the next receiver hands on, and count it if it is a new version."""
+        packet, content = relay.collect()
+        course.landings += 1
+        before, course.landed[packet.walker] = course.landed.get(packet.walker), packet
+        proven: Packet | None = packet
+        for trait in self.plan.traits:
+            proven = proven and trait.proven(before, proven, content)
+        if proven is not None:
+            course.made[packet.walker] = proven.hop - 1
+            course.models[packet.walker] = ArrayRecord(proven.decoded())
+            course.moved = packet.walker
+        course.moved = course.moved or packet.walker
+        course.done = course.landings if self.plan.judges else sum(course.made.values())
+        course.onward = packet, content
+
+    def _send_on(self, relay: Relay, course: Course) -> None:
+        """Carry on the packet that landed last, after another announcement if one is due."""
+        packet, content = course.onward
+        every = self.plan.policy.advert_every * self.run.data.nodes
+        if packet.ttl > 0 and every and course.done % every == 0:
+            relay.announce(course.done)
+        if packet.ttl > 0 or (self.plan.judges and VERDICT not in content):
+            relay.launch(packet, content)
+
+    def state_dict(self) -> RecordDict:
+        """Return where all packets are, after the step that was yielded last."""
+        assert self.course is not None
+        return joined({"course": self.course.state_dict(), "relay": self._relay.state_dict()})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that step."""
+        self.course = Course.load(part_of(state, "course"))
+        self._kept = part_of(state, "relay")

@@ -31,7 +31,13 @@ def make_run() -> Callable[..., RunConfig]:
     def build(
         strategy: str = "mfd-walk", rounds: int = 1, seed: int = 0, **tables: Any
     ) -> RunConfig:
-        data = {"name": "digits", "nodes": 3, "train_samples": 48, "test_samples": 40}
+        data = {
+            "name": "digits",
+            "nodes": 3,
+            "train_samples": 48,
+            "test_samples": 40,
+            "validation": 0.0,
+        }
         options = json.dumps(tables.pop("options", {}))
         return RunConfig.from_tables(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class Trial:
     contexts: dict[str, Context]
     tensors: dict[str, Tensor]
     steps: list[int] = field(default_factory=list)
-    models: list[ArrayRecord | Sequence[ArrayRecord]] = field(default_factory=list)
+    models: list[ArrayRecord | Mapping[str, ArrayRecord]] = field(default_factory=list)
 
     @property
     def accuracy(self) -> float:
@@ -146,9 +146,9 @@ def trial(
     """
     strategy = build_strategy(run)
     steps: list[int] = []
-    models: list[ArrayRecord | Sequence[ArrayRecord]] = []
+    models: list[ArrayRecord | Mapping[str, ArrayRecord]] = []
 
-    def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> None:
+    def evaluate(step: int, arrays: ArrayRecord | Mapping[str, ArrayRecord]) -> None:
         steps.append(step)
         models.append(arrays)
 

@@ -174,7 +174,8 @@ def test_flower_app_config_lists_every_setting_with_its_default() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     shown = flatten_dict(project["tool"]["flwr"]["app"]["config"])
-    assert shown == {"out": "", **RunConfig().flat()}
+    files = {"out": "", "checkpoint_every": 0, "resume": False, "state-dir": ""}
+    assert shown == {**files, **RunConfig().flat()}
 
 
 @pytest.mark.parametrize(

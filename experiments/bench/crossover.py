@@ -69,7 +69,12 @@ def one_round(strategy: str, samples: int, nodes: int, tables: dict[str, Any]) -
     """Return payload bytes of one round, and bytes of the tunables."""
     run = RunConfig.from_tables(
         {
-            "data": {"nodes": nodes, "train_samples": samples * nodes, "test_samples": 10},
+            "data": {
+                "nodes": nodes,
+                "train_samples": samples * nodes,
+                "test_samples": 10,
+                "validation": 0.0,
+            },
             "train": {"optimizer": "sgd", "lr": 0.01, "batch_size": 16},
             **tables,
             "strategy": {

@@ -134,7 +134,12 @@ def settings_of(link: str, samples: int, rounds: int, members: int) -> RunConfig
     options = {"cluster_size": members, "link": link, "meet_s": 120.0}
     return RunConfig.from_tables(
         {
-            "data": {"nodes": members, "train_samples": samples * members, "test_samples": 100},
+            "data": {
+                "nodes": members,
+                "train_samples": samples * members,
+                "test_samples": 100,
+                "validation": 0.0,
+            },
             "train": {"optimizer": "sgd", "lr": 0.1},
             "strategy": {"name": "hfsl", "rounds": rounds, "options": json.dumps(options)},
         }

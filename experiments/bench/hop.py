@@ -47,7 +47,13 @@ def hop_ms(traits: Mapping[str, Any]) -> float:
     options = {"policy": "random", "traits": traits}
     run = RunConfig.from_tables(
         {
-            "data": {"name": "digits", "nodes": NODES, "train_samples": 200, "test_samples": 50},
+            "data": {
+                "name": "digits",
+                "nodes": NODES,
+                "train_samples": 200,
+                "test_samples": 50,
+                "validation": 0.0,
+            },
             "strategy": {"name": "mfd-walk", "options": json.dumps(options)},
         }
     )

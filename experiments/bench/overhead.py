@@ -141,7 +141,7 @@ def main() -> None:
 
     run = RunConfig.from_tables(
         {
-            "data": {"nodes": NODES, "train_samples": 1500, "test_samples": 500},
+            "data": {"nodes": NODES, "train_samples": 1500, "test_samples": 500, "validation": 0.0},
             "strategy": {"name": "fedavg", "rounds": ROUNDS},
         }
     )

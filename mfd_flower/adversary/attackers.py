@@ -106,7 +106,7 @@ def trigger_samples(run: RunConfig) -> Samples | None:
     if (success := attack_of(run).success) is None:
         return None
     scene = _scene(run, np.random.default_rng([run.seed, TRIGGER]))
-    return at_frozen_stage(run, success(images_of(run, None), scene))
+    return at_frozen_stage(run, success(images_of(run, "test"), scene))
 
 
 def _scene(run: RunConfig, rng: np.random.Generator) -> Scene:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,22 @@ from mfd_flower.config import DataConfig
 from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import ImageSet, load_set
 
+Part = int | Literal["test", "validation"]
+"""What a node trains on, the common test set, or what all nodes hold out."""
+HOLD_OUT = 6
+"""Purpose of the generator that draws what a node holds out."""
 _load_set_once = functools.lru_cache(maxsize=4)(load_set)
 
 
 @dataclass(frozen=True, eq=False)
 class Federation:
-    """One data set dealt out to nodes, and the test set that none holds, as indices into it."""
+    """One data set dealt out to nodes, and the test set that none has, as indices into it."""
 
     images: ImageSet
     shares: list[NDArray[np.int64]]
+    """What each node trains on."""
+    held_out: list[NDArray[np.int64]]
+    """What each node has besides, for validation."""
     test: NDArray[np.int64]
 
     @property
@@ -36,6 +43,12 @@ class Federation:
     def label_counts(self, node: int) -> NDArray[np.int64]:
         """Count the samples of each class that `node` holds, ``(num_classes,)``."""
         return np.bincount(self.images.labels[self.shares[node]], minlength=self.num_classes)
+
+    def part(self, part: Part) -> NDArray[np.int64]:
+        """Return the indices of a part, `held_out` of all nodes together."""
+        if part == "validation":
+            return np.concatenate(self.held_out)
+        return self.test if part == "test" else self.shares[part]
 
     def samples(self, indices: NDArray[np.int64], spec: InputSpec) -> Samples:
         """Prepare the images at `indices` for a backbone."""
@@ -50,8 +63,9 @@ def load_federation(config: DataConfig, seed: int) -> Federation:
     """
     images = _load_set_once(config.name, config.path)
     train, test = split_indices(len(images.labels), config, seed)
-    shares = partition_indices(images.labels[train], len(images.classes), config, seed)
-    return Federation(images, [train[share] for share in shares], test)
+    dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
+    pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]
+    return Federation(images, [kept for kept, _ in pairs], [out for _, out in pairs], test)
 
 
 def split_indices(
@@ -69,6 +83,17 @@ def split_indices(
         accepted = f"at most {left}, what {held_out} test samples leave of {config.name}"
         raise ConfigError("data.train_samples", wanted, accepted)
     return order[held_out : held_out + wanted], order[:held_out]
+
+
+def hold_out(
+    share: NDArray[np.int64], config: DataConfig, seed: int, node: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split what a node has into what it trains on, at least one sample, and what it holds out."""
+    count = min(round(config.validation * len(share)), len(share) - 1)
+    out = np.zeros(len(share), dtype=bool)
+    order = np.random.default_rng([seed, node, 0, HOLD_OUT]).permutation(len(share))
+    out[order[:count]] = True
+    return share[~out], share[out]
 
 
 def partition_indices(

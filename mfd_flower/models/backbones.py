@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
+from mfd_flower.packets.digest import version_digest
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
 
@@ -55,6 +56,11 @@ def _load(backbone: str, arch: str, seed: int) -> VisionTransformer:
         accepted = "accepted: fm-tiny, random, file:<safetensors>, hub:<timm name>"
         raise ConfigError("model.backbone", backbone, accepted)
     return model.requires_grad_(False).eval()
+
+
+def backbone_digest(backbone: VisionTransformer) -> str:
+    """Return the digest of a backbone's weights, 64 hexadecimal digits."""
+    return version_digest(backbone.state_dict())
 
 
 def _new(arch: str) -> VisionTransformer:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from mfd_flower.config import DataConfig, ModelConfig, RunConfig
-from mfd_flower.data.federation import load_federation
+from mfd_flower.data.federation import Part, load_federation
 from mfd_flower.data.samples import Samples
 from mfd_flower.models.build import build_model, input_spec
 from mfd_flower.models.prompts import PromptedViT
@@ -32,25 +32,24 @@ def model_for(run: RunConfig) -> PromptedViT:
     return _models.build(run.model, classes, run.seed)
 
 
-def shard(run: RunConfig, index: int | None) -> Samples:
-    """Prepare the samples of node `index`, or the test set for None: once a federation in a row."""
+def shard(run: RunConfig, part: Part) -> Samples:
+    """Prepare the samples of a node or of another part, once a federation in a row."""
     kept = _shards(run.data, run.model, run.seed)
-    if index not in kept:
-        kept[index] = at_frozen_stage(run, images_of(run, index))
-    return kept[index]
+    if part not in kept:
+        kept[part] = at_frozen_stage(run, images_of(run, part))
+    return kept[part]
 
 
 @functools.lru_cache(maxsize=1)
-def _shards(data: DataConfig, model: ModelConfig, seed: int) -> dict[int | None, Samples]:
-    """Return what was prepared of the federation that was asked for last: nodes and test set."""
+def _shards(data: DataConfig, model: ModelConfig, seed: int) -> dict[Part, Samples]:
+    """Return what was prepared of the federation that was asked for last."""
     return {}
 
 
-def images_of(run: RunConfig, index: int | None) -> Samples:
-    """Return the images of node `index`, or of the test set, as the backbone expects them."""
+def images_of(run: RunConfig, part: Part) -> Samples:
+    """Return the images of a node or of another part, as the backbone expects them."""
     federation = load_federation(run.data, run.seed)
-    indices = federation.test if index is None else federation.shares[index]
-    return federation.samples(indices, input_spec(model_for(run).backbone))
+    return federation.samples(federation.part(part), input_spec(model_for(run).backbone))
 
 
 def at_frozen_stage(run: RunConfig, images: Samples) -> Samples:

@@ -25,20 +25,20 @@ class Clock:
     """Until when each address is busy, in virtual seconds; nobody is at first."""
 
     def __init__(self) -> None:
-        self._busy_until_s: dict[str, float] = {}
+        self.busy_until_s: dict[str, float] = {}
 
     @property
     def end_s(self) -> float:
         """Time at which the last actor is done."""
-        return max(self._busy_until_s.values(), default=0.0)
+        return max(self.busy_until_s.values(), default=0.0)
 
     def free_s(self, address: str) -> float:
         """Return when an address is done with all it has to do."""
-        return self._busy_until_s.get(address, 0.0)
+        return self.busy_until_s.get(address, 0.0)
 
     def occupy(self, address: str, until_s: float) -> None:
         """Note that an address is busy at least until then."""
-        self._busy_until_s[address] = max(self.free_s(address), until_s)
+        self.busy_until_s[address] = max(self.free_s(address), until_s)
 
 
 def transfer_s(world: World, transfer: Transfer, size_bytes: int, at_s: float) -> float:

@@ -42,6 +42,8 @@ class Watcher:
             self._say(f"{key}: begins")
         elif isinstance(event, Mapping):
             self._show(key, event)
+        elif event != "ends":
+            self._say(f"{key}: {event}")
         else:
             self._ended.add(key)
             self._say(f"{key}: ends")

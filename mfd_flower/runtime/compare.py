@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from importlib.metadata import version
@@ -14,10 +15,12 @@ from joblib import cpu_count
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
+from mfd_flower.files import slug
 from mfd_flower.node import check_run
 from mfd_flower.results import FILE, Results, reason_of
 from mfd_flower.runtime.ledgers import write_ledger
 from mfd_flower.runtime.pool import Hear, run_side_by_side
+from mfd_flower.runtime.run_files import CHECKPOINTS, MODELS, RunFiles
 from mfd_flower.strategy import build_strategy
 
 PACKAGES = ("flwr", "lightning", "torch", "timm", "peft", "mfd-flower")
@@ -50,7 +53,8 @@ def compare(
     jobs
         Runs side by side; one a core without it. The numbers do not depend on it.
     resume, overwrite
-        Go on with what the folder holds, or replace it.
+        Go on with what the folder holds, a run that was stopped from its last checkpoint, or
+        replace it.
     watch
         Shows how the runs get on, as `mfd_flower.report.progress.watch` does.
 
@@ -78,7 +82,7 @@ def compare(
         if done < len(comparison.runs):
             try:
                 with watch(comparison, done) as hear:
-                    _run_missing(comparison, folder, results, jobs, hear)
+                    _run_missing(comparison, folder, results, jobs, resume, hear)
             except KeyboardInterrupt:
                 kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
                 raise KeyboardInterrupt(kept) from None
@@ -131,7 +135,14 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
     def refused(reason: str) -> ConfigError:
         return ConfigError("--out", str(folder), reason)
 
-    if overwrite or not (folder / FILE).exists():
+    if overwrite:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for old in (folder / MODELS).glob("*.safetensors"):
+            old.unlink()
+        return fresh
+    if not (folder / FILE).exists():
+        if (folder / CHECKPOINTS).exists() and not resume:
+            raise refused("holds an unfinished comparison; --resume or --overwrite")
         return fresh
     found = Results.load(folder)
     if found.config != fresh.config:
@@ -142,7 +153,12 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
 
 
 def _run_missing(
-    comparison: Comparison, folder: Path | None, results: Results, jobs: int | None, hear: Hear
+    comparison: Comparison,
+    folder: Path | None,
+    results: Results,
+    jobs: int | None,
+    resume: bool,
+    hear: Hear,
 ) -> None:
     """Do the runs that `results` lacks; after each one ``results.json`` is whole again."""
 
@@ -152,8 +168,18 @@ def _run_missing(
     place = {planned.cell: number for number, planned in enumerate(comparison.runs)}
     done = {cell(record) for record in results.runs}
     todo = [planned for planned in comparison.runs if planned.cell not in done]
+    files = {
+        planned.key: RunFiles(
+            folder,
+            slug(f"{place[planned.cell]} {planned.label} seed {planned.config.seed}"),
+            comparison.checkpoint_every,
+            resume,
+        )
+        for planned in todo
+        if folder
+    }
     failed: dict[str, Exception] = {}
-    with closing(run_side_by_side(todo, jobs, hear)) as ended:
+    with closing(run_side_by_side(todo, jobs, hear, files)) as ended:
         for planned, record in ended:
             if isinstance(record, Exception):
                 failed[planned.key] = record
@@ -165,6 +191,8 @@ def _run_missing(
             results.runs.sort(key=lambda record: place[cell(record)])
             if folder:
                 results.save(folder)
+    if folder and not failed:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
         why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())

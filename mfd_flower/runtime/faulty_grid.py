@@ -25,15 +25,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from mfd_flower.config import FaultsConfig
 from mfd_flower.network.faults import Damage, Fault, drawn, generator
+from mfd_flower.records import (
+    joined,
+    message_bytes,
+    message_from,
+    part_of,
+    plain_record,
+    plain_values,
+)
 from mfd_flower.runtime.damage import cut_off, flip_bit
 from mfd_flower.runtime.pass_through import PassThrough
 
@@ -146,6 +154,51 @@ class FaultyGrid(PassThrough, Grid):
             late = [i for i in message_ids if i in self._held]
             self._ready |= {message_id: self._held.pop(message_id)[1] for message_id in late}
         return _take(message_ids, self._ready)
+
+    def state_dict(self) -> RecordDict:
+        """Return who is down, what was counted, and what is under way or held back."""
+        log = [[number, *where] for number, where in self._log.items()]
+        flights = {
+            i: [asdict(f.fault), [*f.where], f.number, f.due] for i, f in self._flights.items()
+        }
+        counts = [[*key, count] for key, count in self._counts.items()]
+        down = {address: asdict(fault) for address, fault in self._down.items()}
+        held = {message_id: due for message_id, (due, _) in self._held.items()}
+        plain = {"log": log, "flights": flights, "counts": counts, "down": down, "held": held}
+        numbers = {"sent": self._sent, "idle": self._idle_pulls, "twins": list(self._twins)}
+        messages = {
+            "requests": {i: flight.request for i, flight in self._flights.items()},
+            "ready": self._ready,
+            "expired": self._expired,
+            "held": {message_id: reply for message_id, (_, reply) in self._held.items()},
+        }
+        records = {
+            name: ConfigRecord({i: message_bytes(message) for i, message in each.items()})
+            for name, each in messages.items()
+        }
+        own = RecordDict({**records, "faults": plain_record({**plain, **numbers})})
+        return joined({"faults": own, "inner": self.inner_state()})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on from there."""
+        self.load_inner_state(part_of(state, "inner"))
+        own = part_of(state, "faults").config_records
+        kept = plain_values(own["faults"])
+        messages = {
+            name: {i: message_from(data) for i, data in own[name].items()}  # type: ignore[arg-type]
+            for name in ("requests", "ready", "expired", "held")
+        }
+        self._sent, self._idle_pulls = kept["sent"], kept["idle"]
+        self._twins = dict.fromkeys(kept["twins"])
+        self._log = {number: Injected(*where) for number, *where in kept["log"]}
+        self._counts = Counter({(a, kind): count for a, kind, count in kept["counts"]})
+        self._down = {address: Fault(**fault) for address, fault in kept["down"].items()}
+        self._ready, self._expired = messages["ready"], messages["expired"]
+        self._held = {i: (due, messages["held"][i]) for i, due in kept["held"].items()}
+        self._flights = {
+            i: _Flight(messages["requests"][i], [], Fault(**fault), Injected(*where), number, due)
+            for i, (fault, where, number, due) in kept["flights"].items()
+        }
 
     def fault_of(self, request: Message, where: Injected) -> Fault | None:
         """Return what happens to a message, unless its node is down; None for nothing."""

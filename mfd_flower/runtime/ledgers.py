@@ -5,11 +5,11 @@ Only here is it known both which nodes are malicious and what the nodes decided.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mfd_flower.files import slug
 from mfd_flower.ledger import Chains, Entry, Ledger
 
 SHORT = 16
@@ -66,7 +66,7 @@ def admission_counts(
 def write_ledger(folder: Path, record: Mapping[str, Any], number: int, lines: str) -> str:
     """Write the ledger of a run, the `number`-th, for ``mfd ledger``; returns the path inside."""
     words = f"{number} {record['scenario']} {record['strategy']} seed {record['seed']}"
-    name = f"ledgers/{re.sub(r'[^A-Za-z0-9.]+', '-', words).strip('-')}.sqlite"
+    name = f"ledgers/{slug(words)}.sqlite"
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     # Of an earlier start of the same run; SQLite may have left files beside it.

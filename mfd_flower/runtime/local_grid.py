@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from copy import copy
 from itertools import count
+from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -28,6 +30,7 @@ class LocalGrid(FreeMessages, Grid):
     sending, and what a ClientApp raises comes back as Flower's own error reply. One node handles
     one message at a time. Messages are not serialised: each side gets records of its own that share
     the array data. `workers` are as many as there are cores that this process may use without it.
+    Nodes keep checkpoints of their state below `state_dir`.
     """
 
     def __init__(
@@ -36,21 +39,24 @@ class LocalGrid(FreeMessages, Grid):
         num_nodes: int,
         run_config: Mapping[str, Any] | None = None,
         workers: int | None = None,
+        state_dir: Path | None = None,
     ) -> None:
         self._client_app = client_app
+        where = {"state-dir": str(state_dir)} if state_dir else {}
         self._run = Run.create_empty(run_id=1)
         self.contexts = {
             index + 1: Context(
                 run_id=self._run.run_id,
                 node_id=index + 1,
-                node_config={"partition-id": index, "num-partitions": num_nodes},
+                node_config={"partition-id": index, "num-partitions": num_nodes, **where},
                 state=RecordDict(),
                 run_config=dict(run_config or {}),
             )
             for index in range(num_nodes)
         }
         self._pool = ThreadPoolExecutor(workers or cpu_count(), thread_name_prefix="node")
-        self._message_ids = count(1)
+        # A reply that another grid's checkpoint kept must not be taken for one of this grid's.
+        self._message_ids = (f"{uuid4().hex}-{number}" for number in count(1))
         self._pending: dict[str, Future[Message]] = {}
         self._last_of_node: dict[int, Future[Message]] = {}
         # Flower refuses to make a Message outside a run.
@@ -82,7 +88,7 @@ class LocalGrid(FreeMessages, Grid):
         """Start the calls; returns the ids by which `pull_messages` finds the replies."""
         ids = []
         for message in messages:
-            message_id = str(next(self._message_ids))
+            message_id = next(self._message_ids)
             message.metadata.__dict__["_message_id"] = message_id
             node_id = message.metadata.dst_node_id
             before = self._last_of_node.get(node_id)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -26,11 +26,27 @@ from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.clock import Clock, transfer_s
 from mfd_flower.network.world import EDGE, Link, Transfer, World
-from mfd_flower.records import REPORT, integer, number, stamped, taken
+from mfd_flower.records import (
+    REPORT,
+    integer,
+    joined,
+    number,
+    part_of,
+    plain_record,
+    plain_values,
+    stamped,
+    taken,
+)
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
 """Config key by which a transfer between nodes names the address that it comes from."""
+LISTS = ("visits", "sources", "failures", "failed")
+"""What only grows; a checkpoint adds to it."""
+COUNTERS = (
+    *("updates", "peak_node_bytes", "flops", "joules", "node_flops", "node_peak_bytes"),
+    *("wire_by_type", "_bytes", "_node_bytes"),
+)
 TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
 
 
@@ -92,6 +108,26 @@ class MeteredGrid(PassThrough, Grid):
         self.failures: list[str] = []
         self.failed: list[str] = []
         self._node_bytes: Counter[str] = Counter()
+
+    def state_dict(self) -> RecordDict:
+        """Return all counters and clocks, without the long `LISTS`."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in COUNTERS}
+        kept["busy_until_s"] = self._clock.busy_until_s
+        kept["sent"] = {message_id: [*sent] for message_id, sent in self._sent.items()}
+        bill = RecordDict({"bill": plain_record(kept)})
+        return joined({"meter": bill, "inner": self.inner_state()})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on counting from there."""
+        self.load_inner_state(part_of(state, "inner"))
+        kept = plain_values(part_of(state, "meter").config_records["bill"])
+        self._clock.busy_until_s.update(kept.pop("busy_until_s"))
+        self._sent = {message_id: _Sent(*sent) for message_id, sent in kept.pop("sent").items()}
+        for name, value in kept.items():
+            if isinstance(value, dict):
+                getattr(self, name).update(value)
+            else:
+                setattr(self, name, value)
 
     def totals(self) -> dict[str, int]:
         """Return the bytes so far by kind."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from mfd_flower.records import integer
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 
@@ -18,12 +19,16 @@ class Step(NamedTuple):
     number: int
     arrays: ArrayRecord
     """What the run ends with if this is the last step."""
-    models: Sequence[ArrayRecord] = ()
-    """What is evaluated instead of `arrays`, where walkers or nodes have models of their own."""
+    models: Mapping[str, ArrayRecord] = {}
+    """What is evaluated instead of `arrays`, by name, where walkers or nodes have their own."""
 
 
 class OwnLoop:
-    """Mixin for a strategy with a loop of its own; Flower's per-round hooks have nothing to do."""
+    """Mixin for a strategy with a loop of its own; Flower's per-round hooks have nothing to do.
+
+    One whose runs can go on from a checkpoint has `state_dict` and `load_state_dict` too. What they
+    hold is of the step that was yielded last, and `steps` then yields the one after it first.
+    """
 
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
@@ -73,3 +78,17 @@ class OwnLoop:
     ) -> MetricRecord | None:
         """Average nothing."""
         return None
+
+
+class Rounds(OwnLoop):
+    """Mixin for a loop of which the server has to know the number of its last round alone."""
+
+    done = 0
+
+    def state_dict(self) -> RecordDict:
+        """Return the round that was yielded last."""
+        return RecordDict({"loop": ConfigRecord({"done": self.done})})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that round."""
+        self.done = integer(state.config_records["loop"], "done")

@@ -38,6 +38,15 @@ class PassThrough(FreeMessages):
         """Set the run of the grid inside."""
         self._grid.set_run(run)
 
+    def inner_state(self) -> RecordDict:
+        """Return what the grid inside keeps of a run, nothing if it keeps nothing."""
+        return self._grid.state_dict() if hasattr(self._grid, "state_dict") else RecordDict()
+
+    def load_inner_state(self, state: RecordDict) -> None:
+        """Give it back to the grid inside."""
+        if hasattr(self._grid, "load_state_dict"):
+            self._grid.load_state_dict(state)
+
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the grid inside."""
         return self._grid.get_node_ids()

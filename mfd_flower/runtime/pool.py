@@ -19,10 +19,11 @@ from typing import Any
 from joblib import cpu_count
 
 from mfd_flower.comparison import PlannedRun
+from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 
 Event = Mapping[str, Any] | str
-"""``"begins"``, a measured point, or ``"ends"``."""
+"""``"begins"``, a measured point, a line of text, or ``"ends"``."""
 Ended = dict[str, Any] | Exception
 """A run's record, or what it failed of."""
 Hear = Callable[[str, Event], None]
@@ -36,17 +37,21 @@ class RunKilledError(RuntimeError):
 
 
 def run_side_by_side(
-    planned: Sequence[PlannedRun], jobs: int | None, hear: Hear
+    planned: Sequence[PlannedRun],
+    jobs: int | None,
+    hear: Hear,
+    files: Mapping[str, RunFiles] = {},
 ) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Yield each run as it ends, with its record or with what it failed of.
 
+    `files` are those of runs that keep something, by key.
     There are as many processes as `jobs` says, or one a core. If one is killed, the runs that were
     under way are tried once more, each by itself: it cannot be told whose process it was.
     """
     left, begun = list(planned), set[str]()
     while left:
         done = set[str]()
-        with contextlib.closing(_pooled(left, jobs, hear, begun)) as ended:
+        with contextlib.closing(_pooled(left, jobs, hear, files, begun)) as ended:
             for each, record in ended:
                 if not isinstance(record, BrokenProcessPool):
                     done.add(each.key)
@@ -58,11 +63,15 @@ def run_side_by_side(
             yield suspects[0], RunKilledError("its process was killed; out of memory?")
             hear(suspects[0].key, "ends")
         elif suspects:
-            yield from run_side_by_side(suspects, 1, hear)
+            yield from run_side_by_side(suspects, 1, hear, files)
 
 
 def _pooled(
-    planned: Sequence[PlannedRun], jobs: int | None, hear: Hear, begun: set[str]
+    planned: Sequence[PlannedRun],
+    jobs: int | None,
+    hear: Hear,
+    files: Mapping[str, RunFiles],
+    begun: set[str],
 ) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Run until all have ended or a process was killed; `begun` gets the keys of those begun."""
     cores = cpu_count()
@@ -76,7 +85,10 @@ def _pooled(
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(jobs, context, _begin_worker, (news,))
     with _nameless_main():
-        waiting = {pool.submit(_run, each, max(1, cores // jobs)): each for each in planned}
+        waiting = {
+            pool.submit(_run, each, max(1, cores // jobs), files.get(each.key)): each
+            for each in planned
+        }
     try:
         while waiting:
             finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -131,10 +143,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(planned: PlannedRun, threads: int) -> dict[str, Any]:
-    _news.put((planned.key, "begins"))
+def _run(planned: PlannedRun, threads: int, files: RunFiles | None) -> dict[str, Any]:
+    def tell(event: Event) -> None:
+        _news.put((planned.key, event))
+
+    tell("begins")
     started = time.perf_counter()
-    record = run_locally(planned.config, lambda p: _news.put((planned.key, p)), workers=threads)
+    record = run_locally(planned.config, tell, threads, files, tell)
     cell = dict(zip(("scenario", "strategy", "seed"), planned.cell, strict=True))
     measured = {"yardstick": planned.yardstick, "wall_seconds": time.perf_counter() - started}
     return {**cell, **measured, **record}

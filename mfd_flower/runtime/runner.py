@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,25 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from joblib import cpu_count
 
-from mfd_flower.adversary.attackers import poisoners, trigger_samples
+from mfd_flower.adversary.attackers import poisoners
 from mfd_flower.config import RunConfig
 from mfd_flower.handlers import StrategyClientApp
+from mfd_flower.ledger import Chains
+from mfd_flower.ledger.sync import heads
 from mfd_flower.network.world import world_of
-from mfd_flower.node import check_run, evaluate_tunables, initial_tunables
-from mfd_flower.records import tensors_of
+from mfd_flower.node import check_run, initial_tunables
 from mfd_flower.results import reason_of
+from mfd_flower.runtime.curve import Curve, Models, OnPoint
 from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
+from mfd_flower.runtime.mailbox import Mailbox
 from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.resuming import Resumable, Say
 from mfd_flower.runtime.roll_call import call_roll
+from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.runtime.strategy_state import has_flowers_loop
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
-
-Point = dict[str, Any]
-OnPoint = Callable[[Point], None]
 
 
 class RunFailedError(RuntimeError):
@@ -37,18 +39,25 @@ class RunFailedError(RuntimeError):
 
 
 def run_locally(
-    run: RunConfig, on_point: OnPoint | None = None, workers: int | None = None
+    run: RunConfig,
+    on_point: OnPoint | None = None,
+    workers: int | None = None,
+    files: RunFiles | None = None,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Run on a `LocalGrid` of this process; see `run_on`."""
-    with local_grid(run, workers) as grid:
-        return run_on(grid, run, on_point)
+    with local_grid(run, workers, files.checkpoints if files else None) as grid:
+        return run_on(grid, run, on_point, files, say)
 
 
-def local_grid(run: RunConfig, workers: int | None = None) -> LocalGrid:
+def local_grid(
+    run: RunConfig, workers: int | None = None, state_dir: Path | None = None
+) -> LocalGrid:
     """Return a `LocalGrid` for a run, with a thread for each node that must run at once."""
     at_once = getattr(build_strategy(run), "concurrent_nodes", 1)
     threads = max(workers or cpu_count(), at_once)
-    return LocalGrid(StrategyClientApp(), run.data.nodes, run.flat(), threads)
+    state_dir = state_dir and state_dir.resolve()
+    return LocalGrid(StrategyClientApp(), run.data.nodes, run.flat(), threads, state_dir)
 
 
 def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> MeteredGrid:
@@ -61,8 +70,16 @@ def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> Metered
     return MeteredGrid(grid, links, world, addresses)
 
 
-def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[str, Any]:
+def run_on(
+    grid: Grid,
+    run: RunConfig,
+    on_point: OnPoint | None = None,
+    files: RunFiles | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
     """Run a strategy on any engine's grid, whose nodes hold the same settings.
+
+    With `files` its models and checkpoints are kept; `say` gets a line if it goes on from one.
 
     Returns
     -------
@@ -80,75 +97,61 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
     RunFailedError
         If no node returned a trained model.
     """
-    started = time.perf_counter()
     strategy = build_strategy(run)
     check_run(run)
-    initial = dict(initial_tunables(run))
     at_once = getattr(strategy, "concurrent_nodes", 1)
     one_process = getattr(strategy, "one_process", False)
     addresses = call_roll(grid, run.data.nodes, at_once=at_once, one_process=one_process)
+    resumable, done = None, 0
+    if files and files.checkpoint_every:
+        grid = Mailbox(grid, addresses)
     meter = metered(grid, run, addresses)
-    points: list[Point] = []
-    # The step during which each failure so far happened.
-    failed_at: list[int] = []
-    measured: list[tuple[ArrayRecord, dict[str, float]]] = []
+    curve = Curve(run, meter, on_point)
+    if files and isinstance(grid, Mailbox):
+        resumable = Resumable(files, run, strategy, grid, meter, curve)
+        done = resumable.begin(say)
+    flowers = has_flowers_loop(strategy)
 
-    def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
-        models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)
-        # Of several walkers only one has moved since the last point.
-        known = {id(model): metrics for model, metrics in measured}
-        found = [known.get(id(model)) or quality_of(run, model) for model in models]
-        measured[:] = zip(models, found, strict=True)
-        quality = {name: sum(m[name] for m in found) / len(found) for name in found[0]}
-        failed_at.extend([step] * (len(meter.failures) - len(failed_at)))
-        points.append(
-            {
-                "step": step,
-                "updates": meter.updates,
-                **quality,
-                "bytes": meter.totals(),
-                "virtual_seconds": meter.virtual_seconds,
-                "joules": meter.joules,
-                "flops": meter.flops,
-                "peak_node_bytes": meter.peak_node_bytes,
-                "busiest_node_bytes": meter.busiest_node_bytes,
-                "wall_seconds": time.perf_counter() - started,
-            }
-        )
-        if on_point:
-            on_point(points[-1])
+    def evaluate(step: int, arrays: ArrayRecord | Models) -> MetricRecord | None:
+        # Flower's loop begins anew behind a checkpoint, and with what was measured before it.
+        step += done if flowers else 0
+        quality: dict[str, float] = {}
+        if step > done or not done:
+            models = {"": arrays} if isinstance(arrays, ArrayRecord) else arrays
+            quality = curve.measure(step, models)
+            if resumable:
+                resumable.step_done(step)
         # Flower's strategies sample nodes from Python's own generator, right after this. Flower's
         # retries draw from it too: seeded once a run, a slow network would change the order.
         random.seed(f"{run.seed}/{step}")
         return MetricRecord({**quality})
 
+    initial = initial_tunables(run)
+    begun = curve.latest.models.get("") if curve.latest else None
     strategy.start(
         grid=meter,
-        initial_arrays=ArrayRecord(initial),
-        num_rounds=run.strategy.rounds,
+        initial_arrays=begun or ArrayRecord(dict(initial)),
+        num_rounds=run.strategy.rounds - (done if flowers else 0),
         evaluate_fn=evaluate,
     )
     if meter.updates == 0:
         reason = meter.failures[-1] if meter.failures else "no training request was sent"
         raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")
-    failed_at.extend([points[-1]["step"]] * (len(meter.failures) - len(failed_at)))
     record = {
         "strategy_file": strategy_file(run.strategy.name),
         "nodes": run.data.nodes,
         "model": None,
         "models": None,
+        "best": None,
         "tunables": sum(t.numel() for t in initial.values()),
         "settings": run.flat(),
-        "points": points,
+        "points": curve.points,
         "visits": meter.visits,
         "sources": meter.sources,
         "wire_by_type": dict(meter.wire_by_type),
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),
-        "failures": [
-            {"node": node, "step": step, "reason": reason_of(reason)}
-            for node, step, reason in zip(meter.failed, failed_at, meter.failures, strict=True)
-        ],
+        "failures": [{**each, "reason": reason_of(each["reason"])} for each in curve.failures()],
     }
     if lines := getattr(strategy, "replica", ""):
         record["ledger"] = lines
@@ -156,17 +159,28 @@ def run_on(grid: Grid, run: RunConfig, on_point: OnPoint | None = None) -> dict[
         if getattr(strategy, "admission", False):
             untaken = getattr(strategy, "not_taken", {})
             record["admission"] = admission_counts(versions, poisoners(run), untaken)
+    if files:
+        record |= written_models(files, run, curve, record)
+    if resumable:
+        resumable.end()
     return record
 
 
-def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:
-    """Measure a model on the held-out test set, and a backdoor's success where there is one."""
-    tensors = tensors_of(model)
-    found = evaluate_tunables(run, tensors)
-    quality = {name: getattr(found, name) for name in ("accuracy", "macro_accuracy", "loss")}
-    if (triggered := trigger_samples(run)) is not None:
-        quality["attack_success"] = evaluate_tunables(run, tensors, triggered).accuracy
-    return quality
+def written_models(
+    files: RunFiles, run: RunConfig, curve: Curve, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the final and the best models; returns the paths, for the run's record."""
+    made = {"strategy": run.strategy.name, "settings": run.flat()}
+    if lines := record.get("ledger"):
+        made["ledger_heads"] = heads(Chains(lines.splitlines()))
+    assert curve.latest is not None
+    final = files.write_models(run, "final", curve.latest, made)
+    found: dict[str, Any] = {"model": final.get(""), "models": None if "" in final else final}
+    if curve.best is not None:
+        paths = files.write_models(run, "best", curve.best, made)
+        told = {"step": curve.best.point["step"], "model": paths.get("")}
+        found["best"] = {**told, "models": None if "" in paths else paths}
+    return found
 
 
 def strategy_file(name: str) -> dict[str, str]:

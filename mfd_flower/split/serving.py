@@ -39,13 +39,13 @@ def answer(message: Message, context: Context) -> Message:
     tensors = tensors_of(context.state.array_records[DELIVERED])
 
     def work(roster: Roster, position: int) -> StageResult:
-        inputs = None if position else shard(node.run, None).inputs[:count]
+        inputs = None if position else shard(node.run, "test").inputs[:count]
         return infer_position(roster, position, tensors, node.run, inputs)
 
     def reply(roster: Roster, results: list[StageResult]) -> RecordDict:
         metrics = MetricRecord()
         if (logits := results[0].logits) is not None:
-            right = logits.argmax(1) == shard(node.run, None).labels[:count]
+            right = logits.argmax(1) == shard(node.run, "test").labels[:count]
             metrics = MetricRecord(
                 {"accuracy": float(right.float().mean()), "samples": len(logits)}
             )

@@ -10,13 +10,14 @@ committed one. Several walkers are under way at once, and no node is asked to ho
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from mfd_flower.network.world import World
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.records import text
+from mfd_flower.records import joined, part_of, plain_record, plain_values, text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.walk.announce import exchange
 from mfd_flower.walk.custody import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
@@ -43,6 +44,11 @@ class _Flight:
     arrives_s: float
     due_s: float
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What is not of the packet itself."""
+        return {name: getattr(self, name) for name in ("message_id", "arrives_s", "due_s")}
+
 
 class Relay:
     """Carries packets and control messages between nodes.
@@ -60,6 +66,34 @@ class Relay:
         self.requests = Requests(grid, timeout_s)
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         """Reasons of receivers that could not take a packet, by its walker, hop and source."""
+
+    def state_dict(self) -> RecordDict:
+        """Return what is under way, when none of the receivers is at work any more."""
+        flights = {
+            walker: joined(
+                {
+                    "packet": RecordDict({PACKET: sealed(flight.packet)}),
+                    "content": flight.content,
+                    "sent": RecordDict({"sent": plain_record(flight.told)}),
+                }
+            )
+            for walker, flight in self._flights.items()
+        }
+        not_taken = [[*name, reasons] for name, reasons in self.not_taken.items()]
+        learnt = plain_record({"visit_s": self._visit_s, "not_taken": not_taken})
+        return joined({"flights": joined(flights), "learnt": RecordDict({"learnt": learnt})})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on from `state_dict`; the replies that it waits for come through the grid."""
+        learnt = plain_values(part_of(state, "learnt").config_records["learnt"])
+        self._visit_s = learnt["visit_s"]
+        self.not_taken = {(w, hop, source): r for w, hop, source, r in learnt["not_taken"]}
+        flights = part_of(state, "flights")
+        for walker in dict.fromkeys(name.partition("/")[0] for name in flights):
+            flight = part_of(flights, walker)
+            told = plain_values(part_of(flight, "sent").config_records["sent"])
+            packet, content = packet_in(part_of(flight, "packet")), part_of(flight, "content")
+            self._flights[walker] = _Flight(packet, content, **told)
 
     @property
     def in_flight(self) -> int:

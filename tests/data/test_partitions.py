@@ -90,9 +90,25 @@ def test_impossible_federation_is_refused(
 
 def test_test_set_is_held_out() -> None:
     federation = load_federation(
-        DataConfig(name="digits", nodes=4, train_samples=0, test_samples=300), 5
+        DataConfig(name="digits", nodes=4, train_samples=0, test_samples=300, validation=0.0), 5
     )
     trained = set(np.concatenate(federation.shares).tolist())
     assert len(federation.test) == 300
     assert trained.isdisjoint(federation.test.tolist())
     assert len(trained) == 1797 - 300
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_node_holds_out_its_share_of_what_it_has_and_always_trains_on_something(
+    share: float,
+) -> None:
+    settings_ = {"name": "digits", "nodes": 20, "train_samples": 0, "partition": "dirichlet"}
+    plain, held = (
+        load_federation(DataConfig(**settings_, alpha=0.5, validation=validation), 5)  # type: ignore[arg-type]
+        for validation in (0.0, share)
+    )
+    for all_of_it, trained, out in zip(plain.shares, held.shares, held.held_out, strict=True):
+        assert sorted([*trained, *out]) == sorted(all_of_it)
+        assert len(trained) > 0
+        assert abs(len(out) - share * len(all_of_it)) <= 1
+    assert held.part("validation").tolist() == [i for out in held.held_out for i in out]

@@ -37,7 +37,7 @@ def test_as_many_shards_are_kept_as_there_are_nodes(
     run, later = (make_run(data=data, train={"lr": lr}) for lr in (0.1, 0.2))
     for each in (run, run, later):
         assert sum(len(Node(each, index).samples) for index in range(NODES)) == NODES
-        assert len(shard(each, None)) == 30
+        assert len(shard(each, "test")) == 30
     assert computed == {1: NODES, 30: 1}
     kept = residents._shards(run.data, run.model, run.seed)
     assert len(kept) == NODES + 1
@@ -48,7 +48,7 @@ def test_another_federation_takes_the_place_of_the_last(
 ) -> None:
     first, second = (make_run(seed=seed) for seed in (0, 1))
     for run in (first, second, first):
-        shard(run, None)
+        shard(run, "test")
     assert computed == {40: 3}
 
 

@@ -13,7 +13,10 @@ from typing import Any
 from mfd_flower.config import FaultsConfig, RunConfig
 from tests.scheduled_faults import Fault, Rates, Rule
 
-DATA = {"name": "digits", "nodes": 5, "train_samples": 150, "test_samples": 100}
+DATA = {
+    **{"name": "digits", "nodes": 5, "train_samples": 150, "test_samples": 100},
+    "validation": 0.0,
+}
 SKEWED = {"partition": "dirichlet", "alpha": 0.5}
 TRAIN = {"optimizer": "sgd", "lr": 0.05, "batch_size": 10}
 TERMS = {

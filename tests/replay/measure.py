@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from torch import Tensor
 from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
+from mfd_flower.runtime.curve import quality_of
 from mfd_flower.runtime.inference import train_then_serve
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.runtime.runner import local_grid, quality_of
+from mfd_flower.runtime.runner import local_grid
 from mfd_flower.strategy import build_strategy, links_of
 from tests.replay.cells import Cell
 from tests.scheduled_faults import ScheduledGrid
@@ -38,8 +39,8 @@ def measure(cell: Cell) -> dict[str, Any]:
         world = world_of(run.network, run.data.nodes, run.seed)
         meter = MeteredGrid(grid, links_of(type(strategy), run), world, addresses)
 
-        def evaluate(step: int, arrays: ArrayRecord | Sequence[ArrayRecord]) -> MetricRecord:
-            models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays)
+        def evaluate(step: int, arrays: ArrayRecord | Mapping[str, ArrayRecord]) -> MetricRecord:
+            models = [arrays] if isinstance(arrays, ArrayRecord) else list(arrays.values())
             found = [quality_of(run, model)["accuracy"] for model in models]
             points["steps"].append(step)
             points["updates"].append(meter.updates)

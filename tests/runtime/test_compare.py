@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, comparison_from_tables
 from mfd_flower.config import RunConfig
 from mfd_flower.handlers import train
+from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.report.page import write_report
 from mfd_flower.results import Results
 from mfd_flower.runtime.compare import RunsFailedError, check, compare, run
@@ -40,6 +42,8 @@ SCHEMA = {
     "accuracy",
     "macro_accuracy",
     "loss",
+    "validation_accuracy",
+    "validation_loss",
     "bytes",
     "virtual_seconds",
     "joules",
@@ -92,7 +96,15 @@ def test_results_follow_the_schema(finished: Path) -> None:
     assert len(results["runs"]) == 6
     for entry in results["runs"]:
         assert {"strategy", "seed", "nodes", "points", "scenario"} <= entry.keys()
-        assert (entry["model"], entry["models"], entry["failures"]) == (None, None, [])
+        assert (entry["models"], entry["failures"]) == (None, [])
+        label = f"{entry['strategy']}-seed-{entry['seed']}"
+        for kind, path in (("final", entry["model"]), ("best", entry["best"]["model"])):
+            assert re.fullmatch(rf"models/[0-5]-{label}-{kind}\.safetensors", path)
+            kept = TrainedModel.load(finished / path)
+            assert (kept.about.classes, kept.about.made["strategy"]) == (
+                tuple("0123456789"),
+                entry["settings"]["strategy.name"],
+            )
         assert entry["strategy_file"].keys() == {"path", "sha256"}
         assert not Path(entry["strategy_file"]["path"]).is_absolute()
         totals = [point["bytes"] for point in entry["points"]]
@@ -179,7 +191,9 @@ def test_a_frame_has_a_row_for_every_point(finished: Path) -> None:
 def test_one_strategy_of_a_comparison_runs_as_its_entry_says(finished: Path) -> None:
     alone = run("mfd-walk", {**TABLES, "seeds": [0]}, jobs=1)
     (entry,) = without_wall_time(alone.runs)
-    assert entry == without_wall_time(Results.load(finished).runs)[2]
+    kept = without_wall_time(Results.load(finished).runs)[2]
+    files = {"model": None, "models": None, "best": None}
+    assert entry == kept | files
 
 
 def test_a_failing_run_leaves_the_others(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""A node's part in checkpoints: it writes its Flower state down, and goes back to it.
+
+Where to is for the node to say: ``state-dir`` of its node config, without one the run config's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+
+from mfd_flower.checks import ConfigError, Form
+from mfd_flower.files import write_bytes
+from mfd_flower.records import from_bytes, integer, text, to_bytes
+
+KEEP_STATE, RECALL_STATE = "query.keep", "query.recall"
+RUN_NAME = Form(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}", "letters, digits, dots and hyphens")
+
+
+def keep_state(message: Message, context: Context) -> Message:
+    """Write the state down as that of a step; the one before is kept too, older ones are not."""
+    folder, step = _asked(message, context)
+    write_bytes(folder / _name(context, step), to_bytes(context.state))
+    for old in sorted(folder.glob(_name(context, "*")), key=_step_of)[:-2]:
+        old.unlink()
+    return Message(RecordDict(), reply_to=message)
+
+
+def recall_state(message: Message, context: Context) -> Message:
+    """Take up the state of a step and drop those of others; step 0 is the state of a new node."""
+    folder, step = _asked(message, context)
+    state = RecordDict()
+    if step:
+        path = folder / _name(context, step)
+        try:
+            state = from_bytes(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError("state-dir", str(path), f"no such state ({error})") from error
+    for name in list(context.state):
+        del context.state[name]
+    context.state.update(state)
+    for other in folder.glob(_name(context, "*")):
+        if _step_of(other) != step:
+            other.unlink()
+    return Message(RecordDict(), reply_to=message)
+
+
+def _asked(message: Message, context: Context) -> tuple[Path, int]:
+    """Return the folder of the run that a message names, and the step."""
+    told = message.content.config_records["state"]
+    settings = context.run_config.get("state-dir", "")
+    where = str(context.node_config.get("state-dir", settings))
+    if not Path(where).is_absolute():
+        raise ConfigError("state-dir", where, "must be an absolute path, to keep checkpoints in")
+    return Path(where) / RUN_NAME.check("run", text(told, "run")), integer(told, "step")
+
+
+def _name(context: Context, step: int | str) -> str:
+    return f"n{context.node_config['partition-id']}.{step}.state"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split(".")[1])

@@ -1,0 +1,52 @@
+"""What a run leaves in a folder beside its numbers: models, and checkpoints while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfd_flower.config import RunConfig
+from mfd_flower.data import load_federation
+from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.packets import version_digest
+from mfd_flower.records import tensors_of
+from mfd_flower.runtime.curve import Measured
+
+CHECKPOINTS, MODELS = "checkpoints", "models"
+"""Folders in that of the results."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run."""
+
+    folder: Path
+    name: str
+    """How they begin: letters, digits, dots and hyphens."""
+    checkpoint_every: int = 0
+    """Steps from one checkpoint to the next; 0 keeps none."""
+    resume: bool = False
+    """Go on from the last checkpoint, if there is one."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of all runs."""
+        return self.folder / CHECKPOINTS
+
+    def write_models(
+        self, run: RunConfig, kind: str, measured: Measured, made: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Write models as ``-final`` or ``-best``; returns their paths in the folder, by name."""
+        classes = load_federation(run.data, run.seed).images.classes
+        metrics = {k: v for k, v in measured.point.items() if k != "wall_seconds"}
+        paths = {}
+        for which, record in measured.models.items():
+            tensors = tensors_of(record)
+            told = {**made, "metrics": metrics, "version": version_digest(tensors)}
+            model = TrainedModel.of(tensors, run.model, classes, run.seed, told)
+            part = f"-{which}" if which else ""
+            paths[which] = f"{MODELS}/{self.name}{part}-{kind}.safetensors"
+            model.save(self.folder / paths[which])
+        return paths

@@ -1,0 +1,204 @@
+"""A run that is stopped anywhere goes on from its checkpoint and ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
+from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.own_loop import OwnLoop, Step
+from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.runtime.runner import run_locally
+
+DATA = {"nodes": 4, "train_samples": 64, "validation": 0.2}
+TRAIN = {"lr": 0.05}
+FLOWER = "flwr.serverapp.strategy:"
+SKEWED = {"partition": "dirichlet", "alpha": 0.5}
+ADVERTS = {"name": "label-balance", "advert_every": 1}
+SIGNED = {"ledger": {}, "admission": {}}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "fedavg": ("fedavg", {}, {}),
+    "fedavg, sampled": ("fedavg", {"fraction_train": 0.5}, {}),
+    "fedadam": (f"{FLOWER}FedAdam", {}, {}),
+    "fedavgm": (f"{FLOWER}FedAvgM", {"server_momentum": 0.9}, {}),
+    "local-only": ("local-only", {}, {}),
+    "centralised": ("centralised", {}, {}),
+    "hfsl": ("hfsl", {"clusters": 2, "cluster_size": 2, "rotate": True}, {}),
+    "hfsl, planned": ("hfsl", {"clusters": 1, "cluster_size": 2, "form": "planned"}, {}),
+    "walk": ("mfd-walk", {"policy": ADVERTS}, {}),
+    "two walkers": ("mfd-walk", {"walkers": 2, "policy": ADVERTS, "traits": {"merge": {}}}, {}),
+    "walk, all traits": (
+        "mfd-walk",
+        {
+            "traits": {
+                "damping": {"start": 1.0, "end": 0.4, "tours": 2.0},
+                "codec": {"name": "int8"},
+                "delta": {},
+                "ledger": {},
+            }
+        },
+        {"data": SKEWED},
+    ),
+    "walk, admission": ("mfd-walk", {"traits": SIGNED}, {"threat": {"kind": "sign-flip"}}),
+    "two walkers, faults": (
+        "mfd-walk",
+        {"walkers": 2},
+        {"faults": {"loss": 0.1, "death": 0.1, "duplicate": 0.1, "delay": 0.1, "downtime": 1}},
+    ),
+    "fedavg, faults": ("fedavg", {}, {"faults": {"loss": 0.1, "death": 0.1, "delay": 0.2}}),
+}
+
+
+class StoppedError(Exception):
+    """What a test stops a run with."""
+
+
+class Unlike(FedAvg):
+    """Keeps something between rounds that is no number, text or array."""
+
+    def aggregate_train(self, *args: Any, **keywords: Any) -> Any:
+        self.seen: Any = object()
+        return super().aggregate_train(*args, **keywords)
+
+
+class Forgetful(OwnLoop, Strategy):
+    """A loop whose state nobody can ask for."""
+
+    def steps(
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        yield Step(0, arrays)
+        for number in range(1, num_rounds + 1):
+            grid.updates += 1
+            yield Step(number, arrays)
+
+
+def settings(make_run: Callable[..., RunConfig], case: str, rounds: int) -> RunConfig:
+    strategy, options, tables = CASES[case]
+    data = {**DATA, **tables.get("data", {})}
+    model = {"tune": "prompts", "prompts": 2} if strategy == "hfsl" else {"tune": "head"}
+    others = {"model": model, "train": TRAIN, **{k: v for k, v in tables.items() if k != "data"}}
+    return make_run(strategy, rounds, options=options, data=data, **others)
+
+
+def stopped_at(number: int) -> Callable[[dict[str, Any]], None]:
+    """Return what stops a run when it has measured so many points."""
+    points: list[Any] = []
+
+    def on_point(point: dict[str, Any]) -> None:
+        points.append(point)
+        if len(points) == number:
+            raise StoppedError
+
+    return on_point
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    for point in record["points"]:
+        point.pop("wall_seconds")
+    # Signatures are of the moment, and so is what is packed of them.
+    return {name: value for name, value in record.items() if name != "ledger"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_run_ends_with_the_numbers_of_one_that_was_not(
+    make_run: Callable[..., RunConfig], tmp_path: Path, case: str
+) -> None:
+    run = settings(make_run, case, rounds=2 if "walk" in case else 3)
+    whole = run_locally(run, files=RunFiles(tmp_path / "whole", "a"))
+    folder = tmp_path / "stopped"
+    said: list[str] = []
+    for stop in (3, 2):  # A stop comes before the checkpoint of the step that was measured.
+        files = RunFiles(folder, "a", 1, resume=True)
+        with pytest.raises(StoppedError):
+            run_locally(run, stopped_at(stop), files=files, say=said.append)
+    again = run_locally(run, files=RunFiles(folder, "a", 1, resume=True), say=said.append)
+    assert [line for line in said if "behind step" in line], said
+    assert timeless(again) == timeless(whole)
+    for path in (tmp_path / "whole" / "models").iterdir():
+        ours = TrainedModel.load(folder / "models" / path.name)
+        theirs = TrainedModel.load(path)
+        assert {n: t.tolist() for n, t in ours.tensors.items()} == {
+            n: t.tolist() for n, t in theirs.tensors.items()
+        }
+    assert not any((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (f"{__name__}:Forgetful", "begins again, no checkpoint: Forgetful has no state_dict"),
+        (f"{__name__}:Unlike", "begins again, no checkpoint"),
+    ],
+)
+def test_a_strategy_without_a_state_begins_again_and_says_so(
+    make_run: Callable[..., RunConfig], tmp_path: Path, strategy: str, said: str
+) -> None:
+    run = make_run(strategy, 3, model={"tune": "head"})
+    lines: list[str] = []
+    with pytest.raises(StoppedError):
+        run_locally(run, stopped_at(3), files=RunFiles(tmp_path, "a", 1), say=lines.append)
+    assert lines == []
+    record = run_locally(run, files=RunFiles(tmp_path, "a", 1, resume=True), say=lines.append)
+    assert lines == [said]
+    assert [point["step"] for point in record["points"]] == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_refused(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run = make_run("fedavg", 3, model={"tune": "head"})
+    files = RunFiles(tmp_path, "a", 1, resume=True)
+    with pytest.raises(StoppedError):
+        run_locally(run, stopped_at(3), files=files)
+    other = make_run("fedavg", 4, model={"tune": "head"})
+    with pytest.raises(ConfigError, match="a checkpoint of other settings"):
+        run_locally(other, files=files)
+    state = tmp_path / "checkpoints" / "a" / "run.state"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    with pytest.raises(ConfigError, match="damaged checkpoint"):
+        run_locally(run, files=files)
+
+
+def test_a_checkpoint_costs_the_same_however_far_the_run_is(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """Only what is new is written of what grows, and only states of nodes that did something."""
+    run = make_run("mfd-walk", 8, model={"tune": "head"}, data={"nodes": 3})
+    sizes: list[int] = []
+    written: list[set[str]] = []
+    folder = tmp_path / "checkpoints" / "a"
+
+    def on_point(point: dict[str, Any]) -> None:
+        if point["step"] > 1:
+            sizes.append((folder / "run.state").stat().st_size)
+            written.append({path.name for path in folder.glob("*.state")})
+
+    run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
+    assert sizes[-1] < 1.2 * sizes[0]
+    assert all(len(names) <= 1 + 2 * 3 for names in written)
+
+
+def test_a_point_has_the_mean_over_what_nodes_hold_out(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """The best model is that of the best validation; the test set has no say."""
+    run = make_run("mfd-walk", 3, data={**DATA, **SKEWED}, train=TRAIN, model={"tune": "head"})
+    record = run_locally(run, files=RunFiles(tmp_path, "a"))
+    points = record["points"]
+    best = max(points, key=lambda p: (p["validation_accuracy"], -p["validation_loss"], -p["step"]))
+    assert record["best"]["step"] == best["step"]
+    model = TrainedModel.load(tmp_path / record["best"]["model"])
+    assert model.about.made["metrics"]["loss"] == best["loss"]
+    assert json.loads(json.dumps(model.about.made["settings"])) == run.flat()
