@@ -7,7 +7,7 @@ the file: it is found by name, and its digest tells whether it is the one that w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import ConfigError, Form, Length, build, show
 from mfd_flower.config import ModelConfig
+from mfd_flower.data.samples import InputSpec
 from mfd_flower.files import write_bytes
 from mfd_flower.models.backbones import backbone_digest, load_backbone
 from mfd_flower.models.build import build_model, input_spec
@@ -27,6 +28,7 @@ from mfd_flower.models.tunables import set_tunables
 
 FORMAT = "mfd-flower model 1"
 DESCRIPTION = "description"
+CROP_MODES = ("center", "squash", "border")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -40,7 +42,7 @@ class Description:
     seed: int = 0
     """Of the run; it draws the weights of the backbone ``random``."""
     input: Mapping[str, Any] = field(default_factory=dict)
-    """Size, channels and normalisation of the images, an `InputSpec`."""
+    """Size, channels and normalisation of the images, and how a picture is brought to them."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """How: strategy, step, metrics, version, the run's settings, ledger."""
 
@@ -60,11 +62,16 @@ class TrainedModel:
         classes: tuple[str, ...],
         seed: int,
         made: Mapping[str, Any],
+        crop_mode: str = "",
     ) -> TrainedModel:
-        """Return tunables that were trained on the backbone that `config` names."""
+        """Return tunables that were trained on the backbone that `config` names.
+
+        `crop_mode` is how pictures were cut, if not as the backbone has it.
+        """
         backbone = load_backbone(config, seed)
-        spec, digest = asdict(input_spec(backbone)), backbone_digest(backbone)
-        return cls(tensors, Description(config, classes, digest, seed, spec, made))
+        spec = input_spec(backbone)
+        told = asdict(replace(spec, crop_mode=crop_mode or spec.crop_mode))
+        return cls(tensors, Description(config, classes, backbone_digest(backbone), seed, told, made))
 
     def save(self, path: Path) -> None:
         """Write the file in one step."""
@@ -96,6 +103,15 @@ class TrainedModel:
             said = f"not a safetensors file ({reason})"
             raise ConfigError("MODEL", str(path), said) from error
         return cls(tensors, described)
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the backbone expects, with pictures cut as those that it was trained on."""
+        own = input_spec(load_backbone(self.about.model, self.about.seed))
+        accepted = f"accepted: {', '.join(CROP_MODES)}"
+        if (mode := self.about.input.get("crop_mode", own.crop_mode)) not in CROP_MODES:
+            raise ConfigError("MODEL", f"crop_mode = {show(mode)}", accepted)
+        return replace(own, crop_mode=mode)
 
     def assembled(self) -> PromptedViT:
         """Return the whole model in eval mode, on the backbone as it is found here.

@@ -164,4 +164,4 @@ SERVED = (
     Column("links", lambda r: sum(r["request_bytes"].values()), "bytes", "Wire of the request."),
     Column("peak a node", "peak_node_bytes", "bytes", "Largest memory of a member."),
 )
-"""Of `mfd infer`; a row is a `mfd_flower.runtime.inference.Served`."""
+"""Of `mfd infer`; a row is a `mfd_flower.split.inference.Served`."""

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.models.residents import shard
+from mfd_flower.models.residents import model_for, shard
 from mfd_flower.network.world import EDGE
 from mfd_flower.node import Node
 from mfd_flower.records import integer, number, tensors_of
@@ -24,6 +24,8 @@ from mfd_flower.split.roster import Roster
 from mfd_flower.split.round import run_round
 
 DELIVERED = "delivered-stage"
+ASKED, ANSWERED = "asked-about", "answered"
+"""Images that the asker has a question about, and the logits that came back; both stay there."""
 
 
 def deliver(message: Message, context: Context) -> Message:
@@ -33,22 +35,32 @@ def deliver(message: Message, context: Context) -> Message:
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Run this node's stages for a request; the first member asks, about held-out samples."""
+    """Run this node's stages for a request.
+
+    The first member asks, about images that its user gave it, else about held-out samples.
+    """
     node = Node.of(context)
     count = integer(message.content.config_records["request"], "samples")
     tensors = tensors_of(context.state.array_records[DELIVERED])
+    asked = context.state.array_records.get(ASKED)
 
     def work(roster: Roster, position: int) -> StageResult:
-        inputs = None if position else shard(node.run, "test").inputs[:count]
+        inputs = None
+        if position == 0 and asked is not None:
+            model, images = model_for(node.run), tensors_of(asked)["images"]
+            inputs = model.frozen_outputs(model.frozen_stage(), images)
+        elif position == 0:
+            inputs = shard(node.run, "test").inputs[:count]
         return infer_position(roster, position, tensors, node.run, inputs)
 
     def reply(roster: Roster, results: list[StageResult]) -> RecordDict:
         metrics = MetricRecord()
         if (logits := results[0].logits) is not None:
-            right = logits.argmax(1) == shard(node.run, "test").labels[:count]
-            metrics = MetricRecord(
-                {"accuracy": float(right.float().mean()), "samples": len(logits)}
-            )
+            metrics["samples"] = len(logits)
+            context.state[ANSWERED] = ArrayRecord({"logits": logits})
+            if asked is None:
+                right = logits.argmax(1) == shard(node.run, "test").labels[:count]
+                metrics["accuracy"] = float(right.float().mean())
         return RecordDict({"metrics": metrics})
 
     return take_part(message, node, work, reply, fits=0)
@@ -74,9 +86,9 @@ class Service:
         self.grid.ask("query.deliver", contents, timeout)
 
     def ask(self, samples: int, timeout: float) -> dict[str, float]:
-        """Let the first member ask about so many held-out samples; LinkError if a member fails.
+        """Let the first member ask about so many samples; LinkError if a member fails.
 
-        Returns what it tells the experimenter: ``accuracy`` and ``samples``.
+        Returns what it tells the experimenter: ``samples``, and ``accuracy`` of held-out ones.
         """
         request = ConfigRecord({"samples": samples})
         content = RecordDict({"roster": ConfigRecord(self.roster.to_record()), "request": request})
@@ -94,7 +106,7 @@ class Service:
         if outcome.content is None:
             raise LinkError(f"no answer: {outcome.reason}")
         metrics = outcome.content.metric_records["metrics"]
-        return {name: number(metrics, name) for name in ("accuracy", "samples")}
+        return {name: number(metrics, name) for name in metrics}
 
     def _stages_of(self, address: str) -> dict[str, Tensor]:
         return tensors_for(address, self.roster, self.run, self.tensors, self.whole)

@@ -16,7 +16,7 @@ from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.curve import quality_of
-from mfd_flower.runtime.inference import train_then_serve
+from mfd_flower.split.inference import train_then_serve
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid

@@ -118,7 +118,11 @@ def run_on_flower(
     flower: tuple[Path, dict[str, str]], run: RunConfig, out: Path, nodes: int, **files: Any
 ) -> tuple[dict[str, Any], str]:
     settings = {"out": str(out), **files, **run.flat()}
-    pairs = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    # Flower reads TOML values; those with double quotes in them stand in single ones.
+    pairs = [
+        f"{key}='{value}'" if '"' in str(value) else f"{key}={json.dumps(value)}"
+        for key, value in settings.items()
+    ]
     words = [
         "--federation-config",
         f"num-supernodes={nodes} client-resources-num-cpus=1",

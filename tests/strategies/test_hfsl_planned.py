@@ -18,7 +18,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.data.federation import Federation
 from mfd_flower.network.world import Device, Transfer, World
 from mfd_flower.node import Node, initial_tunables
-from mfd_flower.runtime.inference import train_then_serve
+from mfd_flower.split.inference import train_then_serve
 from strategies import hfsl as hfsl_module
 from strategies.hfsl import HFSL
 from tests.harness import Trial, trial

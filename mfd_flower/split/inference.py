@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
-from mfd_flower.models import build_model, set_tunables
+from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid, metered
+from mfd_flower.split.serving import ANSWERED, ASKED
 from mfd_flower.strategy import build_strategy
 
 TIMEOUT_S = 600.0
@@ -34,7 +32,8 @@ class Served:
     shipped: str
     """``tunables`` (prompts and head) or ``all parameters``."""
     samples: int
-    accuracy: float
+    accuracy: float | None
+    """None where the asker does not know what is right."""
     shipped_bytes: int
     """Array data delivered to all members."""
     request_bytes: dict[str, int]
@@ -54,30 +53,23 @@ class Served:
     """Real time of the request on this machine, all members in one process."""
 
 
-def read_tunables(path: Path, run: RunConfig, num_classes: int) -> dict[str, Tensor]:
-    """Read tunables from a safetensors file; ConfigError if it is not of this model's."""
-    with _refused("--tunables", path, "not a safetensors file"):
-        tensors = load_file(path)
-    try:
-        set_tunables(build_model(run.model, num_classes, run.seed), tensors)
-    except ValueError as error:
-        raise ConfigError("--tunables", str(path), str(error)) from error
-    return tensors
+def read_model(path: Path, run: RunConfig, classes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tunables in a model file; ConfigError unless they are of a run's model."""
+    model = TrainedModel.load(path)
+    for name, found, wanted in (
+        ("settings of the model", model.about.model, run.model),
+        ("classes", model.about.classes, classes),
+    ):
+        if found != wanted:
+            raise ConfigError("--model", str(path), f"its {name} are not those of the config")
+    model.assembled()
+    return dict(model.tensors)
 
 
-def save_tunables(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tunables to a safetensors file; ConfigError if that cannot be."""
-    with _refused("--save", path, "not writable"):
-        save_file(dict(tensors), path)
-
-
-@contextmanager
-def _refused(option: str, path: Path, why: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(option, str(path), f"{why} ({reason})") from error
+def model_of(run: RunConfig, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> TrainedModel:
+    """Return tunables that a run trained, as a model that can be saved."""
+    made = {"strategy": run.strategy.name, "settings": run.flat()}
+    return TrainedModel.of(tensors, run.model, classes, run.seed, made, run.data.crop_mode)
 
 
 def train_then_serve(
@@ -85,12 +77,15 @@ def train_then_serve(
     samples: int,
     tensors: Mapping[str, Tensor] | None = None,
     on_round: Callable[[int], None] = lambda number: None,
-) -> tuple[list[Served], dict[str, Tensor]]:
-    """Let the first cluster of a strategy serve a request for held-out samples twice.
+    images: Tensor | None = None,
+) -> tuple[list[Served], dict[str, Tensor], Tensor]:
+    """Let the first cluster of a strategy serve a request twice.
 
-    Its stages are delivered by tunables alone, then by all parameters. Without `tensors`, the
-    tunables, the strategy trains first; `on_round` gets the number of each round, 0 before the
-    first. Returns what was served, and the tunables that served.
+    It is about `images` that the asker has, ``(n, channels, side, side)`` as the model expects
+    them, else about held-out `samples`. Stages are delivered by tunables alone, then by all
+    parameters. Without `tensors`, the tunables, the strategy trains first; `on_round` gets the
+    number of each round, 0 before the first. Returns what was served, the tunables that served,
+    and the logits ``(n, classes)`` that the asker got.
 
     Raises
     ------
@@ -101,7 +96,9 @@ def train_then_serve(
     strategy = build_strategy(run)
     if not hasattr(strategy, "service"):
         raise ConfigError("strategy", run.strategy.name, "accepted: one that serves, as hfsl does")
-    if not 1 <= samples <= run.data.test_samples:
+    if images is not None:
+        samples = len(images)
+    elif not 1 <= samples <= run.data.test_samples:
         raise ConfigError("--samples", samples, f"from 1 to {run.data.test_samples} held out")
     with local_grid(run) as grid:
         addresses = call_roll(grid, run.data.nodes)
@@ -113,9 +110,15 @@ def train_then_serve(
                 num_rounds=run.strategy.rounds,
                 evaluate_fn=lambda number, _: on_round(number),
             ).arrays
+        if images is not None:
+            # Its user gives them to each node, whichever will ask: no message carries them.
+            for context in grid.contexts.values():
+                context.state[ASKED] = ArrayRecord({"images": images})
         meters = [(metered(grid, run, addresses), whole) for whole in (False, True)]
         served = [_serve(strategy.service(m, arrays, whole=w), m, samples) for m, w in meters]
-    return served, tensors_of(arrays)
+        states = [context.state.array_records for context in grid.contexts.values()]
+    (answer,) = (state[ANSWERED] for state in states if ANSWERED in state)
+    return served, tensors_of(arrays), tensors_of(answer)["logits"]
 
 
 def _serve(service: Any, meter: MeteredGrid, samples: int) -> Served:
@@ -128,7 +131,7 @@ def _serve(service: Any, meter: MeteredGrid, samples: int) -> Served:
     return Served(
         shipped="all parameters" if service.whole else "tunables",
         samples=samples,
-        accuracy=answer["accuracy"],
+        accuracy=answer.get("accuracy"),
         shipped_bytes=before["payload"],
         request_bytes={link: after[link] - before[link] for link in ("up", "down", "d2d")},
         delivery_s=delivery_s,
