@@ -6,13 +6,32 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
+
+from mfd_flower.checks import ConfigError
 
 
 def slug(words: str) -> str:
     """Return words as part of a file's name: letters, digits, dots and hyphens."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Raise ConfigError if a file cannot be written there; what is there stays as it is."""
+    if path is None:
+        return
+    there = path.exists()
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "is a folder")
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(option, str(path), f"not writable ({error.strerror})") from error
 
 
 def write_text(path: Path, content: str) -> None:

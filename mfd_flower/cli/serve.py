@@ -6,14 +6,16 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mfd_flower.checks import ConfigError
 from mfd_flower.cli.screen import ConfigPath, JsonOption, out_console, say
 from mfd_flower.comparison import load_comparison
-from mfd_flower.files import to_json, writable, write_text
+from mfd_flower.files import check_writable, to_json, write_text
+
+if TYPE_CHECKING:
+    from mfd_flower.models.predict import Prediction
 
 serve_app = typer.Typer()
 
@@ -35,13 +37,11 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a trained model sees on pictures; status 1 if some of them cannot be read."""
-    from mfd_flower.models.model_file import TrainedModel
-    from mfd_flower.models.predict import picture_files, predictions
+    from mfd_flower.models.predict import predict
 
     for option, path in (("--csv", csv_file), ("--sheet", sheet)):
-        writable(option, path)
-    trained, files = TrainedModel.load(model), picture_files(pictures)
-    _tell(list(predictions(trained, files, top_k=top_k)), csv_file, sheet, as_json)
+        check_writable(option, path)
+    _tell(predict(model, pictures, top_k=top_k), csv_file, sheet, as_json)
 
 
 @serve_app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
@@ -50,7 +50,9 @@ def infer(
     pictures: Annotated[list[str] | None, typer.Argument(help=PICTURES)] = None,
     strategy: Annotated[str, typer.Option(help="One that serves; its first entry.")] = "hfsl",
     samples: Annotated[int, typer.Option(help="Held-out samples, without pictures.")] = 100,
-    model: Annotated[Path | None, typer.Option(help="A model that a run kept; else trained.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model that a run kept; else trained.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the trained model in this file.")] = None,
     top_k: TopOption = 1,
     csv_file: CsvOption = None,
@@ -61,17 +63,18 @@ def infer(
 
     The request is about pictures, or about held-out samples.
     """
-    from mfd_flower.models.predict import prepared_pictures, ranked
+    from mfd_flower.models.inputs import federation_of, spec_of
+    from mfd_flower.models.predict import Pictures, picture_files
     from mfd_flower.report.columns import SERVED
     from mfd_flower.report.tables import plain_table
-    from mfd_flower.split.inference import classes_of, model_of, read_model, train_then_serve
+    from mfd_flower.split.inference import model_of, read_model, train_then_serve
 
     for option, path in (("--save", save), ("--csv", csv_file), ("--sheet", sheet)):
-        writable(option, path)
+        check_writable(option, path)
     chosen = load_comparison(config, strategy).runs[0].config
-    classes = classes_of(chosen)
+    classes = federation_of(chosen).images.classes
     tensors = read_model(model, chosen, classes) if model else None
-    asked = prepared_pictures(pictures, chosen) if pictures else None
+    asked = Pictures.read(picture_files(pictures), spec_of(chosen)) if pictures else None
 
     def on_round(number: int) -> None:
         say(f"training: round {number} of {chosen.strategy.rounds}")
@@ -80,14 +83,51 @@ def infer(
     served, tensors, logits = train_then_serve(chosen, samples, tensors, on_round, images)
     if save:
         model_of(chosen, tensors, classes).save(save)
-    found: list[dict[str, Any]] = [vars(each) for each in served]
-    if asked is None:
-        if as_json:
-            print(to_json(found))
-        else:
-            out_console.print(plain_table(SERVED, found))
-        return
-    told = ranked(asked, logits, classes, top_k)
+    costs = [vars(each) for each in served]
     if not as_json:
-        out_console.print(plain_table(SERVED, found))
-    _tell(told, csv_file, sheet, as_json, {"served": found})
+        out_console.print(plain_table(SERVED, costs))
+    if asked is not None:
+        _tell(list(asked.ranked(logits, classes, top_k)), csv_file, sheet, as_json, costs)
+    elif as_json:
+        print(to_json(costs))
+
+
+def _tell(
+    found: Sequence[Prediction],
+    csv_file: Path | None,
+    sheet: Path | None,
+    as_json: bool,
+    costs: Sequence[Any] = (),
+) -> None:
+    """Print predictions and write them to files; status 1 if there are pictures without one."""
+    from mfd_flower.report.columns import PREDICTED
+    from mfd_flower.report.sheet import write_sheet
+    from mfd_flower.report.tables import plain_table
+
+    rows = [_plain(each) for each in found]
+    if csv_file:
+        names = ("picture", "class", "probability", "error")
+        page = io.StringIO()
+        table = csv.DictWriter(page, names, restval="", extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_text(csv_file, page.getvalue())
+    if sheet:
+        write_sheet(sheet, found)
+    if as_json:
+        print(to_json({"served": costs, "predictions": rows} if costs else rows))
+    else:
+        out_console.print(plain_table(PREDICTED, rows))
+    if unread := [each for each in found if each.error]:
+        first = "; ".join(f"{each.picture}: {each.error}" for each in unread[:5])
+        say(f"mfd: {len(unread)} of {len(found)} pictures cannot be read: {first}")
+        raise typer.Exit(1)
+
+
+def _plain(found: Prediction) -> dict[str, Any]:
+    """Return a prediction as it stands in JSON."""
+    if found.error:
+        return {"picture": found.picture, "error": found.error}
+    pairs = zip(found.labels, found.probabilities, strict=True)
+    top = [{"class": label, "probability": share} for label, share in pairs]
+    return {"picture": found.picture, **top[0], "top": top}

@@ -71,7 +71,9 @@ class TrainedModel:
         backbone = load_backbone(config, seed)
         spec = input_spec(backbone)
         told = asdict(replace(spec, crop_mode=crop_mode or spec.crop_mode))
-        return cls(tensors, Description(config, classes, backbone_digest(backbone), seed, told, made))
+        return cls(
+            tensors, Description(config, classes, backbone_digest(backbone), seed, told, made)
+        )
 
     def save(self, path: Path) -> None:
         """Write the file in one step."""

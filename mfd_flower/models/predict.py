@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import is_image_file
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.data.pictures import read_pictures
-from mfd_flower.data.samples import prepared
+from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models.model_file import TrainedModel
 
 BATCH = 64
@@ -28,6 +28,38 @@ class Prediction:
     probabilities: tuple[float, ...] = ()
     error: str = ""
     """Why the picture could not be read; there are no labels then."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files that were read for a model."""
+
+    files: Sequence[Path]
+    images: Tensor
+    """Those that could be read, ``(n, channels, side, side)``, normalised."""
+    errors: Mapping[int, str]
+    """Why the others could not be, by their index in `files`."""
+
+    @classmethod
+    def read(cls, files: Sequence[Path], spec: InputSpec) -> Pictures:
+        """Decode files as a model of this `spec` expects them."""
+        pixels, unreadable = read_pictures(files, spec)
+        nobody = np.zeros(len(pixels), np.int64)
+        images = prepared(pixels, nobody, spec).inputs
+        return cls(files, images, {each.index: each.reason for each in unreadable})
+
+    def ranked(
+        self, logits: Tensor, classes: Sequence[str], top_k: int = 1
+    ) -> Iterator[Prediction]:
+        """Yield what logits ``(n, classes)`` of the `images` say of each file."""
+        shares = iter(logits.softmax(1))
+        for index, file in enumerate(self.files):
+            if index in self.errors:
+                yield Prediction(str(file), error=self.errors[index])
+                continue
+            values, places = next(shares).topk(min(top_k, len(classes)))
+            labels = tuple(classes[place] for place in places.tolist())
+            yield Prediction(str(file), labels, tuple(values.tolist()))
 
 
 def predict(
@@ -55,31 +87,17 @@ def predict(
         If the model does not fit the backbone that is found here, its file is damaged, or a place
         has no pictures.
     """
-    trained = model if isinstance(model, TrainedModel) else TrainedModel.load(Path(model))
-    return list(predictions(trained, picture_files(pictures), top_k=top_k))
-
-
-def predictions(
-    model: TrainedModel, files: Sequence[Path], *, top_k: int = 1
-) -> Iterator[Prediction]:
-    """Yield the prediction for each file, as `predict` does; few are in memory at a time."""
     if top_k < 1:
         raise ConfigError("top_k", top_k, "must be at least 1")
-    whole, classes, spec = model.assembled(), model.about.classes, model.spec
+    trained = model if isinstance(model, TrainedModel) else TrainedModel.load(Path(model))
+    files, whole, spec = picture_files(pictures), trained.assembled(), trained.spec
+    found: list[Prediction] = []
     for start in range(0, len(files), BATCH):
-        batch = files[start : start + BATCH]
-        pixels, unreadable = read_pictures(batch, spec)
-        reasons = {each.index: each.reason for each in unreadable}
-        images = prepared(pixels, torch.zeros(len(pixels), dtype=torch.int64).numpy(), spec)
+        read = Pictures.read(files[start : start + BATCH], spec)
         with torch.inference_mode():
-            found: Iterator[Tensor] = iter(whole(images.inputs).softmax(1))
-        for index, file in enumerate(batch):
-            if index in reasons:
-                yield Prediction(str(file), error=reasons[index])
-                continue
-            values, places = next(found).topk(min(top_k, len(classes)))
-            labels = tuple(classes[place] for place in places.tolist())
-            yield Prediction(str(file), labels, tuple(values.tolist()))
+            logits = whole(read.images)
+        found += read.ranked(logits, trained.about.classes, top_k)
+    return found
 
 
 def picture_files(places: Iterable[Path | str]) -> list[Path]:
@@ -101,4 +119,6 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
+    from torchvision.datasets.folder import is_image_file
+
     return is_image_file(path.name) and not path.name.startswith(".") and path.is_file()

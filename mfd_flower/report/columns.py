@@ -6,7 +6,7 @@ The terminal, Markdown, the page and summary.csv take `COLUMNS`; a row is one of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,3 +165,18 @@ SERVED = (
     Column("peak a node", "peak_node_bytes", "bytes", "Largest memory of a member."),
 )
 """Of `mfd infer`; a row is a `mfd_flower.split.inference.Served`."""
+PREDICTED = (
+    Column("picture", "picture", "", "Its file."),
+    Column("class", lambda r: r.get("class", "not readable"), "", "The most probable one."),
+    Column("probability", lambda r: _percent(r.get("probability")), "", "Of that class."),
+    Column("then", lambda r: _others(r.get("top", [])), "", "Other classes that were asked for."),
+)
+"""Of `mfd predict`; a row is a `mfd_flower.models.predict.Prediction` in JSON."""
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _others(top: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{each['class']} {each['probability']:.1%}" for each in top[1:])

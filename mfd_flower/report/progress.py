@@ -17,14 +17,15 @@ Say = Callable[[str], None]
 class Watcher:
     """Shows a bar for all runs and one for each run that is under way.
 
-    A run gives `say` a line when it begins, after every tenth of its way, and when it ends.
+    A run gives `log` a line when it begins, after every tenth of its way, and when it ends, and so
+    does what else is told of it. The console gets them too, on a terminal only the latter.
     """
 
     def __init__(
-        self, progress: Progress, say: Say, planned: Mapping[str, PlannedRun], done: int
+        self, progress: Progress, log: Say, planned: Mapping[str, PlannedRun], done: int
     ) -> None:
         self._progress = progress
-        self._say = say
+        self._log = log
         self._planned = planned
         self._overall = progress.add_task("all runs", total=len(planned), completed=done, state="")
         self._bars: dict[str, TaskID] = {}
@@ -43,7 +44,7 @@ class Watcher:
         elif isinstance(event, Mapping):
             self._show(key, event)
         elif event != "ends":
-            self._say(f"{key}: {event}")
+            self._say(f"{key}: {event}", always=True)
         else:
             self._ended.add(key)
             self._say(f"{key}: ends")
@@ -63,21 +64,18 @@ class Watcher:
             self._tenth[key] = int(10 * share)
             self._say(f"{key}: {state}")
 
+    def _say(self, line: str, always: bool = False) -> None:
+        self._log(line)
+        console = self._progress.console
+        if always or not console.is_terminal:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def watch(console: Console, log: Say, comparison: Comparison, done: int) -> Iterator[Watcher]:
-    """Show progress while the block runs; `done` runs are finished already.
-
-    Without a terminal the console gets the lines that `log` gets.
-    """
+    """Show progress while the block runs; `done` runs are finished already."""
     texts = ("{task.description}", "{task.percentage:>3.0f}%", "{task.fields[state]}")
     name, share, state = map(TextColumn, texts)
     columns = (name, BarColumn(bar_width=24), share, state, TimeElapsedColumn())
-
-    def say(line: str) -> None:
-        log(line)
-        if not console.is_terminal:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Watcher(progress, say, {planned.key: planned for planned in comparison.runs}, done)
+        yield Watcher(progress, log, {planned.key: planned for planned in comparison.runs}, done)

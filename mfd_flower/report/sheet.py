@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mfd_flower.checks import ConfigError
@@ -26,7 +27,7 @@ def write_sheet(path: Path, found: Sequence[Prediction]) -> None:
     width, height = CELL_PX + GAP_PX, CELL_PX + GAP_PX + lines * LINE_PX
     rows = math.ceil(len(found) / columns)
     page = Image.new("RGB", (columns * width + GAP_PX, rows * height + GAP_PX), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(page), ImageFont.truetype(findfont("DejaVu Sans"), 12)
     for index, each in enumerate(found):
         row, column = divmod(index, columns)
         left, top = GAP_PX + column * width, GAP_PX + row * height
@@ -55,9 +56,8 @@ def _small(file: Path) -> Image.Image:
     return page
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _cut(text: str, font: ImageFont.FreeTypeFont) -> str:
     """Return as much of a text as a cell has room for."""
-    plain = text.encode("ascii", "replace").decode()
-    while font.getlength(plain) > CELL_PX:
-        plain = plain[:-2]
-    return plain
+    while font.getlength(text) > CELL_PX:
+        text = text[:-1]
+    return text

@@ -16,6 +16,7 @@ from joblib import cpu_count
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
 from mfd_flower.files import slug
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import check_run
 from mfd_flower.results import FILE, Results, reason_of
 from mfd_flower.runtime.ledgers import write_ledger
@@ -66,7 +67,7 @@ def compare(
         If some runs failed, when the others have ended.
     """
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
-    check(comparison)
+    notes = check(comparison)
     folder = None if out is None else Path(out)
     machine = {
         "cores": cpu_count(),
@@ -82,6 +83,8 @@ def compare(
         if done < len(comparison.runs):
             try:
                 with watch(comparison, done) as hear:
+                    for note in notes:
+                        hear("data", note)
                     _run_missing(comparison, folder, results, jobs, resume, hear)
             except KeyboardInterrupt:
                 kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
@@ -105,11 +108,17 @@ def run(
     return compare(load_comparison(config, strategy, rounds), out, **keywords)
 
 
-def check(comparison: Comparison) -> None:
-    """Try everything that can be wrong with the input before anything runs or is written."""
+def check(comparison: Comparison) -> list[str]:
+    """Try everything that can be wrong with the input before anything runs or is written.
+
+    Returns what is remarkable about the data.
+    """
+    notes: dict[str, None] = {}
     for planned in comparison.runs:
         build_strategy(planned.config)
         check_run(planned.config)
+        notes |= dict.fromkeys(federation_of(planned.config).notes)
+    return list(notes)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.handlers import StrategyClientApp
 from mfd_flower.ledger import Chains
 from mfd_flower.ledger.sync import heads
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.network.world import world_of
 from mfd_flower.node import check_run, initial_tunables
 from mfd_flower.results import reason_of
@@ -145,6 +146,7 @@ def run_on(
         "best": None,
         "tunables": sum(t.numel() for t in initial.values()),
         "settings": run.flat(),
+        "notes": federation_of(run).notes,
         "points": curve.points,
         "visits": meter.visits,
         "sources": meter.sources,

@@ -66,7 +66,9 @@ def read_model(path: Path, run: RunConfig, classes: tuple[str, ...]) -> dict[str
     return dict(model.tensors)
 
 
-def model_of(run: RunConfig, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> TrainedModel:
+def model_of(
+    run: RunConfig, tensors: Mapping[str, Tensor], classes: tuple[str, ...]
+) -> TrainedModel:
     """Return tunables that a run trained, as a model that can be saved."""
     made = {"strategy": run.strategy.name, "settings": run.flat()}
     return TrainedModel.of(tensors, run.model, classes, run.seed, made, run.data.crop_mode)

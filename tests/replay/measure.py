@@ -16,10 +16,10 @@ from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.curve import quality_of
-from mfd_flower.split.inference import train_then_serve
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
+from mfd_flower.split.inference import train_then_serve
 from mfd_flower.strategy import build_strategy, links_of
 from tests.replay.cells import Cell
 from tests.scheduled_faults import ScheduledGrid
