@@ -5,6 +5,9 @@ from mfd_flower.ledger import example_ledger as example_ledger
 from mfd_flower.models import PromptedViT as PromptedViT
 from mfd_flower.models import get_tunables as get_tunables
 from mfd_flower.models import set_tunables as set_tunables
+from mfd_flower.models.model_file import TrainedModel as TrainedModel
+from mfd_flower.models.predict import Prediction as Prediction
+from mfd_flower.models.predict import predict as predict
 from mfd_flower.models.stages import split_model as split_model
 from mfd_flower.packets import Packet as Packet
 from mfd_flower.packets import PacketError as PacketError

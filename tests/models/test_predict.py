@@ -1,0 +1,218 @@
+"""A trained model from its file: as good as the run measured, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
+from mfd_flower.data import load_federation
+from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.models.predict import predict
+from mfd_flower.node import evaluate_tunables
+from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.runtime.runner import run_locally
+from tests.test_cli import call
+
+CLASSES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path]:
+    """Give a run's settings and its final model."""
+    tables: dict[str, Any] = {
+        "data": {"name": "digits", "nodes": 3, "train_samples": 90, "test_samples": 40},
+        "model": {"tune": "prompts", "prompts": 2},
+        "strategy": {"name": "fedavg", "rounds": 2},
+    }
+    run, folder = RunConfig.from_tables(tables), tmp_path_factory.mktemp("run")
+    record = run_locally(run, files=RunFiles(folder, "a"))
+    return run, folder / record["model"]
+
+
+@pytest.fixture(scope="module")
+def pictures(kept: tuple[RunConfig, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the test set as files, named by their order, at the model's size."""
+    run, _ = kept
+    federation, folder = load_federation(run.data, run.seed), tmp_path_factory.mktemp("pictures")
+    for place, index in enumerate(federation.test):
+        digit = Image.fromarray(federation.images.images[index, ..., 0])
+        # As `prepared` resizes, which PIL's own filter does not to the bit.
+        pixels = torch.from_numpy(np.array(digit))[None, None].float() / 255
+        large = torch.nn.functional.interpolate(pixels, (28, 28), mode="bilinear", antialias=True)
+        values = (large[0, 0] * 255).round().byte().numpy()
+        Image.fromarray(values).save(folder / f"{place:03}.png")
+    return folder
+
+
+def test_predictions_on_the_test_set_are_as_good_as_the_run_measured(
+    kept: tuple[RunConfig, Path], pictures: Path
+) -> None:
+    run, file = kept
+    federation = load_federation(run.data, run.seed)
+    labels = federation.images.labels[federation.test].tolist()
+    found = predict(file, [pictures])
+    right = sum(each.labels == (CLASSES[label],) for each, label in zip(found, labels, strict=True))
+    model = TrainedModel.load(file)
+    assert abs(right / len(labels) - model.about.made["metrics"]["accuracy"]) <= 0.05
+    measured = evaluate_tunables(run, dict(model.tensors))
+    assert measured.accuracy == model.about.made["metrics"]["accuracy"]
+
+
+def test_top_k_adds_up_and_is_in_order(kept: tuple[RunConfig, Path], pictures: Path) -> None:
+    for each in predict(kept[1], [pictures / "00*.png"], top_k=99):
+        assert sorted(each.labels) == CLASSES
+        assert list(each.probabilities) == sorted(each.probabilities, reverse=True)
+        assert sum(each.probabilities) == pytest.approx(1)
+    with pytest.raises(ConfigError, match="top_k = 0: must be at least 1"):
+        predict(kept[1], [pictures], top_k=0)
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_classified(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, broken = pictures / "000.png", tmp_path / "broken.png"
+    broken.write_bytes(whole.read_bytes()[:-40])
+    table, sheet = tmp_path / "found.csv", tmp_path / "found.png"
+    places = [broken, whole, pictures / "001.png"]
+    files = ["--csv", table, "--sheet", sheet]
+    code, out, err = call(capsys, "predict", kept[1], *places, "--json", "--top-k", 2, *files)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"1 of 3 pictures cannot be read: {broken}" in err
+    first, second, third = json.loads(out)
+    assert first.keys() == {"picture", "error"}
+    alone = predict(kept[1], [whole], top_k=2)[0]
+    assert second["top"][0] == {"class": second["class"], "probability": second["probability"]}
+    assert [each["class"] for each in second["top"]] == list(alone.labels)
+    assert third["picture"] == str(pictures / "001.png")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["", second["class"], third["class"]]
+    assert rows[0]["error"] == first["error"]
+    with Image.open(sheet) as page:
+        assert page.format == "PNG"
+        assert page.width > 2 * 160
+
+
+def changed(file: Path, path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Write a model file whose tensors or metadata are changed; nothing else is."""
+    with safe_open(file, "pt") as opened:
+        told = dict(opened.metadata())
+    tensors: dict[str, Any] = dict(load_file(file))
+    about = json.loads(told["description"])
+    parts = {"tensors": tensors, "about": about, "told": told}
+    change(parts)
+    told["description"] = json.dumps(about)
+    save_file(tensors, path, told)
+    return path
+
+
+def no_number(parts: dict[str, Any]) -> None:
+    parts["tensors"]["head.bias"][3] = float("nan")
+
+
+def whole_numbers(parts: dict[str, Any]) -> None:
+    parts["tensors"]["head.bias"] = parts["tensors"]["head.bias"].to(torch.int8)
+
+
+REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "not finite": (no_number, "head.bias = 'float32': has values that are not finite"),
+    "integers": (whole_numbers, "head.bias = 'int8': accepted: float32, float16"),
+    "other weights": (
+        lambda p: p["about"].update(backbone_digest="0" * 64),
+        "model.backbone = 'fm-tiny': its weights are others: digest",
+    ),
+    "no format": (lambda p: p["told"].pop("format"), "format = None: accepted: mfd-flower model 1"),
+    "no classes": (lambda p: p["about"].pop("classes"), "classes = None: missing"),
+    "one class": (lambda p: p["about"].update(classes=["a"]), "must have 2 to 65536 values"),
+    "other classes": (lambda p: p["about"].update(classes=["a", "b"]), "tunable head"),
+    "other model": (lambda p: p["about"]["model"].update(prompts=3), "tunable prompts.0"),
+    "unknown setting": (lambda p: p["about"]["model"].update(x=3), "model.x = 3: unknown key"),
+    "other backbone": (
+        lambda p: p["about"]["model"].update(backbone="file:/dev/null", arch="fm-tiny"),
+        "not a safetensors file",
+    ),
+    "missing tensor": (lambda p: p["tensors"].pop("head.bias"), "tunables missing: head.bias"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_is_no_model_is_refused_in_one_line(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+) -> None:
+    change, said = REFUSALS[case]
+    bad = changed(kept[1], tmp_path / "bad.safetensors", change)
+    code, out, err = call(capsys, "predict", bad, pictures, "--csv", tmp_path / "t.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_read(
+    kept: tuple[RunConfig, Path], pictures: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    def to(parts: dict[str, Any]) -> None:
+        parts["tensors"].update({n: t.to(dtype) for n, t in parts["tensors"].items()})
+
+    other = changed(kept[1], tmp_path / "other.safetensors", to)
+    ours, theirs = (predict(file, [pictures / "00*.png"]) for file in (kept[1], other))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=0.05)
+
+
+def test_a_file_that_was_cut_off_or_changed_anywhere_is_refused_or_is_another_model(
+    kept: tuple[RunConfig, Path], tmp_path: Path
+) -> None:
+    data, bad = kept[1].read_bytes(), tmp_path / "bad.safetensors"
+    for length in [0, 1, 7, 8, 100, len(data) // 2, len(data) - 1]:
+        bad.write_bytes(data[:length])
+        with pytest.raises(ConfigError, match="MODEL"):
+            TrainedModel.load(bad)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.safetensors", "."], "MODEL = 'nothing.safetensors': not a safetensors file"),
+        (["{model}", "nowhere.png"], "PICTURES = 'nowhere.png': no such file, and no pictures"),
+        (["{model}", "{empty}"], "no such file, and no pictures there"),
+        (["{model}", "{pictures}", "--sheet", "/proc/x.png"], "--sheet = '/proc/x.png': not"),
+        (["{model}", "{pictures}", "--csv", "{empty}"], "not writable (is a folder)"),
+    ],
+)
+def test_bad_input_is_one_line(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    places = {"model": kept[1], "pictures": pictures, "empty": tmp_path}
+    code, out, err = call(capsys, "predict", *(word.format(**places) for word in words))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
