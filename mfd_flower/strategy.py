@@ -17,7 +17,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.serverapp.strategy import Strategy
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 from mfd_flower.finding import find
 from mfd_flower.parameters import parameters_of
@@ -55,6 +55,7 @@ def build_strategy(run: RunConfig) -> Strategy:
         if key not in accepted:
             names = ", ".join(accepted) or "none"
             raise ConfigError(f"strategies.options.{key}", value, f"{name} accepts: {names}")
+        _check_type(f"strategies.options.{key}", value, accepted[key]["type"])
     least = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
     defaults = {"fraction_evaluate": 0.0} | dict.fromkeys(least, min(2, run.data.nodes))
     keywords |= {k: v for k, v in defaults.items() if k in accepted and k not in keywords}
@@ -66,6 +67,13 @@ def build_strategy(run: RunConfig) -> Strategy:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError("strategies.options", keywords, f"{name}: {error}") from error
+
+
+def _check_type(name: str, value: object, kind: str) -> None:
+    """Refuse a value of another type than the annotation says, where that is a plain one."""
+    plain = {"int": int, "float": float, "str": str, "bool": bool}
+    if kind in plain:
+        checked(name, value, plain[kind])
 
 
 def client_actions(strategy: type[Strategy], run: RunConfig) -> Mapping[str, Handler]:

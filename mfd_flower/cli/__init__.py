@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -13,6 +14,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import typer
+from click.exceptions import Abort, UsageError
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.cli.look import look_app
@@ -42,11 +44,17 @@ def main() -> None:
     # Not by its level, which Flower sets when it is imported.
     logging.getLogger("flwr").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
-        app(standalone_mode=True)
+        sys.exit(app(prog_name="mfd", standalone_mode=False))
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "mfd"
+        # Of a name that is nearly right click and typer make the same guess.
+        said = re.sub(r"( Did you mean [^?]*\?)\1", r"\1", " ".join(error.format_message().split()))
+        say(f"mfd: {said} See {where} --help")
+        sys.exit(2)
     except ConfigError as error:
         say(f"mfd: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Abort):
         sys.exit(130)
     except Exception as error:
         say(f"mfd: failed: {type(error).__name__}: {reason_of(error)}")
