@@ -42,8 +42,9 @@ class Results:
         return pandas.DataFrame(
             {
                 **{key: run[key] for key in ("scenario", "strategy", "seed")},
-                **{key: value for key, value in point.items() if key != "bytes"},
+                **{key: value for key, value in point.items() if not isinstance(value, dict)},
                 **{f"bytes_{kind}": size for kind, size in point["bytes"].items()},
+                **{f"by_nodes_{key}": value for key, value in point.get("by_nodes", {}).items()},
             }
             for run in self.runs
             for point in run["points"]

@@ -48,8 +48,13 @@ class Curve:
         self.latest: Measured | None = None
         self.best: Measured | None = None
 
-    def measure(self, step: int, models: Models) -> dict[str, float]:
-        """Add a point for the models after a step; returns their mean quality."""
+    def measure(
+        self, step: int, models: Models, by_nodes: Mapping[str, Any] = {}
+    ) -> dict[str, float]:
+        """Add a point for the models after a step; returns their mean quality.
+
+        What nodes measured themselves, if they did, is added as ``by_nodes``.
+        """
         # Of several walkers only one has moved since the last point.
         known = {id(model): quality for model, quality in self._qualities}
         found = [known.get(id(each)) or quality_of(self._run, each) for each in models.values()]
@@ -68,6 +73,7 @@ class Curve:
             "peak_node_bytes": meter.peak_node_bytes,
             "busiest_node_bytes": meter.busiest_node_bytes,
             "wall_seconds": time.perf_counter() - self._started,
+            **({"by_nodes": dict(by_nodes)} if by_nodes else {}),
         }
         self.points.append(point)
         self.latest = Measured(point, models)

@@ -31,7 +31,7 @@ from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.resuming import Resumable, Say
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.run_files import RunFiles
-from mfd_flower.runtime.strategy_state import has_flowers_loop
+from mfd_flower.runtime.strategy_state import has_flowers_loop, node_metrics
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
 
 
@@ -112,6 +112,7 @@ def run_on(
         resumable = Resumable(files, run, strategy, grid, meter, curve)
         done = resumable.begin(say)
     flowers = has_flowers_loop(strategy)
+    by_nodes = node_metrics(strategy) if flowers else {}
 
     def evaluate(step: int, arrays: ArrayRecord | Models) -> MetricRecord | None:
         # Flower's loop begins anew behind a checkpoint, and with what was measured before it.
@@ -119,7 +120,7 @@ def run_on(
         quality: dict[str, float] = {}
         if step > done or not done:
             models = {"": arrays} if isinstance(arrays, ArrayRecord) else arrays
-            quality = curve.measure(step, models)
+            quality = curve.measure(step, models, by_nodes)
             if resumable:
                 resumable.step_done(step)
         # Flower's strategies sample nodes from Python's own generator, right after this. Flower's

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.records import joined, part_of, plain_record, plain_values
@@ -78,6 +78,24 @@ def begin_behind(strategy: Strategy, done: int) -> None:
 
     for name in HOOKS:
         setattr(strategy, name, behind(getattr(strategy, name)))
+
+
+def node_metrics(strategy: Strategy) -> dict[str, Any]:
+    """Return a table that always holds what nodes measured in the round that ended last.
+
+    That is what a strategy of Flower's whose ``fraction_evaluate`` is not 0 aggregates of it.
+    """
+    latest: dict[str, Any] = {}
+    aggregate = strategy.aggregate_evaluate
+
+    def remembered(*args: Any, **keywords: Any) -> MetricRecord | None:
+        found = aggregate(*args, **keywords)
+        latest.clear()
+        latest.update(found or {})
+        return found
+
+    vars(strategy)["aggregate_evaluate"] = remembered
+    return latest
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -59,6 +59,22 @@ def test_other_strategies_of_flowers_run_unchanged(make_run: Callable[..., RunCo
         assert record["failures"] == []
 
 
+def test_what_nodes_measured_is_kept(make_run: Callable[..., RunConfig]) -> None:
+    """Federated evaluation is billed; what it found stands beside what it cost."""
+    told, untold = (
+        run_locally(make_run("fedavg", rounds=2, options=options))["points"]
+        for options in ({"fraction_evaluate": 1.0}, {})
+    )
+    assert "by_nodes" not in told[0]
+    for ours, theirs in zip(told[1:], untold[1:], strict=True):
+        assert set(ours["by_nodes"]) == {"accuracy", "loss", "macro-f1"}
+        assert 0 <= ours["by_nodes"]["accuracy"] <= 1
+        assert ours["accuracy"] == theirs["accuracy"]
+        assert ours["bytes"]["down"] > theirs["bytes"]["down"]
+    assert told[1]["by_nodes"] != told[2]["by_nodes"]
+    assert all("by_nodes" not in point for point in untold)
+
+
 def test_fedprox_reaches_the_nodes(make_run: Callable[..., RunConfig]) -> None:
     """A strong proximal term keeps the average near the start; without one it moves away."""
     train = {"optimizer": "sgd", "lr": 0.05, "local_epochs": 5}
