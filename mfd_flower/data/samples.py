@@ -28,12 +28,19 @@ class Samples:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a backbone expects: side in pixels, channels, normalisation."""
+    """What a backbone expects: size, normalisation, and how a picture file is brought to it."""
 
     size_px: int
+    """Of a side; images are square."""
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    """How picture files are resized, by timm's names."""
+    crop_pct: float = 1.0
+    """Share of the resized picture's side that is kept."""
+    crop_mode: str = "center"
+    """``center`` cuts what is not square, ``squash`` distorts, ``border`` pads."""
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Map values from 0 to 1, ``(samples, channels, height, width)``, to the model's scale."""

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import torch
+from timm.data import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 
 from mfd_flower.config import ModelConfig
@@ -21,7 +22,9 @@ def input_spec(backbone: VisionTransformer) -> InputSpec:
     # timm's name for what a model was trained with; fm-tiny has none and saw (x - 0.5) / 0.5.
     trained = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = (tuple(trained.get(name, (0.5,) * channels)) for name in ("mean", "std"))
-    return InputSpec(height, channels, mean, std)
+    resized = resolve_data_config(pretrained_cfg={"crop_pct": 1.0, **trained})
+    cropped = (resized["interpolation"], resized["crop_pct"], resized["crop_mode"])
+    return InputSpec(height, channels, mean, std, *cropped)
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
