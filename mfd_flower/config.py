@@ -20,12 +20,20 @@ class DataConfig:
     """Which images, and who holds them."""
 
     name: str = "mnist5k"
-    """`mnist5k`, `digits`, `fashion-mnist`, `openclipart`, `hf:<owner>/<name>`, or your own
-    `<module>:<function>`, from a path to an `ImageSet`."""
+    """`mnist5k`, `digits`, `fashion-mnist` or `openclipart`; your own pictures, see docs/data.md:
+    `folder:<path>`, `csv:<path>`, `disk:<path>`, `hf:<owner>/<name>`; `<module>:<function>`, from a
+    path to an `ImageSet`."""
     path: str = ""
     """Folder of the files, for the sets that are read from one; empty is their usual place."""
+    strict: bool = False
+    """Refuse pictures that cannot be read, which else are left out and named."""
+    crop_mode: Literal["", "center", "squash", "border"] = ""
+    """What becomes of pictures that are not square: cut, distorted, or padded with the mean colour;
+    empty is the model's own way."""
     nodes: int = bounded(10, 1)
-    partition: Literal["iid", "dirichlet", "classes"] = "iid"
+    partition: Literal["iid", "dirichlet", "classes", "by-client", "by-folder"] = "iid"
+    """`by-client` deals as the set says who holds what, a node a client: by its column `client`, or
+    by the folders below a class, and `by-folder` is another word for it."""
     alpha: float = bounded(0.5, 0.0, open_low=True)
     """Dirichlet concentration of label shares; small is more skewed (partition `dirichlet`)."""
     classes: int = bounded(2, 1)
@@ -33,7 +41,7 @@ class DataConfig:
     train_samples: int = bounded(1500, 0)
     """Images over all nodes; 0 takes all that the test set leaves."""
     test_samples: int = bounded(1000, 1)
-    """Held-out images that no node trains on."""
+    """Held-out images that no node trains on; of a test set that comes with the images the most."""
     validation: float = bounded(0.1, 0.0, 0.9)
     """Share of its images that a node holds out: by them, never by the test set, the best model of
     a run is chosen."""

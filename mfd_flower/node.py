@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, training_samples
 from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
-from mfd_flower.data import Samples, load_federation
+from mfd_flower.data import Samples
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
@@ -70,7 +71,7 @@ def check_run(run: RunConfig) -> None:
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
     """Return the tunables that a run begins with; any node can make them from the settings."""
-    return _initial_tunables(run.model, load_federation(run.data, run.seed).num_classes, run.seed)
+    return _initial_tunables(run.model, federation_of(run).num_classes, run.seed)
 
 
 @functools.lru_cache(maxsize=8)
@@ -122,12 +123,12 @@ class Node:
     @functools.cached_property
     def num_classes(self) -> int:
         """Classes of the data set."""
-        return load_federation(self.run.data, self.run.seed).num_classes
+        return federation_of(self.run).num_classes
 
     @functools.cached_property
     def label_counts(self) -> NDArray[np.int64]:
         """Samples of each class on the node, ``(num_classes,)``, read-only."""
-        counts = load_federation(self.run.data, self.run.seed).label_counts(self.index)
+        counts = federation_of(self.run).label_counts(self.index)
         counts.flags.writeable = False
         return counts
 

@@ -15,9 +15,10 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from mfd_flower.data import Samples, load_federation
+from mfd_flower.data import Samples
 from mfd_flower.data.samples import prepared
 from mfd_flower.models import input_spec
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.residents import model_for
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
@@ -31,7 +32,7 @@ MODEL = "centre-tunables"
 def upload(message: Message, context: Context) -> Message:
     """Hand out this node's raw data."""
     node = Node.of(context)
-    federation = load_federation(node.run.data, node.run.seed)
+    federation = federation_of(node.run)
     share = federation.shares[node.index]
     images, labels = federation.images.images[share], federation.images.labels[share]
     small = labels.astype(np.min_scalar_type(federation.num_classes - 1))

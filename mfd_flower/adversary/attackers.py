@@ -12,8 +12,9 @@ from flwr.app import ArrayRecord, RecordDict
 from mfd_flower.adversary.attacks import ATTACKS, Attack, Scene
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
-from mfd_flower.data import Samples, load_federation
+from mfd_flower.data import Samples
 from mfd_flower.models import input_spec
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.residents import at_frozen_stage, images_of, model_for, shard
 from mfd_flower.records import tensors_of
 
@@ -38,7 +39,7 @@ def attack_of(run: RunConfig) -> Attack:
     if attack.needs_scale and threat.scale == 1:
         accepted = f"kind {threat.kind} needs a factor other than 1"
         raise ConfigError("threat.scale", threat.scale, accepted)
-    classes = load_federation(run.data, run.seed).num_classes
+    classes = federation_of(run).num_classes
     if threat.target >= classes:
         raise ConfigError("threat.target", threat.target, f"must be below {classes} classes")
     return attack
@@ -112,5 +113,5 @@ def trigger_samples(run: RunConfig) -> Samples | None:
 def _scene(run: RunConfig, rng: np.random.Generator) -> Scene:
     spec = input_spec(model_for(run).backbone)
     white = spec.normalised(torch.ones(1, spec.channels, 1, 1))
-    classes = load_federation(run.data, run.seed).num_classes
+    classes = federation_of(run).num_classes
     return Scene(run.threat.target, classes, white, rng)

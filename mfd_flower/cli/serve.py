@@ -24,13 +24,13 @@ def infer(
     as_json: JsonOption = False,
 ) -> None:
     """Let a cluster answer a node's request by split inference, and say what it costs."""
-    from mfd_flower.data import load_federation
+    from mfd_flower.models.inputs import federation_of
     from mfd_flower.report.columns import SERVED
     from mfd_flower.report.tables import plain_table
     from mfd_flower.runtime.inference import read_tunables, save_tunables, train_then_serve
 
     chosen = load_comparison(config, strategy).runs[0].config
-    num_classes = load_federation(chosen.data, chosen.seed).num_classes
+    num_classes = federation_of(chosen).num_classes
     tensors = read_tunables(tunables, chosen, num_classes) if tunables else None
 
     def on_round(number: int) -> None:

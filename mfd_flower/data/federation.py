@@ -6,7 +6,8 @@ flwr-datasets' partitioners deal the images out, the same way for one seed.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
+from mfd_flower.data.image_set import ImageSet, PictureSet, some, unreadable_line
 from mfd_flower.data.samples import InputSpec, Samples, prepared
-from mfd_flower.data.sets import ImageSet, load_set
+from mfd_flower.data.sets import THUMBNAIL, find_set
 
 Part = int | Literal["test", "validation"]
 """What a node trains on, the common test set, or what all nodes hold out."""
 HOLD_OUT = 6
 """Purpose of the generator that draws what a node holds out."""
-_load_set_once = functools.lru_cache(maxsize=4)(load_set)
+_find_set_once = functools.lru_cache(maxsize=4)(find_set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +36,28 @@ class Federation:
     held_out: list[NDArray[np.int64]]
     """What each node has besides, for validation."""
     test: NDArray[np.int64]
+    clients: tuple[str, ...] = ()
+    """What each node is called in the set, where that says who holds what."""
 
     @property
     def num_classes(self) -> int:
         """Classes of the set."""
         return len(self.images.classes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever brings the data should know: a line each."""
+        lines, unreadable = [], self.images.unreadable
+        if unreadable:
+            total = len(self.images.labels) + len(unreadable)
+            lines.append(f"{unreadable_line(unreadable, total)}; left out")
+        held = set(np.unique(self.images.labels[np.concatenate(self.shares)]).tolist())
+        absent = [name for label, name in enumerate(self.images.classes) if label not in held]
+        if absent:
+            lost = sum(label not in held for label in self.images.labels[self.test].tolist())
+            share = f"{lost} of {len(self.test)} test samples"
+            lines.append(f"classes on no node: {some(absent)} ({share})")
+        return lines
 
     def label_counts(self, node: int) -> NDArray[np.int64]:
         """Count the samples of each class that `node` holds, ``(num_classes,)``."""
@@ -56,33 +75,77 @@ class Federation:
 
 
 @functools.lru_cache(maxsize=32)
-def load_federation(config: DataConfig, seed: int) -> Federation:
+def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) -> Federation:
     """Load the set, hold out the test samples, deal the rest to the nodes.
 
-    Every node of a run calls this and takes only its own share, as from a disk of its own.
+    Every node of a run calls this and takes only its own share, as from a disk of its own. Picture
+    files are decoded for a model of `spec`; who holds what does not depend on it.
     """
-    images = _load_set_once(config.name, config.path)
-    train, test = split_indices(len(images.labels), config, seed)
-    dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
+    seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
+    images = _images_once(config.name, config.path, seen, config.strict)
+    train, test = split_indices(images, config, seed)
+    clients: tuple[str, ...] = ()
+    if config.partition in ("by-client", "by-folder"):
+        clients, dealt = client_indices(images, train, config)
+    else:
+        dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
     pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]
-    return Federation(images, [kept for kept, _ in pairs], [out for _, out in pairs], test)
+    shares, held_out = [kept for kept, _ in pairs], [out for _, out in pairs]
+    return Federation(images, shares, held_out, test, clients)
+
+
+def _images_once(name: str, path: str, spec: InputSpec, strict: bool) -> ImageSet:
+    found = _find_set_once(name, path)
+    return found if isinstance(found, ImageSet) else _decoded_once(found, spec, strict)
+
+
+@functools.lru_cache(maxsize=2)
+def _decoded_once(pictures: PictureSet, spec: InputSpec, strict: bool) -> ImageSet:
+    return pictures.decoded(spec, strict)
 
 
 def split_indices(
-    total: int, config: DataConfig, seed: int
+    images: ImageSet, config: DataConfig, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the training pool and the held-out test set, indices into the whole set."""
-    order = np.random.default_rng([seed, 0]).permutation(total)
+    """Draw the training pool and the held-out test set, indices into the whole set.
+
+    Of a test set that came with the images at most `config.test_samples` are taken.
+    """
+    order = np.random.default_rng([seed, 0]).permutation(len(images.labels))
     held_out, nodes = config.test_samples, config.nodes
-    left = total - held_out
-    if left < nodes:
-        accepted = f"must leave a sample for each of {nodes} nodes, {config.name} has {total}"
+    if images.is_test is None:
+        pool, test = order[held_out:], order[:held_out]
+        left_by = f"what {held_out} test samples leave of {config.name}"
+    else:
+        pool, test = order[~images.is_test[order]], order[images.is_test[order]][:held_out]
+        left_by = f"the training samples of {config.name}"
+    if images.is_test is None and len(pool) < nodes:
+        accepted = f"must leave a sample for each of {nodes} nodes, {config.name} has {len(order)}"
         raise ConfigError("data.test_samples", held_out, accepted)
-    wanted = config.train_samples or left
-    if wanted > left:
-        accepted = f"at most {left}, what {held_out} test samples leave of {config.name}"
+    wanted = config.train_samples or len(pool)
+    if wanted > len(pool):
+        accepted = f"at most {len(pool)}, {left_by}"
         raise ConfigError("data.train_samples", wanted, accepted)
-    return order[held_out : held_out + wanted], order[:held_out]
+    return pool[:wanted], test
+
+
+def client_indices(
+    images: ImageSet, train: NDArray[np.int64], config: DataConfig
+) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """Give each client of the set a node; returns their names and indices into `train`."""
+    if images.client is None:
+        accepted = f"{config.name} does not say who holds what, by a column `client` or sub-folders"
+        raise ConfigError("data.partition", config.partition, accepted)
+    held_by = images.client[train]
+    if nobodys := int(np.sum(held_by == "")):
+        accepted = f"{nobodys} training samples of {config.name} have no client"
+        raise ConfigError("data.partition", config.partition, accepted)
+    # Numbers in the order of numbers, names in that of the alphabet.
+    names = sorted(set(held_by.tolist()), key=lambda n: (int(n) if n.isdecimal() else inf, n))
+    if len(names) != config.nodes:
+        accepted = f"must be {len(names)}, the clients among the training samples of {config.name}"
+        raise ConfigError("data.nodes", config.nodes, accepted)
+    return tuple(names), [np.flatnonzero(held_by == name) for name in names]
 
 
 def hold_out(

@@ -1,8 +1,9 @@
 """Labelled image sets by name.
 
 `mnist5k` and `digits` come inside Python packages, `fashion-mnist` and `openclipart` inside Debian
-packages, `hf:<owner>/<name>` through flwr-datasets. Nothing else is downloaded; what is missing is
-named together with the command that brings it. `<module>:<function>` is a set of your own.
+packages; what is missing is named together with the command that brings it. Nothing is downloaded
+but `hf:<owner>/<name>`. The others are pictures of your own, and `<module>:<function>` a set that
+your own code makes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib
-import logging
 import math
 import sys
 import warnings
@@ -23,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
+from mfd_flower.data.image_set import ImageSet, PictureSet
+from mfd_flower.data.picture_sets import csv_set, folder_set, hub_set, saved_set
+from mfd_flower.data.samples import InputSpec
 
 OPENCLIPART_PX = 64
 OPENCLIPART_FOLDERS = (
@@ -31,33 +34,15 @@ OPENCLIPART_FOLDERS = (
 FASHION_CLASSES = "t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot"
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images with labels, in memory."""
-
-    images: NDArray[np.uint8]
-    """``(samples, height, width, channels)``."""
-    labels: NDArray[np.int64]
-    """``(samples,)``, values index `classes`."""
-    classes: tuple[str, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether types and shapes are these, and every label is a class."""
-        return (
-            isinstance(self.images, np.ndarray)
-            and isinstance(self.labels, np.ndarray)
-            and (self.images.dtype, self.images.ndim) == (np.uint8, 4)
-            and (self.labels.dtype, self.labels.shape) == (np.int64, self.images.shape[:1])
-            and set(np.unique(self.labels)) <= set(range(len(self.classes)))
-        )
+THUMBNAIL = InputSpec(16, 3, (0.5,) * 3, (0.5,) * 3)
+"""Enough to know whether a picture can be read."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Where an image set comes from."""
 
-    load: Callable[[str], ImageSet]
+    load: Callable[[str], ImageSet | PictureSet]
     """Gets `data.path`, without one what follows the colon of the name, without that `path`."""
     path: str = ""
     """Folder where the files usually are."""
@@ -65,21 +50,42 @@ class Source:
     """Debian package that brings them."""
 
 
-def load_set(name: str, path: str = "") -> ImageSet:
-    """Load an image set by name, from `path` instead of the usual folder if there is one.
+def load_set(
+    name: str, path: str = "", spec: InputSpec = THUMBNAIL, strict: bool = False
+) -> ImageSet:
+    """Load an image set by name, from `path` instead of the usual place if there is one.
 
-    A name is a key of `SETS`, or ``<module>:<function>``: a function from a path to an `ImageSet`
-    in a module that can be imported from where the command runs. Raises ConfigError if the name is
-    unknown or the files are not there, and says what brings them.
+    Parameters
+    ----------
+    name
+        A key of `SETS`, or ``<module>:<function>``: a function from a path to an `ImageSet` in a
+        module that can be imported from where the command runs.
+    spec
+        How picture files are decoded; without it as thumbnails. Other sets are as they are.
+    strict
+        Whether a picture that cannot be read is refused rather than left out.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, or the files are not there, which says what brings them, or the set
+        is not sound.
     """
+    found = find_set(name, path)
+    return found.decoded(spec, strict) if isinstance(found, PictureSet) else found
+
+
+def find_set(name: str, path: str = "") -> ImageSet | PictureSet:
+    """Load a set as `load_set` does, but leave picture files as they are."""
     source, argument = _source(name)
     place = path or argument or source.path
     try:
         found = source.load(place)
-    except FileNotFoundError as error:
+    except OSError as error:
+        field, value = ("data.name", name) if argument and not path else ("data.path", place)
         remedy = f"; `apt-get install {source.package}` brings them" if source.package else ""
-        raise ConfigError("data.path", place, f"{error}{remedy}") from error
-    if not isinstance(found, ImageSet) or not found.is_sound:
+        raise ConfigError(field, value, f"{error.strerror or error}{remedy}") from error
+    if not isinstance(found, PictureSet) and not (isinstance(found, ImageSet) and found.is_sound):
         accepted = "uint8 images (n, height, width, channels), int64 labels (n,) that index classes"
         raise ConfigError("data.name", name, f"must give an ImageSet: {accepted}")
     return found
@@ -184,30 +190,6 @@ def _drawing(file: Path) -> NDArray[np.uint8] | None:
     return np.asarray(page.convert("RGB"))
 
 
-def _load_hub(place: str) -> ImageSet:
-    from flwr_datasets import FederatedDataset
-
-    # Its warnings repeat, retry by retry, what the error below says in one line.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    name = f"hf:{place}"
-    remedy = "needs a network connection to the hub, or data.path = a folder that"
-    try:
-        split = FederatedDataset(dataset=place, partitioners={"train": 1}).load_split("train")
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        said = f"not to be had ({reason}); {remedy} datasets.load_dataset reads"
-        raise ConfigError("data.name", name, said) from error
-    kinds = {column: type(feature).__name__ for column, feature in split.features.items()}
-    columns = {kind: column for column, kind in reversed(kinds.items())}
-    if not {"Image", "ClassLabel"} <= columns.keys():
-        raise ConfigError("data.name", name, f"needs an Image and a ClassLabel column, has {kinds}")
-    pictures = [picture.convert("RGB") for picture in split[columns["Image"]]]
-    images = np.stack([np.asarray(picture.resize(pictures[0].size)) for picture in pictures])
-    label = columns["ClassLabel"]
-    labels = np.asarray(split[label], dtype=np.int64)
-    return ImageSet(images, labels, tuple(split.features[label].names))
-
-
 SETS = {
     "mnist5k": Source(_load_mnist5k),
     "digits": Source(_load_digits),
@@ -215,5 +197,8 @@ SETS = {
         _load_fashion_mnist, "/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"
     ),
     "openclipart": Source(_load_openclipart, "/usr/share/openclipart/png", "openclipart-png"),
-    "hf:<owner>/<name>": Source(_load_hub),
+    "folder:<path>": Source(folder_set),
+    "csv:<path>": Source(csv_set),
+    "disk:<path>": Source(saved_set),
+    "hf:<owner>/<name>": Source(hub_set),
 }

@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 
 from mfd_flower.config import DataConfig, ModelConfig, RunConfig
-from mfd_flower.data.federation import Part, load_federation
+from mfd_flower.data.federation import Part
 from mfd_flower.data.samples import Samples
 from mfd_flower.models.build import build_model, input_spec
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.prompts import PromptedViT
 
 CHUNK = 250
@@ -28,7 +29,7 @@ _models = _Models()
 
 def model_for(run: RunConfig) -> PromptedViT:
     """Return this thread's model of a run's kind; only its tunables change from use to use."""
-    classes = load_federation(run.data, run.seed).num_classes
+    classes = federation_of(run).num_classes
     return _models.build(run.model, classes, run.seed)
 
 
@@ -48,7 +49,7 @@ def _shards(data: DataConfig, model: ModelConfig, seed: int) -> dict[Part, Sampl
 
 def images_of(run: RunConfig, part: Part) -> Samples:
     """Return the images of a node or of another part, as the backbone expects them."""
-    federation = load_federation(run.data, run.seed)
+    federation = federation_of(run)
     return federation.samples(federation.part(part), input_spec(model_for(run).backbone))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.config import RunConfig
-from mfd_flower.data import load_federation
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
 from mfd_flower.routing import POLICIES, policy_options
@@ -122,7 +122,7 @@ class Plan:
             destination=f"n{index}",
             ttl=ttl,
             hop=1,
-            seen=(0.0,) * load_federation(run.data, run.seed).num_classes,
+            seen=(0.0,) * federation_of(run).num_classes,
             codec=next(trait.name for trait in self.traits if isinstance(trait, Codec)),
             walker=f"w{walker}",
         )
