@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+CHUNK = 64
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """A shard of the data: labels int64 ``(samples,)``, inputs ``(samples, ...)``.
@@ -50,13 +53,23 @@ class InputSpec:
 
 def prepared(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec) -> Samples:
     """Turn raw images ``(samples, height, width, channels)`` into what a backbone expects."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    side = spec.size_px
+    inputs = torch.empty(len(images), spec.channels, side, side)
+    # By parts: a float takes four times the bytes of the pixel, and each step makes new ones.
+    for start in range(0, len(images), CHUNK):
+        part = slice(start, start + CHUNK)
+        inputs[part] = _prepared(torch.from_numpy(images[part]), spec)
+    return Samples(inputs, torch.from_numpy(labels))
+
+
+def _prepared(images: Tensor, spec: InputSpec) -> Tensor:
+    pixels = images.permute(0, 3, 1, 2).float() / 255
     if pixels.shape[1] != spec.channels:
         pixels = pixels.mean(1, keepdim=True).expand(-1, spec.channels, -1, -1)
     size = (spec.size_px, spec.size_px)
     if pixels.shape[-2:] != size:
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-    return Samples(spec.normalised(pixels).contiguous(), torch.from_numpy(labels))
+    return spec.normalised(pixels)
 
 
 class Batches:

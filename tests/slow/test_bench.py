@@ -19,6 +19,7 @@ SMALLEST = {
     "ledger": "--entries 20",
     "ledger_hop": "--tours 1",
     "overhead": "--no-flower --repeats 1",
+    "pictures": "--photos 20 --megapixels 0.5 --folder {out}/photos",
     "pipeline": "--forward-s 0.05 --steps 1",
     "routing": "--sizes 50",
 }
