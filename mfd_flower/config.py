@@ -25,11 +25,6 @@ class DataConfig:
     path to an `ImageSet`."""
     path: str = ""
     """Folder of the files, for the sets that are read from one; empty is their usual place."""
-    strict: bool = False
-    """Refuse pictures that cannot be read, which else are left out and named."""
-    crop_mode: Literal["", "center", "squash", "border"] = ""
-    """What becomes of pictures that are not square: cut, distorted, or padded with the mean colour;
-    empty is the model's own way."""
     nodes: int = bounded(10, 1)
     partition: Literal["iid", "dirichlet", "classes", "by-client", "by-folder"] = "iid"
     """`by-client` deals as the set says who holds what, a node a client: by its column `client`, or
@@ -45,6 +40,11 @@ class DataConfig:
     validation: float = bounded(0.1, 0.0, 0.9)
     """Share of its images that a node holds out: by them, never by the test set, the best model of
     a run is chosen."""
+    strict: bool = False
+    """Refuse pictures that cannot be read, which else are left out and named."""
+    crop_mode: Literal["", "center", "squash", "border"] = ""
+    """What becomes of pictures that are not square: cut, distorted, or padded with the mean colour;
+    empty is the model's own way."""
 
 
 @dataclass(frozen=True)

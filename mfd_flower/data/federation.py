@@ -45,18 +45,24 @@ class Federation:
         return len(self.images.classes)
 
     @property
+    def holders(self) -> list[str]:
+        """The nodes' addresses, with the names of their clients where they have some."""
+        names = self.clients or [""] * len(self.shares)
+        return [f"n{node} {name}".rstrip() for node, name in enumerate(names)]
+
+    @property
     def notes(self) -> list[str]:
         """What whoever brings the data should know: a line each."""
         lines, unreadable = [], self.images.unreadable
         if unreadable:
             total = len(self.images.labels) + len(unreadable)
             lines.append(f"{unreadable_line(unreadable, total)}; left out")
-        held = set(np.unique(self.images.labels[np.concatenate(self.shares)]).tolist())
-        absent = [name for label, name in enumerate(self.images.classes) if label not in held]
-        if absent:
-            lost = sum(label not in held for label in self.images.labels[self.test].tolist())
-            share = f"{lost} of {len(self.test)} test samples"
-            lines.append(f"classes on no node: {some(absent)} ({share})")
+        held = np.unique(self.images.labels[np.concatenate(self.shares)])
+        absent = np.setdiff1d(np.arange(self.num_classes), held)
+        if len(absent):
+            names = some([self.images.classes[label] for label in absent])
+            share = f"{self.test_label_counts()[absent].sum()} of {len(self.test)} test samples"
+            lines.append(f"classes on no node: {names} ({share})")
         return lines
 
     def label_counts(self, node: int) -> NDArray[np.int64]:
@@ -68,6 +74,10 @@ class Federation:
         if part == "validation":
             return np.concatenate(self.held_out)
         return self.test if part == "test" else self.shares[part]
+
+    def test_label_counts(self) -> NDArray[np.int64]:
+        """Count the samples of each class in the test set, ``(num_classes,)``."""
+        return np.bincount(self.images.labels[self.test], minlength=self.num_classes)
 
     def samples(self, indices: NDArray[np.int64], spec: InputSpec) -> Samples:
         """Prepare the images at `indices` for a backbone."""
