@@ -117,6 +117,7 @@ def data(
 
     own = ("seed", "out", "as_json")
     settings = {name: value for name, value in ctx.params.items() if name not in own}
+    settings["validation"] = 0.0  # A node has what it holds out, too.
     federation = load_federation(RunConfig.from_tables({"data": settings}).data, seed)
     names = federation.images.classes
     counts = [federation.label_counts(node).tolist() for node in range(nodes)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mfd_flower.config import RunConfig
-from mfd_flower.data import load_federation
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.packets import version_digest
 from mfd_flower.records import tensors_of
@@ -39,7 +39,7 @@ class RunFiles:
         self, run: RunConfig, kind: str, measured: Measured, made: Mapping[str, Any]
     ) -> dict[str, str]:
         """Write models as ``-final`` or ``-best``; returns their paths in the folder, by name."""
-        classes = load_federation(run.data, run.seed).images.classes
+        classes = federation_of(run).images.classes
         metrics = {k: v for k, v in measured.point.items() if k != "wall_seconds"}
         paths = {}
         for which, record in measured.models.items():
