@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 from rich.console import Console
 
 from mfd_flower import cli
@@ -72,6 +73,38 @@ def test_data_shows_and_plots_who_holds_what(
     assert code == 0
     assert sum(map(sum, counts)) == 1797 - 1000
     assert {p.name for p in tmp_path.iterdir()} == {"partition.png", "partition.svg"}
+
+
+def test_data_shows_clients_and_what_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"${number}_" for number in range(300)]
+    for split, count in (("train", 2), ("test", 1)):
+        for name in names:
+            for client in ("a[b]", "c"):
+                folder = tmp_path / "photos" / split / name / client
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    Image.new("L", (3, 2), number).save(folder / f"{number}.png")
+    broken = tmp_path / "photos" / "train" / names[0] / "c" / "1.png"
+    broken.write_bytes(b"no picture")
+    words = ["data", f"folder:{tmp_path / 'photos'}", "--nodes", 2, "--partition", "by-client"]
+    words += ["--out", tmp_path / "out"]
+    code, stdout, _ = call(capsys, *words, "--json")
+    found = json.loads(stdout)
+    assert code == 0
+    assert found["clients"] == ["a[b]", "c"]
+    assert found["classes"] == sorted(names)
+    assert [sum(row) for row in found["counts"]] == [600, 599]
+    assert found["test_counts"] == [2] * 300
+    assert [bad["file"] for bad in found["unreadable"]] == [str(broken)]
+    code, stdout, stderr = call(capsys, *words)
+    assert "n0 a[b]" in stdout
+    assert "test set" in stdout
+    assert "note: 1 of 1800 pictures cannot be read: " in stderr
+    code, _, stderr = call(capsys, *words, "--strict")
+    assert code == 2
+    assert stderr.startswith("mfd: data.strict = True: 1 of 1800 pictures cannot be read: ")
 
 
 @pytest.mark.parametrize(

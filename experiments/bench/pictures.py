@@ -3,8 +3,8 @@
     python experiments/bench/pictures.py --photos 1000 --megapixels 12
 
 The photos are drawn once into a folder: smooth colours, shapes and noise, so that a JPEG of 12 MP
-has about 4 MB. Another process then loads them for a backbone of 224 px, dealt to ten nodes.
-Linux only: the kernel keeps the peak of resident memory.
+has about 4 MB. Another process then loads them for a backbone of 224 px and deals them to ten
+nodes. Linux only: the kernel keeps the peak of resident memory.
 """
 
 from __future__ import annotations

@@ -97,30 +97,45 @@ def _list(kind: str, base: type, as_json: bool) -> None:
 )
 def data(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="mnist5k, digits, fashion-mnist, ...")],
+    name: Annotated[str, typer.Argument(help="mnist5k, folder:PATH, csv:PATH, ...")],
     nodes: Annotated[int, typer.Option(help="Nodes that share the data.")] = 10,
-    partition: Annotated[str, typer.Option(help="iid, dirichlet or classes.")] = "iid",
+    partition: Annotated[str, typer.Option(help="iid, dirichlet, classes, by-client.")] = "iid",
     alpha: Annotated[float, typer.Option(help="Dirichlet concentration.")] = 0.5,
     classes: Annotated[int, typer.Option(help="Classes a node holds.")] = 2,
     train_samples: Annotated[int, typer.Option(help="0 takes all.")] = 0,
     test_samples: Annotated[int, typer.Option(help="Held out.")] = 1000,
     path: Annotated[str, typer.Option(help="Folder of the files.")] = "",
+    strict: Annotated[bool, typer.Option(help="Refuse unreadable pictures.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder for partition.png, .svg.")] = Path("out/data"),
     as_json: JsonOption = False,
 ) -> None:
-    """Show who holds which labels."""
+    """Show who holds which labels, and which pictures cannot be read."""
     from mfd_flower.data import load_federation
     from mfd_flower.report.plots import plot_partition, save
     from mfd_flower.report.tables import partition_table
 
     own = ("seed", "out", "as_json")
     settings = {name: value for name, value in ctx.params.items() if name not in own}
+    settings["validation"] = 0.0  # A node has what it holds out, too.
     federation = load_federation(RunConfig.from_tables({"data": settings}).data, seed)
+    names = federation.images.classes
     counts = [federation.label_counts(node).tolist() for node in range(nodes)]
     if as_json:
-        print(json.dumps({"classes": federation.images.classes, "counts": counts}))
+        found = {
+            "classes": names,
+            "counts": counts,
+            "test_counts": federation.test_label_counts().tolist(),
+            "clients": federation.clients,
+            "unreadable": [vars(picture) for picture in federation.images.unreadable],
+            "notes": federation.notes,
+        }
+        print(json.dumps(found))
     else:
-        out_console.print(partition_table(federation.images.classes, counts))
-    for file in save(plot_partition(federation.images.classes, counts), out / "partition"):
+        holders = [*federation.holders, "test set"]
+        rows = [*counts, federation.test_label_counts().tolist()]
+        out_console.print(partition_table(names, holders, rows))
+        for note in federation.notes:
+            say(f"note: {note}")
+    for file in save(plot_partition(names, federation.holders, counts), out / "partition"):
         say(f"plot: {file}")

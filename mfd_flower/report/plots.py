@@ -18,6 +18,7 @@ from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
 BESIDE = ("axes fraction", "data")
+MOST_LEGEND_LINES = 40
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
@@ -106,17 +107,21 @@ def plot_visits(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def plot_partition(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
-    """Plot samples by node and class as stacked bars."""
+def plot_partition(
+    classes: Sequence[str], holders: Sequence[str], counts: Sequence[Sequence[int]]
+) -> Figure:
+    """Plot samples by holder and class as stacked bars."""
     figure = Figure(figsize=(8, 4))
     axes = figure.subplots()
-    nodes = [f"n{node}" for node in range(len(counts))]
-    left, colours = np.zeros(len(nodes)), matplotlib.colormaps["tab20"]
+    # What stands between dollar signs would be read as a formula.
+    classes, holders = ([name.replace("$", r"\$") for name in n] for n in (classes, holders))
+    left, colours = np.zeros(len(holders)), matplotlib.colormaps["tab20"]
     for index, (name, part) in enumerate(zip(classes, np.transpose(counts), strict=True)):
-        axes.barh(range(len(nodes)), part, left=left, label=name, color=colours(index % 20))
+        axes.barh(range(len(holders)), part, left=left, label=name, color=colours(index % 20))
         left += part
-    axes.set_yticks(range(len(nodes)), nodes)
+    axes.set_yticks(range(len(holders)), holders)
     axes.invert_yaxis()
     axes.set_xlabel("samples")
-    axes.legend(fontsize=7, ncols=2)
+    if len(classes) <= MOST_LEGEND_LINES:
+        axes.legend(fontsize=7, ncols=2)
     return figure

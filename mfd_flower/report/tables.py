@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -14,6 +15,7 @@ from rich.table import Table as RichTable
 from mfd_flower.report import columns
 from mfd_flower.report.columns import Column, Row, Table, megabytes
 
+MOST_CLASS_COLUMNS = 20
 STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
 
 
@@ -95,11 +97,16 @@ def _numbers(column: Column, row: Row) -> Iterator[tuple[str, Any]]:
         yield f"{column.heading} ({column.unit})" if column.unit else column.heading, value
 
 
-def partition_table(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> RichTable:
-    """Return samples by node and class."""
-    table = RichTable("node", *classes, "all")
-    for node, row in enumerate(counts):
-        table.add_row(f"n{node}", *(str(c) if c else "." for c in row), str(sum(row)))
+def partition_table(
+    classes: Sequence[str], holders: Sequence[str], counts: Sequence[Sequence[int]]
+) -> RichTable:
+    """Return samples by holder and class; of many classes, how many each holds."""
+    many = len(classes) > MOST_CLASS_COLUMNS
+    shown = [f"classes of {len(classes)}"] if many else map(escape, classes)
+    table = RichTable("node", *shown, "all")
+    for holder, row in zip(holders, counts, strict=True):
+        cells = [str(np.count_nonzero(row))] if many else [str(c) if c else "." for c in row]
+        table.add_row(escape(holder), *cells, str(sum(row)))
     return table
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
 from mfd_flower.data import load_federation
-from mfd_flower.data.federation import partition_indices
+from mfd_flower.data.partitions import partition_indices
 
 LABELS = np.random.default_rng(0).integers(10, size=400)
 KINDS = st.one_of(

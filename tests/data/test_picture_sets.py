@@ -194,13 +194,14 @@ def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path: Path) -> Non
         load_set(name)
 
 
-def test_classes_on_no_node_are_said() -> None:
+def test_classes_that_no_node_trains_on_are_said() -> None:
     config = DataConfig("digits", partition="classes", classes=1, nodes=3, test_samples=200)
     found = load_federation(DataConfig(**{**vars(config), "train_samples": 0}), 0)
     held = {int(found.images.labels[share[0]]) for share in found.shares}
     lost = int(np.sum(~np.isin(found.images.labels[found.test], list(held))))
     first = [str(digit) for digit in range(10) if digit not in held][:5]
-    note = f"classes on no node: {', '.join(first)}, and 2 more ({lost} of 200 test samples)"
+    names = f"{', '.join(first)}, and 2 more"
+    note = f"classes that no node trains on: {names} ({lost} of 200 test samples)"
     assert found.notes == [note]
     assert load_federation(DataConfig("digits", test_samples=200), 0).notes == []
 
