@@ -13,6 +13,7 @@ _HOMES = {
     "accounting.plan": ("plan",),
     "ledger": ("Ledger", "LedgerError", "example_ledger"),
     "models": ("PromptedViT", "get_tunables", "set_tunables"),
+    "models.export": ("export",),
     "models.model_file": ("TrainedModel",),
     "models.predict": ("Prediction", "predict"),
     "models.stages": ("split_model",),

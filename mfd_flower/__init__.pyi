@@ -5,6 +5,7 @@ from mfd_flower.ledger import example_ledger as example_ledger
 from mfd_flower.models import PromptedViT as PromptedViT
 from mfd_flower.models import get_tunables as get_tunables
 from mfd_flower.models import set_tunables as set_tunables
+from mfd_flower.models.export import export as export
 from mfd_flower.models.model_file import TrainedModel as TrainedModel
 from mfd_flower.models.predict import Prediction as Prediction
 from mfd_flower.models.predict import predict as predict

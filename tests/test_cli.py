@@ -109,7 +109,7 @@ def test_data_shows_clients_and_what_cannot_be_read(
 
 @pytest.mark.parametrize(
     "command",
-    ["compare", "run", "reproduce", "plan", "infer", "strategies", "data", "report"],
+    ["compare", "run", "reproduce", "plan", "infer", "export", "strategies", "data", "report"],
 )
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
@@ -271,3 +271,31 @@ def test_quiet_prints_nothing_and_the_log_has_every_step_with_its_time(
     code, out, err = call(capsys, *words[:-1], tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "--log-file" in err
+
+
+def test_a_kept_model_is_exported_and_what_is_there_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out, home = tmp_path / "c.toml", tmp_path / "out", tmp_path / "home"
+    config.write_text(GOOD)
+    assert call(capsys, "compare", config, "--out", out, "--quiet")[0] == 0
+    model = out / "models" / "0-fedavg-seed-0-best.safetensors"
+    code, stdout, stderr = call(capsys, "export", model, "--out", home)
+    assert (code, stderr) == (0, "")
+    names = ["README.md", "classes.json", "model.safetensors"]
+    sizes = {name: (home / name).stat().st_size for name in names}
+    assert stdout.splitlines() == [f"{home / n} ({size:,} bytes)" for n, size in sizes.items()]
+    card = (home / "README.md").read_text()
+    (point,) = json.loads((out / "results.json").read_text())["runs"][0]["points"][-1:]
+    assert f"| bytes sent until then, wire | {point['bytes']['wire']:,} |" in card
+    assert f"| accuracy on the test set | {point['accuracy']:.4g} |" in card
+    for words, said in (
+        ([model, "--out", home], "--out = "),
+        ([config, "--out", tmp_path / "new"], "MODEL = "),
+        ([tmp_path / "no", "--out", tmp_path / "new"], "MODEL = "),
+    ):
+        code, stdout, stderr = call(capsys, "export", *words)
+        assert (code, stdout, stderr.count("\n")) == (2, "", 1)
+        assert stderr.startswith(f"mfd: {said}")
+    assert {path.name for path in home.iterdir()} == {*names}
+    assert not (tmp_path / "new").exists()

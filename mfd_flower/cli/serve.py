@@ -44,6 +44,22 @@ def predict(
     _tell(predict(model, pictures, top_k=top_k), csv_file, sheet, as_json)
 
 
+@serve_app.command(
+    epilog="Example: mfd export out/walk/models/0-walk-seed-0-best.safetensors --out my-model"
+)
+def export(
+    model: Annotated[Path, typer.Argument(help="A file of DIR/models.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; empty or not there yet.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx too.")] = False,
+) -> None:
+    """Write a trained model as files that timm and peft read alone, with a model card."""
+    from mfd_flower.models.export import export as write
+
+    folder = write(model, out, onnx=onnx)
+    for path in sorted(folder.iterdir()):
+        say(f"{path} ({path.stat().st_size:,} bytes)", out_console)
+
+
 @serve_app.command(epilog="Example: mfd infer experiments/hfsl.toml --samples 100")
 def infer(
     config: ConfigPath,
