@@ -61,7 +61,7 @@ def model_card(
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     sizes.pop("README.md", None)  # peft writes one of its own.
     separate = (getattr(module, "qkv_bias_separate", False) for module in model.backbone.modules())
-    transform = {"interpolation": "bilinear", "crop_pct": 1.0, **asdict(spec)}
+    transform = asdict(spec)
     size_px, channels = transform.pop("size_px"), transform.pop("channels")
     return TEMPLATES.get_template("card.md.j2").render(
         tune=about.model.tune,

@@ -20,7 +20,6 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.files import to_json, write_text
 from mfd_flower.models.backbones import load_backbone
-from mfd_flower.models.build import input_spec
 from mfd_flower.models.card import model_card
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.models.prompts import PromptedViT
@@ -31,7 +30,7 @@ TOLERANCE = 1e-4
 ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
-def export(model: Path | str, out: Path | str, *, onnx: bool = False) -> Path:
+def export(model: TrainedModel | Path | str, out: Path | str, *, onnx: bool = False) -> Path:
     """Write a trained model in forms that timm, peft and ONNX runtimes read alone.
 
     A tuned head, a model tuned as a whole, and LoRA merged into its backbone become
@@ -42,7 +41,7 @@ def export(model: Path | str, out: Path | str, *, onnx: bool = False) -> Path:
     Parameters
     ----------
     model
-        A file that a run kept, ``DIR/models/*.safetensors``.
+        A file below the ``models/`` of a run's folder, or what `TrainedModel.load` made of it.
     out
         Folder that is empty or not there yet; it is there when it is whole.
     onnx
@@ -64,7 +63,8 @@ def export(model: Path | str, out: Path | str, *, onnx: bool = False) -> Path:
         raise ConfigError("--onnx", onnx, remedy)
     # timm and peft draw weights, which are overwritten.
     with _appearing(Path(out)) as folder, torch.random.fork_rng(devices=[]):
-        _write(folder, TrainedModel.load(Path(model)), onnx)
+        trained = model if isinstance(model, TrainedModel) else TrainedModel.load(Path(model))
+        _write(folder, trained, onnx)
     return Path(out)
 
 
@@ -113,8 +113,7 @@ class _Parts:
         config, ours = trained.about.model, trained.assembled()
         frozen = load_backbone(config, trained.about.seed)
         backbone = (ours.backbone if config.tune == "full" else frozen).state_dict()
-        spec = input_spec(ours.backbone)
-        return cls(config.backbone, ours, TimmForm.of(ours), spec, backbone)
+        return cls(config.backbone, ours, TimmForm.of(ours), trained.spec, backbone)
 
     @property
     def images(self) -> Tensor:
@@ -199,7 +198,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
     try:
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise refused("accepted: a folder that is empty or not there yet")
-        above = next(path for path in place.parents if path.is_dir())
+        above = next(path for path in place.parents if path.exists())
         with TemporaryDirectory(prefix=f".{place.name}.", dir=above) as hidden:
             fresh = Path(hidden) / place.name
             fresh.mkdir()
@@ -209,5 +208,5 @@ def _appearing(folder: Path) -> Iterator[Path]:
                 place.rmdir()
             fresh.rename(place)
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise refused(f"not writable ({reason})") from error

@@ -30,6 +30,7 @@ from mfd_flower.models.backbones import load_backbone, new_fm_tiny
 from mfd_flower.models.build import input_spec
 from mfd_flower.models.export import export
 from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.models.predict import Pictures, predict
 from mfd_flower.models.timm_form import TimmForm, head_tensors
 
 VIT, GAP = "vit_tiny_patch16_224", "vit_wee_patch16_reg1_gap_256"
@@ -55,6 +56,7 @@ CASES = {
     "prompts": ModelConfig(tune="prompts", prompts=5),
     "prompts, shallow": ModelConfig(tune="prompts", prompts=5, deep=False),
     "timm, head": timm_model(VIT, "head"),
+    "squashed, head": timm_model(VIT, "head"),
     "timm, lora": timm_model(VIT, "lora"),
     "timm, prompts": timm_model(VIT, "prompts"),
     "registers and mean, prompts": ModelConfig("file:HERE/gap.safetensors", GAP, "prompts", 2),
@@ -91,12 +93,13 @@ assert not [name for name in sys.modules if name.startswith(("mfd_flower", "flwr
 """Runs the code of cards as it stands there."""
 
 
-def trained(config: ModelConfig, made: dict[str, Any] = MADE) -> TrainedModel:
+def trained(config: ModelConfig, made: dict[str, Any] = MADE, crop_mode: str = "") -> TrainedModel:
     """Return a model whose tunables are noise, so that none of them does nothing."""
     generator = torch.Generator().manual_seed(7)
     tunables = get_tunables(build_model(config, len(CLASSES), 3))
     noise = {n: torch.randn(t.shape, generator=generator) * 0.05 for n, t in tunables.items()}
-    return TrainedModel.of({n: tunables[n] + noise[n] for n in tunables}, config, CLASSES, 3, made)
+    tensors = {name: tunables[name] + noise[name] for name in tunables}
+    return TrainedModel.of(tensors, config, CLASSES, 3, made, crop_mode)
 
 
 def saved(config: ModelConfig, path: Path, made: dict[str, Any] = MADE) -> Path:
@@ -130,10 +133,10 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(timm, "create_model", from_the_hub)
         for name in CASES:
             config = config_of(name, place)
-            folder = export(saved(config, place / "model.safetensors"), place / name)
-            spec = input_spec(load_backbone(config, 3))
-            shape = (spec.size_px, spec.size_px, 3)
-            picture = Image.fromarray(generator.integers(0, 256, shape, np.uint8))
+            model = trained(config, crop_mode="squash" if "squashed" in name else "")
+            model.save(place / f"{name}.safetensors")
+            folder = export(place / f"{name}.safetensors", place / name)
+            picture = Image.fromarray(generator.integers(0, 256, (90, 120, 3), np.uint8))
             picture.save(folder / "picture.png")
             folders.append(folder)
         script = place / "alone.py"
@@ -198,10 +201,16 @@ def test_timm_takes_a_merged_file_as_a_checkpoint(taken: Path, case: str) -> Non
     assert torch.equal(logits_of(model, images), logits)
 
 
-def test_the_cards_transform_gives_what_the_model_was_trained_on(taken: Path) -> None:
-    images, _ = found_by(taken, "head", "Load the whole model")
-    grey = np.asarray(Image.open(taken / "head" / "picture.png").convert("L"), np.float32)
-    assert torch.equal(images[0, 0], (torch.from_numpy(grey) / 255 - 0.5) / 0.5)
+@pytest.mark.parametrize("case", ["head", "timm, head", "squashed, head"])
+def test_the_card_classifies_a_picture_as_predict_does(taken: Path, case: str) -> None:
+    model = TrainedModel.load(taken / f"{case}.safetensors")
+    images, logits = found_by(taken, case, "Load the whole model")
+    picture = taken / case / "picture.png"
+    assert torch.equal(images, Pictures.read([picture], model.spec).images)
+    ((found),) = predict(model, [picture], top_k=len(CLASSES))
+    values, places = logits[0].softmax(0).sort(descending=True)
+    assert found.labels == tuple(CLASSES[place] for place in places.tolist())
+    assert found.probabilities == tuple(values.tolist())
 
 
 def test_the_loader_of_prompts_has_15_lines(taken: Path) -> None:
