@@ -37,5 +37,5 @@ def test_the_page_runs_as_written_from_top_to_bottom(
     assert "n1 ben" in folder[1]
     assert "n1 ben" in table[1]
     for _, _, err in (folder, compared, table):
-        assert "note: 1 of 121 pictures cannot be read: photos/disc/ben/broken.jpg" in err
+        assert ": 1 of 121 pictures cannot be read: photos/disc/ben/broken.jpg" in err
     assert "mfd-walk" in compared[1]
