@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -245,3 +246,16 @@ def test_a_strategy_from_anywhere_is_billed(make_run: Callable[..., RunConfig]) 
     record = run_locally(make_run("tests.runtime.test_compare:Half", rounds=2))
     assert record["points"][-1]["updates"] == 2
     assert record["points"][-1]["bytes"]["payload"] == 2 * 2 * 4 * record["tunables"]
+
+
+def test_classes_that_no_node_trains_on_are_said_once_and_kept(tmp_path: Path) -> None:
+    data = {**TABLES["data"], "partition": "classes", "classes": 2}
+    entries = [{**TABLES["strategies"][0], "label": label} for label in "ab"]
+    tables = {**TABLES, "data": data, "seeds": [0], "strategies": entries}
+    heard: list[tuple[str, object]] = []
+    hear = nullcontext(lambda key, event: heard.append((key, event)))
+    (kept, also) = compare(tables, tmp_path, watch=lambda comparison, done: hear).runs
+    (note,) = kept["notes"]
+    assert re.fullmatch(r"classes that no node trains on: .* \(\d+ of 40 test samples\)", note)
+    assert also["notes"] == [note]
+    assert [event for key, event in heard if key == "data"] == [note]
