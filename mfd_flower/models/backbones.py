@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
@@ -37,6 +39,20 @@ def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
     weights are missing, broken, or of another shape.
     """
     return _load(config.backbone, config.arch, seed if config.backbone == "random" else 0)
+
+
+def backbone_digest(backbone: nn.Module) -> str:
+    """Return the version of a frozen backbone's weights, 64 hexadecimal digits, computed once.
+
+    It is that of a packet with the backbone's state. Image size and pooling are settings: what is
+    kept of a backbone's work depends on them too.
+    """
+    if backbone not in _digests:
+        _digests[backbone] = version_digest(backbone.state_dict())
+    return _digests[backbone]
+
+
+_digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @functools.lru_cache(maxsize=8)

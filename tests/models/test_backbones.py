@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from safetensors.torch import save_file
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig, ModelConfig, TrainConfig
 from mfd_flower.data import load_federation
-from mfd_flower.models import build_model, evaluate, fit, input_spec, load_backbone
+from mfd_flower.models import (
+    backbone_digest,
+    build_model,
+    evaluate,
+    fit,
+    input_spec,
+    load_backbone,
+)
 from mfd_flower.models.backbones import FM_TINY_FILE, new_fm_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +32,17 @@ def test_fm_tiny_is_loaded_once_and_frozen() -> None:
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not backbone.training
     assert (ROOT / FM_TINY_FILE).stat().st_size <= 3e6
+
+
+def test_a_digest_is_of_the_weights_and_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = new_fm_tiny()
+    same, other = copy.deepcopy(backbone), copy.deepcopy(backbone)
+    with torch.no_grad():
+        other.blocks[5].attn.qkv.bias[7] += 2**-20
+    digest = backbone_digest(backbone)
+    assert backbone_digest(same) == digest != backbone_digest(other)
+    monkeypatch.setattr("mfd_flower.models.backbones.version_digest", None)
+    assert backbone_digest(backbone) == digest
 
 
 def test_any_timm_vision_transformer_from_a_file(tmp_path: Path) -> None:
