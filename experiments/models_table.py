@@ -81,6 +81,7 @@ ARCHITECTURES = (
     "vitamin_small_224",
     "vit_base_mci_224",
     "beit_base_patch16_224",
+    "beitv2_base_patch16_224",
     "vit_relpos_small_patch16_224",
     "cait_xxs24_224",
     "xcit_nano_12_p16_224",
@@ -121,7 +122,7 @@ def row(arch: str) -> dict[str, Any]:
     }
 
 
-def cell(config: ModelConfig, timm_model: nn.Module) -> dict[str, Any]:
+def cell(config: ModelConfig, timm_model: Any) -> dict[str, Any]:
     """Return the largest difference of a logit, whole and split, or why there is none."""
     try:
         model = build_model(config, CLASSES, seed=0)
@@ -157,7 +158,7 @@ def split_logits(model: PromptedViT, images: Tensor) -> dict[str, Any]:
 
 
 def timm_logits(
-    timm_model: nn.Module, tunables: Mapping[str, Tensor], images: Tensor, lora_scale: float
+    timm_model: Any, tunables: Mapping[str, Tensor], images: Tensor, lora_scale: float
 ) -> Tensor:
     """Return what timm's own forward pass says with these tunables; nothing of ours is called."""
     model = copy.deepcopy(timm_model)
@@ -175,7 +176,7 @@ def timm_logits(
     return features @ tunables["head.weight"].T + tunables["head.bias"]
 
 
-def hook_prompts(model: nn.Module, prompts: Mapping[int, Tensor]) -> None:
+def hook_prompts(model: Any, prompts: Mapping[int, Tensor]) -> None:
     """Let a timm model of its own put prompts in front of its patches (VPT, equations 4 to 8)."""
     prefix, count, first = model.num_prefix_tokens, PROMPTS, min(prompts)
 

@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import timm
@@ -122,7 +123,7 @@ def _check_timm(name: str, field: str, value: str) -> None:
 def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Trunk:
     """Make a backbone as `config` shapes it."""
     size = {"img_size": config.img_size, "in_chans": config.in_chans}
-    keywords = {name: value for name, value in size.items() if value}
+    keywords: dict[str, Any] = {name: value for name, value in size.items() if value}
     if arch == "fm-tiny":
         return _shaped(new_fm_tiny(**keywords), config)
     made = timm.create_model(arch, pretrained=pretrained, num_classes=0, **keywords)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from timm.data import resolve_data_config
+from timm.models.beit import Attention as BeitAttention
+from timm.models.eva import EvaAttention
 from torch import nn
 
 from mfd_flower.checks import ConfigError
@@ -16,7 +18,7 @@ from mfd_flower.config import ModelConfig
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.prompts import PromptedViT
-from mfd_flower.models.trunk import Trunk
+from mfd_flower.models.trunk import Trunk, takes_prompts
 from mfd_flower.models.tunables import named_tunables
 
 PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "in_proj"}
@@ -61,6 +63,9 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
         backbone = _with_lora(backbone, config, generator)
     trained = [p for p in backbone.parameters() if p.requires_grad]
     prompts, first = (config.prompts, config.prompt_from) if config.tune == "prompts" else (0, 0)
+    if prompts and not takes_prompts(backbone):
+        reason = "its blocks add a bias for each pair of their own tokens, prompts have none"
+        raise ConfigError("model.tune", config.tune, f"{reason}; accepted here: lora, head, full")
     if first >= len(backbone.blocks):
         accepted = f"accepted: less than {len(backbone.blocks)}, the blocks that there are"
         raise ConfigError("model.prompt_from", first, accepted)
@@ -96,7 +101,7 @@ def check_model(model: PromptedViT, tune: str) -> None:
             raise ConfigError("model.tune", tune, said) from error
     if tune == "full":
         return
-    gradients = torch.autograd.grad(logits.sum(), tunables.values(), allow_unused=True)
+    gradients = torch.autograd.grad(logits.sum(), list(tunables.values()), allow_unused=True)
     unused = [n for n, g in zip(tunables, gradients, strict=True) if g is None]
     if unused:
         raise ConfigError("model.tune", tune, f"this backbone makes no use of {unused[0]}")
@@ -123,8 +128,8 @@ def _with_lora(backbone: Trunk, config: ModelConfig, generator: torch.Generator)
     shared = {id(p): p for p in backbone.parameters()}
     copied = copy.deepcopy(backbone, shared)
     for module in copied.blocks.modules():
-        if hasattr(module, "qkv_bias_separate"):
-            # Else Eva's attention takes the projection's weight without calling it: past LoRA.
+        if isinstance(module, EvaAttention | BeitAttention):
+            # Else it takes the projection's weight without calling it: past LoRA.
             module.qkv_bias_separate = True
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):

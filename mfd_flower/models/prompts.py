@@ -22,14 +22,15 @@ from mfd_flower.models.trunk import Trunk
 
 IN_BLOCK = re.compile(r"(?:prompts|backbone\.blocks)\.(\d+)")
 
+
 class PromptedViT(nn.Module):
     """A frozen vision transformer with tunable prompts and a tunable head.
 
     The backbone is frozen, kept in eval mode and not copied. `prompts` has one tensor
-    ``(num_prompts, dim)`` for every block from `prompt_from` on if `deep`, else for that one; without
-    any the new `head` alone is tuned. `dropout` is the probability of dropping a prompt's component
-    in training, drawn for each sample as VPT does; `generator` draws the initial prompts and head;
-    without it torch's global one does.
+    ``(num_prompts, dim)`` for every block from `prompt_from` on if `deep`, else for that block
+    alone; without any the new `head` alone is tuned. `dropout` is the probability of dropping a
+    prompt's component in training, drawn for each sample as VPT does; `generator` draws the initial
+    prompts and head; without it torch's global one does.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class PromptedViT(nn.Module):
         return trunk.embed(self.backbone, images)
 
     def through_blocks(self, tokens: Tensor, entry: int = 0, end: int | None = None) -> Tensor:
-        """Run those blocks that are here, from `entry` to before `end`, on ``(batch, tokens, dim)``.
+        """Run the blocks that are here, from `entry` to before `end`; ``(batch, tokens, dim)``.
 
-        Tokens have prompts in them if an earlier block's stay, see `insert_prompts`.
+        What comes in has prompts in it where an earlier block's stay, see `insert_prompts`.
         """
         rotation = trunk.rotation(self.backbone, self.grid)
         for name, block in self.backbone.blocks.named_children():

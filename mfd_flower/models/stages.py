@@ -67,7 +67,9 @@ def check_split(backbone: Trunk, tune: str) -> None:
     rotary = getattr(backbone, ROTARY, None)
     if tune == "full" and rotary is not None and list(rotary.parameters()):
         reason = "this backbone learns its rotations for all blocks together"
-        raise ConfigError("model.tune", tune, f"{reason}; accepted where it is split: prompts, lora")
+        raise ConfigError(
+            "model.tune", tune, f"{reason}; accepted where it is split: prompts, lora"
+        )
 
 
 class Stage(nn.Module):

@@ -6,25 +6,26 @@ where they lie (Su et al. 2021, *RoFormer*, arXiv 2104.09864, section 3.2); timm
 rotation ``(patches, 2 * head_dim)``, sines then cosines, and leaves prefix tokens as they are.
 Prompts are prefix tokens too: they get the rotation by nothing, so that where they stand does not
 matter, as VPT says of prompts behind the position embedding (arXiv 2203.12119, section 3.2).
+Beit adds a learned bias for each pair of its own tokens to every attention: no prompt fits in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
+from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mfd_flower.checks import ConfigError
 
-Trunk = VisionTransformer | Eva
+Trunk = VisionTransformer | Eva | Beit
 ROTARY = "rope"
 """The part of an Eva that every block needs: it makes the rotations."""
 REASONS = {
-    "Beit": "its blocks add a bias for each pair of their own tokens",
-    "VisionTransformerRelPos": "its blocks add a bias for each pair of their own tokens",
     "Cait": "its class token meets the patches only behind the blocks",
     "Xcit": "its class token meets the patches only behind the blocks",
     "NaFlexVit": "it takes patches of any number, not images",
@@ -36,20 +37,24 @@ def checked_trunk(model: nn.Module, field: str, value: str) -> Trunk:
     """Return a timm model whose blocks take and give tokens; ConfigError for any other."""
     kind = type(model)
     # A subclass that goes through its blocks in a way of its own is not what `embed` expects.
-    if getattr(kind, "forward_features", None) in (
-        VisionTransformer.forward_features,
-        Eva.forward_features,
-    ):
+    known = (VisionTransformer.forward_features, Eva.forward_features, Beit.forward_features)
+    if getattr(kind, "forward_features", None) in known:
         return model  # type: ignore[return-value]
     reason = REASONS.get(kind.__name__, "it has no row of blocks that take and give tokens")
-    accepted = "accepted: timm's VisionTransformer and Eva"
+    accepted = "accepted: timm's VisionTransformer, Eva and Beit"
     raise ConfigError(field, value, f"is a {kind.__name__}: {reason}; {accepted}")
+
+
+def takes_prompts(trunk: Trunk) -> bool:
+    """Return whether blocks take more tokens than the backbone's own."""
+    return not isinstance(trunk, Beit)
 
 
 def patch_size_px(trunk: Trunk) -> tuple[int, int]:
     """Return height and width in pixels of what becomes a token, stem included."""
-    height, width = trunk.patch_embed.feat_ratio(as_scalar=False)
-    return int(height), int(width)
+    # An int only if asked as one.
+    height, width = cast(tuple[int, int], trunk.patch_embed.feat_ratio(as_scalar=False))
+    return height, width
 
 
 def grid_size(trunk: Trunk) -> tuple[int, int]:
@@ -60,10 +65,13 @@ def grid_size(trunk: Trunk) -> tuple[int, int]:
 
 def embed(trunk: Trunk, images: Tensor) -> Tensor:
     """Map images to the tokens before the first block, ``(batch, tokens, dim)``."""
-    tokens = trunk._pos_embed(trunk.patch_embed(images))
-    # Eva returns the rotation beside them, and has dropped patches already.
-    tokens = tokens[0] if isinstance(tokens, tuple) else trunk.patch_drop(tokens)
-    return trunk.norm_pre(tokens)
+    if isinstance(trunk, Beit):
+        patches = trunk.patch_embed(images)
+        tokens = torch.cat([trunk.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return trunk.pos_drop(tokens if trunk.pos_embed is None else tokens + trunk.pos_embed)
+    placed = trunk._pos_embed(trunk.patch_embed(images))
+    # Eva returns the rotation beside the tokens, and has dropped patches already.
+    return trunk.norm_pre(placed[0] if isinstance(placed, tuple) else trunk.patch_drop(placed))
 
 
 def rotation(trunk: Trunk, grid: Sequence[int]) -> Tensor | None:

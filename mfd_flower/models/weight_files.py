@@ -7,6 +7,7 @@ another size too, names of the published checkpoints are translated.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +60,7 @@ def _read(path: Path, value: str) -> dict[str, Tensor]:
 def _fitted(model: Trunk, weights: dict[str, Tensor], value: str) -> dict[str, Tensor]:
     weights |= _adapted_stem(model, weights, value)
     trained = getattr(model, "pretrained_cfg", None) or {}
-    convert = checkpoint_filter_fn
+    convert: Callable[..., dict[str, Tensor]] = checkpoint_filter_fn
     if (arch := trained.get("architecture")) is not None:
         module = sys.modules[timm.model_entrypoint(arch).__module__]
         convert = getattr(module, "checkpoint_filter_fn", convert)
