@@ -27,8 +27,6 @@ from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
-TESTED_FILE = Path(__file__).with_name("tested.json")
-"""What `experiments/models_table.py` measured of timm's architectures."""
 VIT_SMALL = "vit_small_patch14_dinov2"
 VIT_SMALL_PX = 112
 """Image size of `vit-small` where the settings name none; its own is 518."""

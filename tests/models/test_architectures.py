@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ from experiments.models_table import (
     timm_logits,
 )
 from mfd_flower.models import PromptedViT, get_tunables, set_tunables
-from mfd_flower.models.backbones import TESTED_FILE
+from mfd_flower.models.tested import HEADINGS, markdown, tested
 from tests.models.test_prompts import eva, vit
 
-TESTED = json.loads(TESTED_FILE.read_text())["rows"]
+TESTED = tested()["rows"]
+ROOT = Path(__file__).parents[2]
 
 
 def worked(cell: dict[str, Any]) -> dict[str, bool | str]:
@@ -42,7 +44,7 @@ def worked(cell: dict[str, Any]) -> dict[str, bool | str]:
     ],
 )
 def test_a_row_of_the_table_is_measured_again(arch: str) -> None:
-    (listed,) = (each for each in TESTED if each["architecture"] == arch)
+    (listed,) = (copy.deepcopy(each) for each in TESTED if each["architecture"] == arch)
     found = row(arch)
     for each in (found, listed):
         each["ways"] = {way: worked(cell) for way, cell in each.get("ways", {}).items()}
@@ -56,6 +58,17 @@ def test_the_table_is_of_the_architectures_that_the_script_names() -> None:
     numbers = [v for cell in cells for v in cell.values() if not isinstance(v, str)]
     assert max(numbers) < TOLERANCE
     assert sum("ways" in each for each in TESTED) >= 25
+
+
+def test_the_page_shows_the_table_as_it_was_measured() -> None:
+    assert markdown() in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in markdown().splitlines()]
+    assert {len(HEADINGS) - len(line) for line in lines} <= {0, 1}  # Stripped of an empty cell.
+    yes = {line[0]: line[2:8] for line in lines}
+    assert yes["vit_tiny_patch16_224"] == ["yes"] * 6
+    assert yes["vit_small_patch16_rope_mixed_224"] == [*["yes"] * 5, "not full"]
+    assert yes["beit_base_patch16_224"] == ["no", "no", *["yes"] * 4]
+    assert yes["swin_tiny_patch4_window7_224"] == ["no"] * 6
 
 
 @pytest.mark.parametrize("kind", ["added", "rotary", "mixed"])
