@@ -82,11 +82,15 @@ def models(
     elif as_markdown:
         print(tested.markdown(), end="")
     else:
-        table = Table(*tested.HEADINGS)
-        for row in tested.tested()["rows"]:
-            table.add_row(*tested.cells(row))
+        rows = [tested.cells(row) for row in tested.tested()["rows"]]
+        table = Table(*tested.HEADINGS[:-1])
+        for row in rows:
+            table.add_row(*row[:-1])
         out_console.print(table)
-        out_console.print("Others of timm's VisionTransformer, Eva and Beit are accepted too.")
+        for name, *_, reason in rows:
+            if reason:
+                say(f"{name}: {reason}", out_console)
+        say("Others of timm's VisionTransformer, Eva and Beit are accepted too.", out_console)
 
 
 def _list(kind: str, base: type, as_json: bool) -> None:

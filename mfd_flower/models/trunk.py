@@ -26,6 +26,7 @@ Trunk = VisionTransformer | Eva | Beit
 ROTARY = "rope"
 """The part of an Eva that every block needs: it makes the rotations."""
 REASONS = {
+    "VisionTransformerRelPos": "its blocks take a bias for each pair of patches beside the tokens",
     "Cait": "its class token meets the patches only behind the blocks",
     "Xcit": "its class token meets the patches only behind the blocks",
     "NaFlexVit": "it takes patches of any number, not images",
@@ -41,8 +42,8 @@ def checked_trunk(model: nn.Module, field: str, value: str) -> Trunk:
     if getattr(kind, "forward_features", None) in known:
         return model  # type: ignore[return-value]
     reason = REASONS.get(kind.__name__, "it has no row of blocks that take and give tokens")
-    accepted = "accepted: timm's VisionTransformer, Eva and Beit"
-    raise ConfigError(field, value, f"is a {kind.__name__}: {reason}; {accepted}")
+    said = f"is timm's {kind.__name__}: {reason}; accepted: VisionTransformer, Eva, Beit"
+    raise ConfigError(field, value, said)
 
 
 def takes_prompts(trunk: Trunk) -> bool:

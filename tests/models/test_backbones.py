@@ -94,10 +94,16 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
         ({"backbone": "hub:no_such_model"}, "no timm model of this name"),
         ({"backbone": "hub:fm-tiny"}, "no timm model of this name"),
         ({"backbone": "random", "arch": "nothing"}, "timm.list_models"),
-        ({"backbone": "random", "arch": "resnet18"}, "is a ResNet: it has no row of blocks"),
+        ({"backbone": "random", "arch": "resnet18"}, "is timm's ResNet: it has no row of blocks"),
         # Before anything is read or downloaded.
-        ({"backbone": "hub:swin_tiny_patch4_window7_224"}, "is a SwinTransformer: it has no row"),
-        ({"backbone": "file:gone", "arch": "cait_xxs24_224"}, "is a Cait: its class token meets"),
+        (
+            {"backbone": "hub:swin_tiny_patch4_window7_224"},
+            "is timm's SwinTransformer: it has no row",
+        ),
+        (
+            {"backbone": "file:gone", "arch": "cait_xxs24_224"},
+            "is timm's Cait: its class token meets",
+        ),
         ({"img_size": 30}, "model.img_size = 30: accepted: multiples of the patch, 7 px"),
         ({"in_chans": 3}, "takes images of 3 channels, the weights are of 1; only weights of 3"),
         ({"blocks": 7}, "model.blocks = 7: accepted: at most 6"),
@@ -185,7 +191,7 @@ def test_an_architecture_with_a_forward_pass_of_its_own_is_refused() -> None:
         def forward_features(self, *args: Any, **keywords: Any) -> torch.Tensor:
             return 2 * super().forward_features(*args, **keywords)
 
-    with pytest.raises(ConfigError, match=r"model\.arch = 'odd': is a Odd: it has no row"):
+    with pytest.raises(ConfigError, match=r"model\.arch = 'odd': is timm's Odd: it has no row"):
         checked_trunk(Odd(img_size=16, embed_dim=24, depth=1, num_heads=2), "model.arch", "odd")
 
 
