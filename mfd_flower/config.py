@@ -52,14 +52,26 @@ class ModelConfig:
     """The frozen backbone and what is tuned on it."""
 
     backbone: str = "fm-tiny"
-    """`fm-tiny`, `random`, `file:<safetensors>` or `hub:<timm name>`."""
+    """`fm-tiny`, `vit-small`, `random`, `file:<safetensors>` or `hub:<timm name>`."""
     arch: str = "fm-tiny"
-    """Shape for `random` and `file:`: `fm-tiny` or a timm VisionTransformer name."""
+    """Shape for `random` and `file:`: `fm-tiny` or a name of timm, see docs/models.md."""
+    img_size: int = bounded(0, 0)
+    """Side of an image in pixels, a multiple of the patch; 0 is the backbone's own. Positions of
+    other sizes are resampled."""
+    in_chans: int = bounded(0, 0)
+    """Channels of an image; 0 is the backbone's own. Weights of 3 are adapted as timm does."""
+    blocks: int = bounded(0, 0)
+    """Use the first so many blocks; 0 is all."""
+    pooling: Literal["", "token", "avg", "map"] = ""
+    """How tokens become features: the class token, the patches' mean, or the attention that the
+    backbone was trained with; empty is the backbone's own way."""
     tune: Literal["full", "head", "prompts", "lora"] = "prompts"
     prompts: int = bounded(8, 1)
     """Prompt tokens a layer (VPT)."""
     deep: bool = True
     """Prompts before every block, not only the first."""
+    prompt_from: int = bounded(0, 0)
+    """The first block with prompts; what stands in front of it is computed once."""
     prompt_dropout: float = bounded(0.0, 0.0, 0.99)
     lora_rank: int = bounded(4, 1)
     lora_alpha: int = bounded(8, 1)

@@ -21,6 +21,7 @@ from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models.build import check_model
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
@@ -63,6 +64,7 @@ def check_run(run: RunConfig) -> None:
     Raises ConfigError for the first one that names nothing there is, or does not fit the others.
     """
     initial_tunables(run)
+    check_model(model_for(run), run.model.tune)
     world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
     check_accelerator(run.train)

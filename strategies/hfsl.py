@@ -24,6 +24,7 @@ from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.models import load_backbone
 from mfd_flower.models.residents import model_for
+from mfd_flower.models.stages import check_split
 from mfd_flower.network.world import world_of
 from mfd_flower.node import Node
 from mfd_flower.packets.codecs import CodecName
@@ -117,8 +118,12 @@ class HFSL(OwnLoop, Strategy):
     def __init__(self, run: RunConfig, **options: Any) -> None:
         self.run = run
         self.options: HFSLOptions = build(HFSLOptions, options, "options.")
-        self.depth = len(load_backbone(run.model, run.seed).blocks)
-        _check(self.options, run, self.depth)
+        backbone = load_backbone(run.model, run.seed)
+        check_split(backbone, run.model.tune)
+        self.depth = len(backbone.blocks)
+        self.entry = run.model.prompt_from if run.model.tune == "prompts" else 0
+        """First block that any member runs: what stands in front is computed once."""
+        _check(self.options, run, self.entry, self.depth)
         self.clients = self.options.cluster_size - len(self.options.edge_stages)
         self.concurrent_nodes = self.options.clusters * self.clients
         """Nodes that must run at the same time."""
@@ -201,18 +206,25 @@ class HFSL(OwnLoop, Strategy):
     def planned(self, nodes: Sequence[str], number: int, size: int, at_s: float) -> list[list[str]]:
         """Join nodes into clusters by the planner."""
         cuts, labels = self.cuts(size), {name: self.labels[name] for name in nodes}
-        costs = self.costs if cuts is None else self.costs.joined(cuts)
+        joined = [cut - self.entry for cut in cuts or ()]
+        costs = self.costs if cuts is None else self.costs.joined(joined)
         return formation.form_clusters(labels, number, size, costs, self.world, at_s)
 
     def cuts(self, stages: int) -> tuple[int, ...] | None:
         """Return where so many stages are cut; None if that is planned."""
         if isinstance(self.options.cuts, tuple) and stages == self.options.cluster_size:
             return self.options.cuts
-        return None if self.options.cuts == "planned" else formation.even_cuts(self.depth, stages)
+        if self.options.cuts == "planned":
+            return None
+        return self.behind_entry(formation.even_cuts(self.depth - self.entry, stages))
+
+    def behind_entry(self, cuts: Sequence[int]) -> tuple[int, ...]:
+        """Return cuts of the blocks that run as cuts of the model."""
+        return tuple(self.entry + cut for cut in cuts)
 
     @functools.cached_property
     def costs(self) -> BlockCosts:
-        """What each block takes."""
+        """What each block that runs takes."""
         parts, stages = self.options.micro_batches, self.options.cluster_size
         return BlockCosts.of(model_for(self.run), self.run.train, parts, stages)
 
@@ -231,7 +243,8 @@ class HFSL(OwnLoop, Strategy):
         stages = seated([*clients[turn:], *clients[:turn]], options.edge_stages)
         cuts = self.cuts(len(stages))
         if cuts is None:
-            cuts = formation.cut_by_cost(self.costs, stages, self.world, at_s)
+            found = formation.cut_by_cost(self.costs, stages, self.world, at_s)
+            cuts = self.behind_entry(found)
         members = (*stages, stages[0]) if options.u_shape else stages
         how = (options.micro_batches, options.codec, options.meet_s, options.timeout_s)
         return Roster(self.meeting, number, cluster, members, cuts, *how)
@@ -264,14 +277,15 @@ class HFSL(OwnLoop, Strategy):
         return Service(grid, self.run, roster, tensors_of(arrays), whole)
 
 
-def _check(options: HFSLOptions, run: RunConfig, depth: int) -> None:
+def _check(options: HFSLOptions, run: RunConfig, entry: int, depth: int) -> None:
     """Refuse options that do not fit the model, and settings that a split model cannot keep to."""
-    if options.cluster_size > depth:
-        raise ConfigError("options.cluster_size", options.cluster_size, f"must be at most {depth}")
-    _check_rising("edge_stages", options.edge_stages, options.cluster_size - 1)
+    if options.cluster_size > depth - entry:
+        accepted = f"must be at most {depth - entry}, the blocks that run"
+        raise ConfigError("options.cluster_size", options.cluster_size, accepted)
+    _check_rising("edge_stages", options.edge_stages, 1, options.cluster_size - 1)
     if isinstance(options.cuts, tuple):
         # Each member has a block; the head alone is a stage only of a U-shaped split.
-        _check_rising("cuts", options.cuts, depth - 1)
+        _check_rising("cuts", options.cuts, entry + 1, depth - 1)
         if len(options.cuts) != options.cluster_size - 1:
             accepted = f"must be {options.cluster_size - 1}, one less than the members"
             raise ConfigError("options.cuts", list(options.cuts), accepted)
@@ -293,7 +307,7 @@ def _check(options: HFSLOptions, run: RunConfig, depth: int) -> None:
             raise ConfigError(name, value, f"accepted by hfsl: {accepted}")
 
 
-def _check_rising(name: str, values: Sequence[int], high: int) -> None:
-    if list(values) != sorted({value for value in values if 1 <= value <= high}):
-        accepted = f"must be rising whole numbers from 1 to {high}"
+def _check_rising(name: str, values: Sequence[int], low: int, high: int) -> None:
+    if list(values) != sorted({value for value in values if low <= value <= high}):
+        accepted = f"must be rising whole numbers from {low} to {high}"
         raise ConfigError(f"options.{name}", list(values), accepted)

@@ -64,6 +64,16 @@ def test_strategies_are_read_from_the_classes(capsys: pytest.CaptureFixture[str]
     assert found["fedavg"]["options"]["fraction_train"]["default"] == 1.0
 
 
+def test_models_are_those_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    _, stdout, _ = call(capsys, "models", "--json")
+    rows = {row["architecture"]: row for row in json.loads(stdout)["rows"]}
+    assert rows["vit_tiny_patch16_224"]["ways"]["deep"]["whole"] < 1e-4
+    assert "is timm's SwinTransformer" in rows["swin_tiny_patch4_window7_224"]["refused"]
+    code, stdout, _ = call(capsys, "models")
+    assert code == 0
+    assert all(name in stdout for name in rows)
+
+
 def test_data_shows_and_plots_who_holds_what(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +119,10 @@ def test_data_shows_clients_and_what_cannot_be_read(
 
 @pytest.mark.parametrize(
     "command",
-    ["compare", "run", "reproduce", "plan", "infer", "export", "strategies", "data", "report"],
+    [
+        *("compare", "run", "reproduce", "plan", "infer", "predict", "export", "strategies"),
+        *("models", "traits", "data", "report"),
+    ],
 )
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ from mfd_flower import node as module
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
+from mfd_flower.models import PromptedViT
 from mfd_flower.node import Node, check_run, evaluate_tunables, initial_tunables
 
 
@@ -77,3 +78,14 @@ def test_a_name_that_is_in_no_table_is_refused_before_anything_runs(
     with pytest.raises(ConfigError, match=rf"^{field} = '\w+': .*accepted: ") as caught:
         check_run(make_run(**tables))
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_makes_no_use_of_what_it_tunes_is_refused_before_anything_runs(
+    make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    check_run(run)
+    monkeypatch.setattr(PromptedViT, "insert_prompts", lambda self, tokens, *place: tokens)
+    line = r"^model\.tune = 'prompts': this backbone makes no use of prompts\.0$"
+    with pytest.raises(ConfigError, match=line):
+        check_run(run)

@@ -1,4 +1,4 @@
-"""Commands that show what is there: plans, strategies, traits, data."""
+"""Commands that show what is there: plans, strategies, traits, models, data."""
 
 from __future__ import annotations
 
@@ -65,6 +65,32 @@ def traits(as_json: JsonOption = False) -> None:
     from mfd_flower.walk.trait import Trait
 
     _list("trait", Trait, as_json)
+
+
+@look_app.command(epilog="Example: mfd models --json")
+def models(
+    as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """List the architectures of timm that were measured, what works with each, or why not."""
+    from rich.table import Table
+
+    from mfd_flower.models import tested
+
+    if as_json:
+        print(json.dumps(tested.tested(), indent=1))
+    elif as_markdown:
+        print(tested.markdown(), end="")
+    else:
+        rows = [tested.cells(row) for row in tested.tested()["rows"]]
+        table = Table(*tested.HEADINGS[:-1])
+        for row in rows:
+            table.add_row(*row[:-1])
+        out_console.print(table)
+        for name, *_, reason in rows:
+            if reason:
+                say(f"{name}: {reason}", out_console)
+        say("Others of timm's VisionTransformer, Eva and Beit are accepted too.", out_console)
 
 
 def _list(kind: str, base: type, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """Backbones, what is tuned on them, and how it is trained."""
 
-from mfd_flower.models.backbones import load_backbone
+from mfd_flower.models.backbones import backbone_digest, load_backbone
 from mfd_flower.models.build import build_model, input_spec
 from mfd_flower.models.classifier import Classifier
 from mfd_flower.models.prompts import PromptedViT
@@ -10,6 +10,7 @@ from mfd_flower.models.tunables import get_tunables, set_tunables
 __all__ = [
     "Classifier",
     "PromptedViT",
+    "backbone_digest",
     "build_model",
     "evaluate",
     "fit",

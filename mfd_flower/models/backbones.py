@@ -1,93 +1,164 @@
-"""Vision transformers from timm, loaded once a process and shared read-only.
+"""Frozen backbones by name, loaded once a process and shared read-only.
 
-`fm-tiny` is the package's own small foundation model (`experiments/pretrain_fm_tiny.py`); any timm
-VisionTransformer takes its place by `hub:<timm name>` or `file:<safetensors>`.
+`fm-tiny` is the package's own small foundation model (`experiments/pretrain_fm_tiny.py`),
+`vit-small` a public one that `make vit-small` fetches; any other token transformer of timm takes
+their place by `hub:<timm name>` or `file:<safetensors>`.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
+from mfd_flower.models.trunk import Trunk, checked_trunk, patch_size_px
+from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
+VIT_SMALL = "vit_small_patch14_dinov2"
+VIT_SMALL_PX = 112
+"""Image size of `vit-small` where the settings name none; its own is 518."""
 
 
-def new_fm_tiny() -> VisionTransformer:
+def new_fm_tiny(img_size: int = 28, in_chans: int = 1) -> VisionTransformer:
     """Return fm-tiny without its weights: 28 px grey images, 16 patches, 6 blocks of width 96."""
     return VisionTransformer(
-        img_size=28, patch_size=7, in_chans=1, embed_dim=96, depth=6, num_heads=3, num_classes=0
+        img_size=img_size,
+        patch_size=7,
+        in_chans=in_chans,
+        embed_dim=96,
+        depth=6,
+        num_heads=3,
+        num_classes=0,
     )
 
 
-def load_backbone(config: ModelConfig, seed: int = 0) -> VisionTransformer:
+def vit_small_file() -> Path:
+    """Return where `make vit-small` puts the weights: the user's cache, for all checkouts."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "mfd-flower" / "vit_small.safetensors"
+
+
+def load_backbone(config: ModelConfig, seed: int = 0) -> Trunk:
     """Return the frozen backbone that `config` names, in eval mode; one object a process.
 
-    `seed` draws the weights of ``random``. Raises ConfigError if there is no such model, or its
-    weights are missing, broken, or of another shape.
+    `seed` draws the weights of ``random``. Raises ConfigError if there is no such model, its
+    weights are missing or broken, or it cannot be as the settings want it.
     """
-    return _load(config.backbone, config.arch, seed if config.backbone == "random" else 0)
+    shape = {n: getattr(config, n) for n in ("arch", "img_size", "in_chans", "blocks", "pooling")}
+    if not config.backbone.startswith(("random", "file:")):
+        del shape["arch"]
+    drawn = seed if config.backbone == "random" else 0
+    return _load(ModelConfig(backbone=config.backbone, **shape), drawn)
+
+
+def backbone_digest(backbone: nn.Module) -> str:
+    """Return the version of a frozen backbone's weights, 64 hexadecimal digits, computed once.
+
+    It is that of a packet with the backbone's state. Image size and pooling are settings: what is
+    kept of a backbone's work depends on them too.
+    """
+    if backbone not in _digests:
+        _digests[backbone] = version_digest(backbone.state_dict())
+    return _digests[backbone]
+
+
+_digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @functools.lru_cache(maxsize=8)
-def _load(backbone: str, arch: str, seed: int) -> VisionTransformer:
-    kind, _, name = backbone.partition(":")
-    if backbone == "fm-tiny":
-        model = _with_weights(new_fm_tiny(), _packaged_weights(), backbone)
-    elif backbone == "random":
+def _load(config: ModelConfig, seed: int) -> Trunk:
+    kind, _, name = config.backbone.partition(":")
+    if config.backbone == "fm-tiny":
+        model = fill(_new("fm-tiny", config), _packaged_weights(), config.backbone)
+    elif config.backbone == "vit-small":
+        sized = replace(config, img_size=config.img_size or VIT_SMALL_PX)
+        model = fill(_new(VIT_SMALL, sized), _fetched_weights(), config.backbone)
+    elif config.backbone == "random":
+        _check_arch(config.arch, "model.arch", config.arch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = _new(arch)
+            model = _new(config.arch, config)
     elif kind == "file" and name:
-        model = _with_weights(_new(arch), Path(name), backbone)
+        _check_arch(config.arch, "model.arch", config.arch)
+        model = fill(_new(config.arch, config), Path(name), config.backbone)
     elif kind == "hub" and name:
-        model = _from_hub(name)
+        _check_timm(name, "model.backbone", config.backbone)
+        model = _from_hub(name, config)
     else:
-        accepted = "accepted: fm-tiny, random, file:<safetensors>, hub:<timm name>"
-        raise ConfigError("model.backbone", backbone, accepted)
+        accepted = "accepted: fm-tiny, vit-small, random, file:<safetensors>, hub:<timm name>"
+        raise ConfigError("model.backbone", config.backbone, accepted)
     return model.requires_grad_(False).eval()
 
 
-def backbone_digest(backbone: VisionTransformer) -> str:
-    """Return the digest of a backbone's weights, 64 hexadecimal digits."""
-    return version_digest(backbone.state_dict())
+def _check_arch(arch: str, field: str, value: str) -> None:
+    if arch != "fm-tiny":
+        _check_timm(arch, field, value)
 
 
-def _new(arch: str) -> VisionTransformer:
-    if arch == "fm-tiny":
-        return new_fm_tiny()
-    if not timm.is_model(arch):
-        raise ConfigError("model.arch", arch, "accepted: fm-tiny or a name from timm.list_models()")
-    return _vision_transformer(timm.create_model(arch, num_classes=0), "model.arch", arch)
-
-
-def _from_hub(name: str) -> VisionTransformer:
-    field, value = "model.backbone", f"hub:{name}"
+def _check_timm(name: str, field: str, value: str) -> None:
+    """Refuse what is no such backbone before its weights are drawn, read or downloaded."""
     if not timm.is_model(name):
-        raise ConfigError(field, value, "no timm model of this name")
+        accepted = "no timm model of this name; accepted: those of timm.list_models()"
+        raise ConfigError(field, value, accepted)
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    checked_trunk(model, field, value)
+
+
+def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Trunk:
+    """Make a backbone as `config` shapes it."""
+    size = {"img_size": config.img_size, "in_chans": config.in_chans}
+    keywords: dict[str, Any] = {name: value for name, value in size.items() if value}
+    if arch == "fm-tiny":
+        return _shaped(new_fm_tiny(**keywords), config)
+    made = timm.create_model(arch, pretrained=pretrained, num_classes=0, **keywords)
+    return _shaped(checked_trunk(made, "model.arch", arch), config)
+
+
+def _shaped(model: Trunk, config: ModelConfig) -> Trunk:
+    """Leave `config.blocks` of the blocks, and let it pool as `config.pooling` says."""
+    depth, patch_px = len(model.blocks), patch_size_px(model)
+    height, width = model.patch_embed.img_size
+    if height != width:
+        accepted = f"images of this backbone are {height} x {width} px: name one side for a square"
+        raise ConfigError("model.img_size", config.img_size, accepted)
+    if height % patch_px[0] or width % patch_px[1]:
+        accepted = f"accepted: multiples of the patch, {patch_px[0]} px"
+        raise ConfigError("model.img_size", config.img_size or height, accepted)
+    if config.blocks > depth:
+        raise ConfigError("model.blocks", config.blocks, f"accepted: at most {depth}; 0 for all")
+    if config.blocks:
+        model.blocks = model.blocks[: config.blocks]
+    if config.pooling:
+        try:
+            model.reset_classifier(0, config.pooling)
+        except AssertionError as error:
+            raise ConfigError("model.pooling", config.pooling, f"of timm: {error}") from error
+    return model
+
+
+def _from_hub(name: str, config: ModelConfig) -> Trunk:
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        return _new(name, config, pretrained=True)
+    except ConfigError:
+        raise
     except Exception as error:
         remedy = "they need a network connection to the hub, or model.backbone = file:<safetensors>"
         said = f"its weights are not to be had ({type(error).__name__}); {remedy}"
-        raise ConfigError(field, value, said) from error
-    return _vision_transformer(model, field, value)
-
-
-def _vision_transformer(model: object, field: str, value: str) -> VisionTransformer:
-    if not isinstance(model, VisionTransformer):
-        raise ConfigError(field, value, "not a timm VisionTransformer")
-    return model
+        raise ConfigError("model.backbone", config.backbone, said) from error
 
 
 def _packaged_weights() -> Path:
@@ -100,17 +171,7 @@ def _packaged_weights() -> Path:
     raise ConfigError("model.backbone", "fm-tiny", f"{FM_TINY_FILE} {remedy}")
 
 
-def _with_weights(model: VisionTransformer, path: Path, value: str) -> VisionTransformer:
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError("model.backbone", value, f"not a safetensors file ({reason})") from error
-    for name, tensor in model.state_dict().items():
-        shape = tuple(tensor.shape)
-        found = tuple(weights[name].shape) if name in weights else None
-        if found != shape:
-            said = f"needs {name} of shape {shape}, the file has {found}"
-            raise ConfigError("model.backbone", value, said)
-        tensor.copy_(weights[name])
-    return model
+def _fetched_weights() -> Path:
+    if (found := vit_small_file()).is_file():
+        return found
+    raise ConfigError("model.backbone", "vit-small", "is not here yet: say `make vit-small` once")

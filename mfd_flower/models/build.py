@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from timm.data import resolve_data_config
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Attention as BeitAttention
+from timm.models.eva import EvaAttention
+from torch import nn
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.trunk import Trunk, takes_prompts
+from mfd_flower.models.tunables import named_tunables
+
+PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "in_proj"}
+"""Linear layers in front of an attention; `in_proj` of parallel blocks serves the MLP too."""
 
 
-def input_spec(backbone: VisionTransformer) -> InputSpec:
+def input_spec(backbone: Trunk) -> InputSpec:
     """Read off a backbone which images it expects."""
     height, _ = backbone.patch_embed.img_size
-    channels = backbone.patch_embed.proj.in_channels
+    convolutions = (m for m in backbone.patch_embed.modules() if isinstance(m, nn.Conv2d))
+    channels = next(convolutions).in_channels
     # timm's name for what a model was trained with; fm-tiny has none and saw (x - 0.5) / 0.5.
     trained = getattr(backbone, "pretrained_cfg", None) or {}
-    mean, std = (tuple(trained.get(name, (0.5,) * channels)) for name in ("mean", "std"))
+    mean, std = (
+        _of_channels(trained.get(name, (0.5,) * channels), channels) for name in ("mean", "std")
+    )
     resized = resolve_data_config(pretrained_cfg={"crop_pct": 1.0, **trained})
     cropped = (resized["interpolation"], resized["crop_pct"], resized["crop_mode"])
     return InputSpec(height, channels, mean, std, *cropped)
+
+
+def _of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Repeat a normalisation as timm repeats the weights of a stem; one channel has the mean."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(itertools.islice(itertools.cycle(values), channels))
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
     """Build the model whose tunables `config.tune` names; `seed` draws what is new.
 
     ``head`` trains the classifier alone, ``prompts`` adds visual prompts, ``lora`` adds low-rank
-    factors of every block's qkv projection (Hu et al., arXiv 2106.09685), ``full`` trains all.
+    factors of every block's `lora_targets` (Hu et al., arXiv 2106.09685), ``full`` trains all.
     ``requires_grad`` is set on exactly the tunables; a process has frozen weights once.
     """
     draw = np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]
@@ -42,25 +62,78 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
     elif config.tune == "lora":
         backbone = _with_lora(backbone, config, generator)
     trained = [p for p in backbone.parameters() if p.requires_grad]
-    prompts, dropout = (config.prompts if config.tune == "prompts" else 0), config.prompt_dropout
+    prompts, first = (config.prompts, config.prompt_from) if config.tune == "prompts" else (0, 0)
+    if prompts and not takes_prompts(backbone):
+        reason = "its blocks add a bias for each pair of their own tokens, prompts have none"
+        raise ConfigError("model.tune", config.tune, f"{reason}; accepted here: lora, head, full")
+    if first >= len(backbone.blocks):
+        accepted = f"accepted: less than {len(backbone.blocks)}, the blocks that there are"
+        raise ConfigError("model.prompt_from", first, accepted)
     model = PromptedViT(
-        backbone, num_classes, prompts, config.deep, dropout=dropout, generator=generator
+        backbone,
+        num_classes,
+        prompts,
+        config.deep,
+        prompt_from=first,
+        dropout=config.prompt_dropout,
+        generator=generator,
     )
     for parameter in trained:  # The model froze its backbone.
         parameter.requires_grad_(True)
     return model
 
 
-def _with_lora(
-    backbone: VisionTransformer, config: ModelConfig, generator: torch.Generator
-) -> VisionTransformer:
+def check_model(model: PromptedViT, tune: str) -> None:
+    """Try a model that tunes `tune`; ConfigError if it fails, or makes no use of a tunable.
+
+    Where everything trains only the forward pass is tried: gradients would need the model's size
+    again.
+    """
+    spec = input_spec(model.backbone)
+    image = torch.zeros(1, spec.channels, spec.size_px, spec.size_px)
+    tunables = dict(named_tunables(model))
+    with torch.set_grad_enabled(tune != "full"):
+        try:
+            logits = model.eval()(image)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            said = f"this backbone does not run so ({reason})"
+            raise ConfigError("model.tune", tune, said) from error
+    if tune == "full":
+        return
+    gradients = torch.autograd.grad(logits.sum(), list(tunables.values()), allow_unused=True)
+    unused = [n for n, g in zip(tunables, gradients, strict=True) if g is None]
+    if unused:
+        raise ConfigError("model.tune", tune, f"this backbone makes no use of {unused[0]}")
+
+
+def lora_targets(backbone: Trunk) -> list[str]:
+    """Return the names of what LoRA adapts: the projections to queries, keys and values."""
+    found = {
+        name.rpartition(".")[2]
+        for name, module in backbone.blocks.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return sorted(found & PROJECTIONS)
+
+
+def _with_lora(backbone: Trunk, config: ModelConfig, generator: torch.Generator) -> Trunk:
     from peft import LoraConfig, inject_adapter_in_model
 
+    targets = lora_targets(backbone)
+    if not targets:
+        accepted = f"its blocks have none of {', '.join(sorted(PROJECTIONS))}"
+        raise ConfigError("model.tune", config.tune, accepted)
     # The modules are copied, since peft rewires them; the frozen weights in them are not.
     shared = {id(p): p for p in backbone.parameters()}
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=["qkv"])
+    copied = copy.deepcopy(backbone, shared)
+    for module in copied.blocks.modules():
+        if isinstance(module, EvaAttention | BeitAttention):
+            # Else it takes the projection's weight without calling it: past LoRA.
+            module.qkv_bias_separate = True
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
-        adapted = inject_adapter_in_model(lora, copy.deepcopy(backbone, shared))
+        adapted = inject_adapter_in_model(lora, copied)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_A" in name:

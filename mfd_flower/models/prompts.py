@@ -1,4 +1,4 @@
-"""Visual prompt tuning on any timm vision transformer.
+"""Visual prompt tuning on timm's token transformers, see `mfd_flower.models.trunk`.
 
 Jia et al. 2022, *Visual Prompt Tuning*, section 3.2 (arXiv 2203.12119), and GaisNet section II-A
 (arXiv 2401.02668): learnable tokens stand between the class token and the patches,
@@ -10,55 +10,71 @@ before made of the last one.
 from __future__ import annotations
 
 import math
+import re
 from typing import Self
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mfd_flower.models import trunk
+from mfd_flower.models.trunk import Trunk
+
+IN_BLOCK = re.compile(r"(?:prompts|backbone\.blocks)\.(\d+)")
 
 
 class PromptedViT(nn.Module):
     """A frozen vision transformer with tunable prompts and a tunable head.
 
     The backbone is frozen, kept in eval mode and not copied. `prompts` has one tensor
-    ``(num_prompts, dim)`` for every block if `deep`, else for the first; without any the new `head`
-    alone is tuned. `dropout` is the probability of dropping a prompt's component in training, drawn
-    for each sample as VPT does; `generator` draws the initial prompts and head; without it torch's
-    global one does.
+    ``(num_prompts, dim)`` for every block from `prompt_from` on if `deep`, else for that block
+    alone; without any the new `head` alone is tuned. `dropout` is the probability of dropping a
+    prompt's component in training, drawn for each sample as VPT does; `generator` draws the initial
+    prompts and head; without it torch's global one does.
     """
 
     def __init__(
         self,
-        backbone: VisionTransformer,
+        backbone: Trunk,
         num_classes: int,
         num_prompts: int = 0,
         deep: bool = True,
         *,
+        prompt_from: int = 0,
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
         self.num_prompts = num_prompts
+        self.prompt_from = prompt_from
+        self.grid = trunk.grid_size(backbone)
         self.dropout = dropout
         self.dropout_generator: torch.Generator | None = None
         dim = backbone.embed_dim
         # Xavier uniform for a patch projection, as VPT's reference draws prompts.
-        patch_height, patch_width = backbone.patch_embed.patch_size
-        bound = math.sqrt(6 / (3 * patch_height * patch_width + dim))
-        layers = (len(backbone.blocks) if deep else 1) if num_prompts else 0
-        self.prompts = nn.ParameterList(
-            nn.Parameter(torch.empty(num_prompts, dim).uniform_(-bound, bound, generator=generator))
-            for _ in range(layers)
-        )
+        bound = math.sqrt(6 / (3 * math.prod(trunk.patch_size_px(backbone)) + dim))
+        last = len(backbone.blocks) if deep else prompt_from + 1
+        # Blocks without prompts leave a gap, so that an index is the block's.
+        self.prompts = nn.ParameterList([None] * prompt_from if num_prompts else [])
+        for _ in range(prompt_from, last) if num_prompts else ():
+            drawn = torch.empty(num_prompts, dim).uniform_(-bound, bound, generator=generator)
+            self.prompts.append(nn.Parameter(drawn))
         self.head = nn.Linear(backbone.num_features, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.head.bias)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode of the tuned parts; frozen weights stay in eval mode."""
+        """Set training mode of the tuned parts; frozen weights stay in eval mode.
+
+        So do batch norms of a stem: their running statistics are no tunables, and would stay behind
+        on the node that made them.
+        """
         super().train(mode)
         self.backbone.train(mode and all(p.requires_grad for p in self.backbone.parameters()))
+        for module in self.backbone.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,27 +82,36 @@ class PromptedViT(nn.Module):
         return self.forward_from("images", images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Map images to the tokens before the first prompt, ``(batch, tokens, dim)``."""
-        vit = self.backbone
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        """Map images to the tokens before the first block, ``(batch, tokens, dim)``."""
+        return trunk.embed(self.backbone, images)
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """Run the blocks on what `embed` returned; pooled features ``(batch, dim)``."""
-        for index, block in enumerate(self.backbone.blocks):
-            tokens = block(self.insert_prompts(tokens, index))
-        return self.pool(tokens)
+    def through_blocks(self, tokens: Tensor, entry: int = 0, end: int | None = None) -> Tensor:
+        """Run the blocks that are here, from `entry` to before `end`; ``(batch, tokens, dim)``.
+
+        What comes in has prompts in it where an earlier block's stay, see `insert_prompts`.
+        """
+        rotation = trunk.rotation(self.backbone, self.grid)
+        for name, block in self.backbone.blocks.named_children():
+            index = int(name)
+            if entry <= index and (end is None or index < end):
+                tokens = self.insert_prompts(tokens, index, entry)
+                tokens = trunk.run_block(self.backbone, index, block, tokens, rotation)
+        return tokens
 
     def frozen_stage(self) -> str:
         """Name the last point in front of which nothing trains, so that its inputs can be kept.
 
-        That is ``images`` (all trains), ``tokens`` (before the first block) or ``features``.
+        That is ``images`` (all trains), ``tokens`` (before the first block), ``block-3`` (before
+        block 3, behind three) or ``features``.
         """
         trained = [name for name, p in self.named_parameters() if p.requires_grad]
-        if all(name.startswith("head.") for name in trained):
+        found = [IN_BLOCK.match(name) for name in trained if not name.startswith("head.")]
+        if not found:
             return "features"
-        if all(name.startswith(("head.", "prompts.", "backbone.blocks.")) for name in trained):
-            return "tokens"
-        return "images"
+        blocks = [int(match[1]) for match in found if match]
+        if len(blocks) < len(found):
+            return "images"
+        return f"block-{min(blocks)}" if min(blocks) else "tokens"
 
     @torch.no_grad()
     def frozen_outputs(self, stage: str, images: Tensor) -> Tensor:
@@ -94,24 +119,30 @@ class PromptedViT(nn.Module):
         if stage == "images":
             return images
         tokens = self.embed(images)
-        return tokens if stage == "tokens" else self.features(tokens)
+        if stage == "features":
+            return self.pool(self.through_blocks(tokens))
+        return self.through_blocks(tokens, end=entry_block(stage))
 
     def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Classify from `stage` on; logits ``(batch, num_classes)``."""
+        if stage == "features":
+            return self.head(inputs)
         tokens = self.embed(inputs) if stage == "images" else inputs
-        return self.head(tokens if stage == "features" else self.features(tokens))
+        return self.head(self.pool(self.through_blocks(tokens, entry_block(stage))))
 
     def insert_prompts(self, tokens: Tensor, index: int, entry: int = 0) -> Tensor:
         """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.
 
-        Tokens are ``(batch, tokens, dim)`` before block `entry`, ``(batch, tokens + num_prompts,
-        dim)`` from then on; where the block has no prompts they are returned as they are.
+        Tokens are ``(batch, tokens, dim)`` before the first block of `entry` and later ones that
+        has prompts, ``(batch, tokens + num_prompts, dim)`` from then on; where the block has no
+        prompts they are returned as they are.
         """
-        if index >= len(self.prompts):
+        if index < self.prompt_from or index >= len(self.prompts):
             return tokens
         prompts = self._dropped(self.prompts[index].expand(len(tokens), -1, -1))
         prefix = self.backbone.num_prefix_tokens
-        patches = prefix + (self.num_prompts if index > entry else 0)
+        earlier = index > max(entry, self.prompt_from)
+        patches = prefix + (self.num_prompts if earlier else 0)
         return torch.cat([tokens[:, :prefix], prompts, tokens[:, patches:]], dim=1)
 
     def without_prompts(self, tokens: Tensor) -> Tensor:
@@ -132,3 +163,8 @@ class PromptedViT(nn.Module):
         # Not F.dropout: its random state is one a process, and fits run side by side.
         draw = torch.rand(prompts.shape, generator=self.dropout_generator)
         return prompts * (draw >= self.dropout) / (1 - self.dropout)
+
+
+def entry_block(stage: str) -> int:
+    """Return the first block behind a frozen stage: 3 for ``block-3``, 0 for the others."""
+    return int(stage.removeprefix("block-")) if stage.startswith("block-") else 0

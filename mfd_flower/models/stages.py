@@ -23,12 +23,13 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
 from mfd_flower.models.loss import Loss
 from mfd_flower.models.optimizers import configured_optimizer
-from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.prompts import PromptedViT, entry_block
+from mfd_flower.models.trunk import ROTARY, Trunk
 from mfd_flower.models.tunables import named_tunables
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
-"""Parts of a timm VisionTransformer behind its blocks; the others, save the blocks, are Emb."""
+"""Parts of a timm backbone behind its blocks; the others, save the blocks, are Emb."""
 
 
 def split_model(
@@ -38,24 +39,37 @@ def split_model(
 
     At cut c, block c - 1 is in front and block c behind: 0 leaves Emb alone in front, the depth
     leaves norm and head alone behind. With `u_shape` norm and head become one more stage, for the
-    client that holds the labels. The first stage gets `inputs`, ``images`` or ``tokens`` (see
-    `PromptedViT.frozen_stage`). Raises ConfigError if there are no such blocks, or a stage would be
-    empty.
+    client that holds the labels. The first stage gets `inputs`, what is kept at a frozen stage (see
+    `PromptedViT.frozen_stage`): of ``block-3`` it holds the blocks in front too, and runs those
+    behind. Raises ConfigError if there are no such blocks, a stage would be empty, or one parameter
+    that trains would be in several.
     """
     depth = len(model.backbone.blocks)
-    highest = depth - 1 if u_shape else depth
+    if inputs == "features":
+        raise ConfigError("inputs", inputs, "accepted: images, tokens, block-1, block-2 ...")
+    lowest, highest = entry_block(inputs), depth - 1 if u_shape else depth
     in_order = all(low < high for low, high in itertools.pairwise(cuts))
-    if not in_order or not all(0 <= cut <= highest for cut in cuts):
-        accepted = f"accepted: strictly increasing block indices from 0 to {highest}"
+    if not in_order or not all(lowest <= cut <= highest for cut in cuts):
+        accepted = f"accepted: strictly increasing block indices from {lowest} to {highest}"
         raise ConfigError("cuts", list(cuts), accepted)
-    if inputs not in ("images", "tokens"):
-        raise ConfigError("inputs", inputs, "accepted: images, tokens")
+    everything = all(p.requires_grad for p in model.parameters())
+    check_split(model.backbone, "full" if everything else "")
     bounds = [0, *cuts, depth, *([depth] if u_shape else [])]
     spans = [range(start, stop) for start, stop in itertools.pairwise(bounds)]
     return [
         Stage(model, blocks, first=blocks is spans[0], last=blocks is spans[-1], inputs=inputs)
         for blocks in spans
     ]
+
+
+def check_split(backbone: Trunk, tune: str) -> None:
+    """Raise ConfigError if all blocks share a parameter that trains: no stage could have it."""
+    rotary = getattr(backbone, ROTARY, None)
+    if tune == "full" and rotary is not None and list(rotary.parameters()):
+        reason = "this backbone learns its rotations for all blocks together"
+        raise ConfigError(
+            "model.tune", tune, f"{reason}; accepted where it is split: prompts, lora"
+        )
 
 
 class Stage(nn.Module):
@@ -71,6 +85,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks, self.last = blocks, last
         self.embeds = first and inputs == "images"
+        self.entry = entry_block(inputs) if first else blocks.start
         self.depth = len(model.backbone.blocks)
         self.part = _part_of(model, blocks, first, last)
 
@@ -82,15 +97,15 @@ class Stage(nn.Module):
         logits ``(batch, num_classes)``.
         """
         tokens = self.part.embed(inputs) if self.embeds else inputs
-        for index, block in zip(self.blocks, self.part.backbone.blocks, strict=True):
-            tokens = block(self.part.insert_prompts(tokens, index, self.blocks.start))
+        tokens = self.part.through_blocks(tokens, self.entry)
         return self.part.head(self.part.pool(tokens)) if self.last else self._smashed(tokens)
 
     def _smashed(self, tokens: Tensor) -> Tensor:
         backbone, behind = self.part.backbone, self.blocks.stop
         if behind == self.depth and backbone.global_pool == "token":
             return tokens[:, : backbone.num_prefix_tokens]
-        return self.part.without_prompts(tokens) if 0 < behind < len(self.part.prompts) else tokens
+        replaced = self.part.prompt_from < behind < len(self.part.prompts)
+        return self.part.without_prompts(tokens) if replaced else tokens
 
 
 class SplitStage(lightning.LightningModule):
@@ -142,7 +157,7 @@ def _part_of(model: PromptedViT, blocks: range, first: bool, last: bool) -> Prom
     own = {
         name
         for name, _ in [*backbone.named_parameters(recurse=False), *backbone.named_children()]
-        if (last if name in TAIL else first)
+        if name == ROTARY or (last if name in TAIL else first)
     }
     part = _copy_with(model, set())
     part.backbone = _copy_with(backbone, own)

@@ -15,6 +15,7 @@ from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.config import TrainConfig
 from mfd_flower.models import PromptedViT, input_spec
 from mfd_flower.models.optimizers import optimizer_of
+from mfd_flower.models.prompts import entry_block
 from mfd_flower.models.stages import Stage, split_model
 
 MEASURED_SAMPLES = 2
@@ -23,7 +24,7 @@ MEASURED_SAMPLES = 2
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """What a training step on a micro-batch takes in each block of a model, or in each stage."""
+    """What a training step on a micro-batch takes in each block that runs, or in each stage."""
 
     flops: tuple[float, ...]
     memory_bytes: tuple[float, ...]
@@ -32,7 +33,7 @@ class BlockCosts:
 
     @classmethod
     def of(cls, model: PromptedViT, config: TrainConfig, micro_batches: int, stages: int) -> Self:
-        """Measure each block as a stage of its own, forward and backward.
+        """Measure each block behind the frozen stage as one of its own, forward and backward.
 
         Memory is for as many micro-batches as can wait for their backward pass at the same time in
         a pipeline of so many stages.
@@ -43,7 +44,8 @@ class BlockCosts:
         images = torch.zeros(samples, spec.channels, spec.size_px, spec.size_px)
         tensor = model.frozen_outputs(inputs, images)
         costs, cut_bytes = [], []
-        for stage in split_model(model, range(1, len(model.backbone.blocks)), inputs=inputs):
+        cuts = range(entry_block(inputs) + 1, len(model.backbone.blocks))
+        for stage in split_model(model, cuts, inputs=inputs):
             costs.append(training_cost(stage, tensor, config, min(micro_batches, stages)))
             tensor = stage(tensor).detach().requires_grad_(True)
             cut_bytes.append(float(tensor.nbytes))
@@ -73,7 +75,7 @@ def training_cost(
     trained = [p for p in stage.parameters() if p.requires_grad]
     key = (
         tuple((tuple(p.shape), p.requires_grad) for p in stage.parameters()),
-        (tuple(inputs.shape), inputs.requires_grad, len(stage.blocks), stage.embeds),
+        (tuple(inputs.shape), inputs.requires_grad, stage.blocks.stop - stage.entry, stage.embeds),
         (slots, micro_batches),
     )
     if key not in _costs:

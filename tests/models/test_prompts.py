@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import (
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    VisionTransformer,
+)
+from torch import nn
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
 from mfd_flower.models import PromptedViT, build_model, get_tunables, load_backbone, set_tunables
+from mfd_flower.models.build import check_model, lora_targets
 
 DIM, DEPTH = 24, 3
 
@@ -25,6 +37,30 @@ def vit(**keywords: object) -> VisionTransformer:
         **keywords,  # type: ignore[arg-type]
     )
     # Fresh weights are so small that blocks hardly matter; trained ones are not.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def eva(rope_type: str = "cat", **keywords: object) -> Eva:
+    """Return a small Eva with rotary positions: `mixed` ones are learned for each block."""
+    torch.manual_seed(0)
+    kind = "cat" if rope_type == "rotary" else rope_type
+    model = Eva(
+        img_size=16,
+        patch_size=4,
+        in_chans=1,
+        embed_dim=DIM,
+        depth=DEPTH,
+        num_heads=2,
+        num_classes=0,
+        use_rot_pos_emb=True,
+        rope_type=kind,
+        attn_type="rope" if kind == "mixed" else "eva",
+        global_pool="token",
+        **keywords,  # type: ignore[arg-type]
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -182,3 +218,104 @@ def test_tunables_are_set_whole_or_not_at_all() -> None:
     assert all(torch.equal(before[n], t) for n, t in get_tunables(model).items())
     set_tunables(model, changed)
     assert all(torch.equal(changed[n], t) for n, t in get_tunables(model).items())
+
+
+def test_a_stems_batch_norm_keeps_its_statistics_whatever_trains() -> None:
+    backbone = vit()
+    norm = nn.BatchNorm2d(DIM)
+    backbone.patch_embed.proj = nn.Sequential(backbone.patch_embed.proj, norm)
+    model = PromptedViT(backbone, 7).requires_grad_(True).train()
+    assert backbone.blocks.training
+    model(IMAGES)
+    assert torch.equal(norm.running_mean, torch.zeros(DIM))
+
+
+def test_prompts_have_no_place_so_that_it_does_not_matter_where_they_stand() -> None:
+    backbone = eva()
+    model = PromptedViT(backbone, 7, 4, deep=False).eval()
+    tokens, rotation = backbone._pos_embed(backbone.patch_embed(IMAGES))
+    assert rotation is not None
+    unturned = torch.cat([torch.zeros(4, 12), torch.ones(4, 12)], dim=-1)
+    tokens = torch.cat([tokens, model.prompts[0].expand(5, -1, -1)], dim=1)
+    for block in backbone.blocks:
+        tokens = block(tokens, rope=torch.cat([rotation, unturned]))
+    torch.testing.assert_close(model(IMAGES), model.head(backbone.norm(tokens)[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"prompt_from": 6}, "model.prompt_from = 6: accepted: less than 6"),
+        ({"prompt_from": 2, "blocks": 2}, "model.prompt_from = 2: accepted: less than 2"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        build_model(ModelConfig(**settings), 10, 0)
+
+
+@pytest.mark.parametrize("tune", ["full", "head", "prompts", "lora"])
+def test_a_model_that_works_passes_its_check_and_is_left_as_it_was(tune: str) -> None:
+    model = build_model(ModelConfig(tune=tune), 10, 0)  # type: ignore[arg-type]
+    before = get_tunables(model)
+    check_model(model, tune)
+    assert all(torch.equal(before[n], t) and t.grad is None for n, t in get_tunables(model).items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_tunable_that_is_not_used_is_found_by_the_check() -> None:
+    model = PromptedViT(vit(), 7, 2)
+    model.idle = nn.Parameter(torch.zeros(3))
+    with pytest.raises(ConfigError, match=r"model\.tune = 'prompts': .* makes no use of idle"):
+        check_model(model, "prompts")
+
+
+def test_a_model_that_does_not_run_is_found_by_the_check() -> None:
+    model = PromptedViT(vit(), 7, 2)
+    model.prompts[1] = nn.Parameter(torch.zeros(2, DIM + 1))
+    with pytest.raises(ConfigError, match="this backbone does not run so") as caught:
+        check_model(model, "prompts")
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_do_not_fit_where_pairs_of_tokens_have_a_bias(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beit = Beit(img_size=16, patch_size=8, embed_dim=DIM, depth=1, num_heads=2, num_classes=0)
+    monkeypatch.setattr("mfd_flower.models.build.load_backbone", lambda *settings: beit)
+    with pytest.raises(ConfigError, match=r"model\.tune = 'prompts': its blocks add a bias"):
+        build_model(ModelConfig(), 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "targets"),
+    [
+        (vit(), {"qkv"}),
+        (vit(block_fn=ParallelScalingBlock), {"in_proj"}),
+        (vit(block_fn=ParallelThingsBlock), {"qkv"}),
+        (eva(qkv_fused=False), {"q_proj", "k_proj", "v_proj"}),
+        (eva(), {"qkv"}),
+    ],
+    ids=["plain", "parallel", "side by side", "apart", "with a bias of its own"],
+)
+def test_lora_reaches_what_makes_queries_keys_and_values(
+    backbone: nn.Module, targets: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfd_flower.models.build.load_backbone", lambda *settings: backbone)
+    before = backbone.forward_head(backbone.forward_features(IMAGES), pre_logits=True)
+    model = build_model(ModelConfig(tune="lora"), 4, 0)
+    adapted = {n.split(".lora_")[0].split(".")[-1] for n in get_tunables(model) if "lora" in n}
+    assert adapted == targets == set(lora_targets(backbone))
+    check_model(model, "lora")
+    torch.testing.assert_close(model.eval()(IMAGES), model.head(before))
+    after = backbone.forward_head(backbone.forward_features(IMAGES), pre_logits=True)
+    assert torch.equal(after, before)
+
+
+def test_lora_without_a_projection_to_adapt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = vit()
+    for block in backbone.blocks:
+        block.attn = nn.Identity()
+    monkeypatch.setattr("mfd_flower.models.build.load_backbone", lambda *settings: backbone)
+    with pytest.raises(ConfigError, match=r"model\.tune = 'lora': its blocks have none of in_proj"):
+        build_model(ModelConfig(tune="lora"), 4, 0)

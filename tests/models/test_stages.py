@@ -18,7 +18,7 @@ from mfd_flower.config import ModelConfig
 from mfd_flower.models import PromptedViT, build_model, load_backbone
 from mfd_flower.models.stages import split_model
 from mfd_flower.models.tunables import get_tunables, named_tunables, set_tunables
-from tests.models.test_prompts import DEPTH, IMAGES, vit
+from tests.models.test_prompts import DEPTH, IMAGES, eva, vit
 
 LABELS = torch.tensor([0, 1, 2, 3, 4])
 
@@ -29,6 +29,10 @@ def small_model(kind: str, dtype: torch.dtype = torch.float32) -> PromptedViT:
         return PromptedViT(vit(class_token=False, global_pool="avg"), 7, 4, deep=True).to(dtype)
     if kind in ("deep", "shallow"):
         return PromptedViT(vit(), 7, 4, deep=kind == "deep").to(dtype)
+    if kind in ("deep later", "shallow later"):
+        return PromptedViT(vit(), 7, 4, deep=kind == "deep later", prompt_from=1).to(dtype)
+    if kind in ("rotary", "mixed"):
+        return PromptedViT(eva(kind), 7, 4, deep=kind == "mixed").to(dtype)
     if kind == "head":
         return PromptedViT(vit(), 7).to(dtype)
     return PromptedViT(vit(), 7).to(dtype).requires_grad_(True)
@@ -49,7 +53,11 @@ def in_a_row(stages: Sequence[nn.Module], inputs: Tensor) -> Tensor:
 cut_lists = st.lists(st.integers(0, DEPTH), unique=True, max_size=3).map(sorted)
 
 
-@pytest.mark.parametrize("kind", ["deep", "shallow", "average", "head", "full"])
+KINDS = ["deep", "shallow", "average", "head", "full"]
+KINDS += ["deep later", "shallow later", "rotary", "mixed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["f64", "f32"]
 )
@@ -118,6 +126,9 @@ def test_training_a_stage_trains_the_whole_and_copies_no_frozen_weight() -> None
         ("shallow", 1, 5 + 4),
         ("deep", DEPTH, 1),
         ("average", DEPTH, 4 + 4),
+        ("deep later", 1, 5),
+        ("shallow later", 1, 5),
+        ("shallow later", 2, 5 + 4),
         ("head", 2, 5),
     ],
 )
@@ -133,6 +144,28 @@ def test_first_stage_takes_what_emb_made() -> None:
     torch.testing.assert_close(in_a_row(stages, model.embed(IMAGES)), model(IMAGES))
 
 
+@pytest.mark.parametrize("kind", ["deep later", "shallow later"])
+@pytest.mark.parametrize("cuts", [[], [1], [2], [1, 2], [3]])
+def test_first_stage_takes_what_frozen_blocks_made(kind: str, cuts: list[int]) -> None:
+    model = small_model(kind).eval()
+    stages = split_model(model, cuts, inputs=model.frozen_stage())
+    kept = model.frozen_outputs("block-1", IMAGES)
+    torch.testing.assert_close(in_a_row(stages, kept), model(IMAGES))
+    held = [name for stage in stages for name, _ in stage.part.named_parameters()]
+    assert sorted(held) == sorted(name for name, _ in model.named_parameters())
+
+
+def test_a_cut_in_front_of_what_is_kept_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cuts = \[0, 2\].* from 1 to 3"):
+        split_model(small_model("deep later"), [0, 2], inputs="block-1")
+
+
+def test_rotations_that_all_blocks_learn_are_not_split() -> None:
+    model = PromptedViT(eva("mixed"), 7).requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"model\.tune = 'full': .* rotations for all blocks"):
+        split_model(model, [1])
+
+
 @pytest.mark.parametrize("cuts", [[2, 1], [1, 1], [-1], [DEPTH + 1]])
 def test_cuts_that_are_none_are_refused(cuts: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"cuts = \[.*strictly increasing .* from 0 to 3"):
@@ -142,7 +175,7 @@ def test_cuts_that_are_none_are_refused(cuts: list[int]) -> None:
 def test_u_shape_leaves_the_last_cut_to_the_head() -> None:
     with pytest.raises(ConfigError, match=r"cuts = \[3\].* from 0 to 2"):
         split_model(small_model("deep"), [DEPTH], u_shape=True)
-    with pytest.raises(ConfigError, match="inputs = 'features': accepted: images, tokens"):
+    with pytest.raises(ConfigError, match="inputs = 'features': accepted: images, tokens, block-1"):
         split_model(small_model("deep"), [1], inputs="features")
 
 

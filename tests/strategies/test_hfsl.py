@@ -55,8 +55,10 @@ def test_clusters_of_one_node_are_fedavg(make_run: MakeRun, train: dict[str, Any
         ({"cluster_size": 3, "micro_batches": 3}, {"model": {"tune": "full"}}),
         ({"cluster_size": 3}, {"model": {"deep": False}}),
         ({"cluster_size": 1, "u_shape": True}, {"train": {**SGD, "batch_size": 0}}),
+        ({"cluster_size": 3}, {"model": {"prompt_from": 2}}),
+        ({"cluster_size": 2, "cuts": "planned"}, {"model": {"prompt_from": 4, "deep": False}}),
     ],
-    ids=["plain", "u-shape", "edge", "lora", "full", "shallow", "alone"],
+    ids=["plain", "u-shape", "edge", "lora", "full", "shallow", "alone", "later", "planned later"],
 )
 def test_one_cluster_is_centralised_training_on_its_firsts_data(
     make_run: MakeRun, options: dict[str, Any], tables: dict[str, Any]

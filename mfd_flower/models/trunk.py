@@ -1,0 +1,104 @@
+"""timm's token transformers seen alike: images to tokens, and blocks that take and give tokens.
+
+A VisionTransformer adds positions to its tokens once. Eva (EVA02, DINOv3, RoPE-ViT, Perception
+Encoder) also turns the queries and keys of its patches in every block by angles that depend on
+where they lie (Su et al. 2021, *RoFormer*, arXiv 2104.09864, section 3.2); timm hands each block a
+rotation ``(patches, 2 * head_dim)``, sines then cosines, and leaves prefix tokens as they are.
+Prompts are prefix tokens too: they get the rotation by nothing, so that where they stand does not
+matter, as VPT says of prompts behind the position embedding (arXiv 2203.12119, section 3.2).
+Beit adds a learned bias for each pair of its own tokens to every attention: no prompt fits in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mfd_flower.checks import ConfigError
+
+Trunk = VisionTransformer | Eva | Beit
+ROTARY = "rope"
+"""The part of an Eva that every block needs: it makes the rotations."""
+REASONS = {
+    "VisionTransformerRelPos": "its blocks take a bias for each pair of patches beside the tokens",
+    "Cait": "its class token meets the patches only behind the blocks",
+    "Xcit": "its class token meets the patches only behind the blocks",
+    "NaFlexVit": "it takes patches of any number, not images",
+}
+"""What is in the way, by timm's class; of others, that they have no such blocks."""
+
+
+def checked_trunk(model: nn.Module, field: str, value: str) -> Trunk:
+    """Return a timm model whose blocks take and give tokens; ConfigError for any other."""
+    kind = type(model)
+    # A subclass that goes through its blocks in a way of its own is not what `embed` expects.
+    known = (VisionTransformer.forward_features, Eva.forward_features, Beit.forward_features)
+    if getattr(kind, "forward_features", None) in known:
+        return model  # type: ignore[return-value]
+    reason = REASONS.get(kind.__name__, "it has no row of blocks that take and give tokens")
+    said = f"is timm's {kind.__name__}: {reason}; accepted: VisionTransformer, Eva, Beit"
+    raise ConfigError(field, value, said)
+
+
+def takes_prompts(trunk: Trunk) -> bool:
+    """Return whether blocks take more tokens than the backbone's own."""
+    return not isinstance(trunk, Beit)
+
+
+def patch_size_px(trunk: Trunk) -> tuple[int, int]:
+    """Return height and width in pixels of what becomes a token, stem included."""
+    # An int only if asked as one.
+    height, width = cast(tuple[int, int], trunk.patch_embed.feat_ratio(as_scalar=False))
+    return height, width
+
+
+def grid_size(trunk: Trunk) -> tuple[int, int]:
+    """Return how many patches an image has, in height and width."""
+    height, width = trunk.patch_embed.grid_size
+    return int(height), int(width)
+
+
+def embed(trunk: Trunk, images: Tensor) -> Tensor:
+    """Map images to the tokens before the first block, ``(batch, tokens, dim)``."""
+    if isinstance(trunk, Beit):
+        patches = trunk.patch_embed(images)
+        tokens = torch.cat([trunk.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return trunk.pos_drop(tokens if trunk.pos_embed is None else tokens + trunk.pos_embed)
+    placed = trunk._pos_embed(trunk.patch_embed(images))
+    # Eva returns the rotation beside the tokens, and has dropped patches already.
+    return trunk.norm_pre(placed[0] if isinstance(placed, tuple) else trunk.patch_drop(placed))
+
+
+def rotation(trunk: Trunk, grid: Sequence[int]) -> Tensor | None:
+    """Return how the patches of a `grid` are turned, None where positions are only added.
+
+    ``(patches, 2 * head_dim)``, or ``(depth, heads, patches, 2 * head_dim)`` where each block
+    learned its own.
+    """
+    rotary = getattr(trunk, ROTARY, None)
+    return None if rotary is None else rotary.get_embed(shape=list(grid))
+
+
+def run_block(
+    trunk: Trunk, index: int, block: nn.Module, tokens: Tensor, rotation: Tensor | None
+) -> Tensor:
+    """Run block `index` on ``(batch, tokens, dim)``; tokens that are no patches stand in front."""
+    if rotation is None:
+        return block(tokens)
+    if rotation.ndim == 4:
+        rotation = rotation[index]
+    prompts = tokens.shape[1] - trunk.num_prefix_tokens - rotation.shape[-2]
+    return block(tokens, rope=_with_unturned(rotation, prompts))
+
+
+def _with_unturned(rotation: Tensor, count: int) -> Tensor:
+    """Put `count` rows in front that turn nothing: sine 0, cosine 1."""
+    rows = rotation.new_zeros(*rotation.shape[:-2], count, rotation.shape[-1])
+    rows[..., rotation.shape[-1] // 2 :] = 1
+    return torch.cat([rows, rotation], dim=-2)
