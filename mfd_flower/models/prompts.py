@@ -16,6 +16,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mfd_flower.config import ModelConfig
+
 
 class PromptedViT(nn.Module):
     """A frozen vision transformer with tunable prompts and a tunable head.
@@ -42,6 +44,8 @@ class PromptedViT(nn.Module):
         self.num_prompts = num_prompts
         self.dropout = dropout
         self.dropout_generator: torch.Generator | None = None
+        self.built_from: tuple[ModelConfig, int, int] | None = None
+        """Settings, number of classes and seed, if `build_model` made the model."""
         dim = backbone.embed_dim
         # Xavier uniform for a patch projection, as VPT's reference draws prompts.
         patch_height, patch_width = backbone.patch_embed.patch_size
@@ -130,5 +134,7 @@ class PromptedViT(nn.Module):
         if not self.training or self.dropout == 0:
             return prompts
         # Not F.dropout: its random state is one a process, and fits run side by side.
-        draw = torch.rand(prompts.shape, generator=self.dropout_generator)
+        generator = self.dropout_generator
+        device = prompts.device if generator is None else generator.device
+        draw = torch.rand(prompts.shape, generator=generator, device=device).to(prompts.device)
         return prompts * (draw >= self.dropout) / (1 - self.dropout)
