@@ -132,7 +132,7 @@ class Files:
 def budget_bytes(gigabytes: float | None = None) -> float:
     """Return the budget that a command names, or else the environment or its default."""
     if gigabytes is not None:
-        return 1e9 * Bounds(0.0).number("cache_gb", gigabytes)
+        return 1e9 * Bounds(0.0).number("--cache-gb", gigabytes)
     told = os.environ.get("MFD_CACHE_GB", BUDGET_GB)
     try:
         return 1e9 * Bounds(0.0).number("MFD_CACHE_GB", float(told))

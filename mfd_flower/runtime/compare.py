@@ -80,6 +80,8 @@ def compare(
     budget_bytes(cache_gb)
     folder = None if out is None else Path(out)
     devices = {device_for(planned.config.train) for planned in comparison.runs}
+    automatic = {p.config.train for p in comparison.runs if p.config.train.accelerator == "auto"}
+    taken = {device_name(device_for(train)) for train in automatic}
     if jobs is None and any(device.type != "cpu" for device in devices):
         jobs = 1
     machine = {
@@ -99,6 +101,8 @@ def compare(
                 with watch(comparison, done) as hear, _features(folder) as features:
                     for note in notes:
                         hear("data", note)
+                    for name in taken:
+                        hear("device", f"train.accelerator = auto took {name}")
                     room = Features(features, cache_gb)
                     _run_missing(comparison, folder, results, jobs, resume, hear, room)
             except KeyboardInterrupt:

@@ -174,7 +174,7 @@ def test_a_budget_that_is_none_is_refused(
     monkeypatch.setenv("MFD_CACHE_GB", told)
     with pytest.raises(ConfigError, match=f"MFD_CACHE_GB = .*{line}"):
         budget_bytes()
-    with pytest.raises(ConfigError, match=r"cache_gb = -2\.0: must be"):
+    with pytest.raises(ConfigError, match=r"--cache-gb = -2\.0: must be"):
         budget_bytes(-2.0)
     monkeypatch.setenv("MFD_CACHE_GB", "0.5")
     assert budget_bytes() == 5e8
