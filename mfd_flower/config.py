@@ -101,10 +101,26 @@ class TrainConfig:
     class; it falls with the skew of the node's labels, to nothing where they are even."""
     keep_absent_rows: bool = False
     """Leave the head's rows of classes that the node does not have as they arrived."""
-    accelerator: str = "cpu"
-    """As Lightning's Trainer takes it."""
+    accelerator: str = "auto"
+    """As Lightning's Trainer takes it; `auto` is an accelerator if there is one, else the CPU. What
+    it took stands in the results."""
+    precision: Literal["32", "tf32", "bf16", "fp16"] = "32"
+    """Of products of matrices; weights stay fp32. TF32 needs a CUDA card, fp16 an accelerator."""
     threads: int = bounded(1, 0)
     """Intra-op threads of one fit; 0 leaves torch's setting. Fits side by side fill the cores."""
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Keywords of Lightning's Trainer for every local fit, by Lightning's names."""
+
+    gradient_clip_val: float = bounded(0.0, 0.0)
+    """0 clips nothing."""
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    accumulate_grad_batches: int = bounded(1, 1)
+    """Batches whose gradients are summed for one step."""
+    limit_train_batches: float = bounded(1.0, 0.0, 1.0, open_low=True)
+    """Share of a shard's batches that an epoch takes."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +215,7 @@ class RunConfig:
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    trainer: TrainerConfig = TrainerConfig()
     network: NetworkConfig = NetworkConfig()
     faults: FaultsConfig = FaultsConfig()
     threat: ThreatConfig = ThreatConfig()

@@ -14,25 +14,20 @@ import torch
 from flwr.app import Context
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from mfd_flower.accounting.costs import FlopCounter
 from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, training_samples
 from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
 from mfd_flower.models.build import check_model
+from mfd_flower.models.devices import autocast, device_for, held
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
-from mfd_flower.models.training import (
-    FitResult,
-    Metrics,
-    check_accelerator,
-    fit_flops,
-    logits_of,
-)
+from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 
@@ -52,7 +47,7 @@ current_report: ContextVar[CostReport | None] = ContextVar("current_report", def
 @contextmanager
 def reported() -> Iterator[None]:
     """Count the operations of a block as work of the message under way."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         yield
     if (report := current_report.get()) is not None:
         report.flops += counter.get_total_flops()
@@ -67,7 +62,7 @@ def check_run(run: RunConfig) -> None:
     check_model(model_for(run), run.model.tune)
     world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
-    check_accelerator(run.train)
+    device_for(run.train)
     attack_of(run)
 
 
@@ -96,7 +91,7 @@ def evaluate_tunables(
     """Measure tunables on the held-out test set of a run, or on other samples."""
     model = loaded_model(run, tensors)
     test = shard(run, "test") if samples is None else samples
-    return evaluate(model, test, stage=model.frozen_stage(), accelerator=run.train.accelerator)
+    return evaluate(model, test, stage=model.frozen_stage(), precision=run.train.precision)
 
 
 @dataclass(frozen=True)
@@ -179,6 +174,7 @@ class Node:
             stage=model.frozen_stage(),
             optimizer_state=optimizer_state,
             only=only,
+            trainer=self.run.trainer,
         )
         if (report := current_report.get()) is not None:
             report.fits += 1
@@ -198,8 +194,9 @@ class Node:
     def gradient_entropy(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:
         """Return how much each tunable is tied to the node's data, in nats a value."""
         model, samples = loaded_model(self.run, tensors), self.samples
-        loss = Loss.of(self.run.train, samples.labels, model)
-        with reported():
+        loss, precision = Loss.of(self.run.train, samples.labels, model), self.run.train.precision
+        device = device_for(self.run.train)
+        with reported(), held(device, precision), autocast(device, precision):
             return gradient_entropy(model, samples, loss, model.frozen_stage())
 
     def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
@@ -212,7 +209,8 @@ class Node:
         """Return each own sample's cross-entropy in nats and whether it is right, ``(n,)`` each."""
         model, samples = loaded_model(self.run, tensors), self.samples
         with reported():
-            logits = logits_of(model, samples, model.frozen_stage()).double()
+            logits = logits_of(model, samples, model.frozen_stage(), self.run.train.precision)
+        logits = logits.cpu().double()
         losses = Loss().cross_entropy(logits, samples.labels, "none")
         return losses.numpy(), (logits.argmax(1) == samples.labels).numpy()
 

@@ -19,7 +19,7 @@ from mfd_flower.data import Samples
 from mfd_flower.data.samples import prepared
 from mfd_flower.models import input_spec
 from mfd_flower.models.inputs import federation_of
-from mfd_flower.models.residents import model_for
+from mfd_flower.models.residents import at_frozen_stage, model_for
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -59,9 +59,9 @@ def all_samples(node: Node, context: Context) -> Samples:
     images = np.concatenate([part["images"].numpy() for part in parts])
     labels = np.concatenate([part["labels"].numpy().astype(np.int64) for part in parts])
     model, own = model_for(node.run), node.samples
-    uploaded = prepared(images, labels, input_spec(model.backbone))
-    inputs = model.frozen_outputs(model.frozen_stage(), uploaded.inputs)
-    return Samples(torch.cat([own.inputs, inputs]), torch.cat([own.labels, uploaded.labels]))
+    uploaded = at_frozen_stage(node.run, prepared(images, labels, input_spec(model.backbone)))
+    inputs = torch.cat([own.inputs[:], uploaded.inputs[:]])
+    return Samples(inputs, torch.cat([own.labels, uploaded.labels]))
 
 
 class Centralised(Rounds, Strategy):

@@ -20,8 +20,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-from mfd_flower.checks import ConfigError, bounded, build
-from mfd_flower.config import RunConfig
+from mfd_flower.checks import ConfigError, bounded, build, filled
+from mfd_flower.config import RunConfig, TrainerConfig
 from mfd_flower.models import load_backbone
 from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import check_split
@@ -294,6 +294,11 @@ def _check(options: HFSLOptions, run: RunConfig, entry: int, depth: int) -> None
     topology, train = run.network.topology, run.train
     if options.form == "order" and topology != "full":
         raise ConfigError("network.topology", topology, "accepted by hfsl in order: full")
+    if train.precision == "fp16":
+        # A scaler of gradients would have to be the same in all members of a cluster.
+        raise ConfigError("train.precision", "fp16", "accepted by hfsl: 32, tf32, bf16")
+    if run.trainer != TrainerConfig():
+        raise ConfigError("trainer", filled(TrainerConfig, run.trainer), "hfsl accepts none")
     if run.model.tune == "head":
         raise ConfigError("model.tune", "head", "accepted by hfsl: prompts, lora, full")
     for name, value, accepted in (

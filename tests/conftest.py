@@ -12,6 +12,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 # Tests and what they start run side by side, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Numbers are those of a CPU, whatever the machine has.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import hypothesis
 import pytest
@@ -38,10 +40,12 @@ def make_run() -> Callable[..., RunConfig]:
             "test_samples": 40,
             "validation": 0.0,
         }
+        train = {"accelerator": "cpu", **tables.pop("train", {})}
         options = json.dumps(tables.pop("options", {}))
         return RunConfig.from_tables(
             {
                 "data": {**data, **tables.pop("data", {})},
+                "train": train,
                 "strategy": {"name": strategy, "rounds": rounds, "options": options},
                 "seed": seed,
                 **tables,

@@ -1,18 +1,45 @@
-"""Computing cost and memory of one training step, measured and not estimated.
+"""Computing cost and memory of one training step, counted on tensors that have no values.
 
 FLOPs are what `torch.utils.flop_counter` sees in one forward and backward pass, so weights that are
 frozen cost no weight gradient. Memory counts the parameters, the gradients and optimiser state of
-what trains, and the tensors that autograd saves for the backward pass (each storage once).
+what trains, and the tensors that autograd saves for the backward pass (each storage once). Nothing
+is computed: torch follows shapes alone, as on a CPU in fp32, so that a cost belongs to the step and
+not to the machine that does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+_one_at_a_time = threading.Lock()
+"""Torch's record of what an operation does to shapes is shared by all threads."""
+
+
+class FlopCounter(FlopCounterMode):
+    """Count the operations of a block in this thread; `get_total_flops` returns them.
+
+    Torch's own counter tells modules apart by hooks on every module of the process, which
+    come and go while other threads call theirs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.mod_tracker: Any = _NoModules()
+
+
+class _NoModules(nullcontext[None]):
+    parents = ("Global",)
 
 
 @dataclass(frozen=True)
@@ -23,26 +50,57 @@ class StepCost:
     peak_bytes: int
 
 
-def measure_step(model: nn.Module, loss: Callable[[], Tensor], optimizer_slots: int) -> StepCost:
-    """Run one forward and backward pass of a scalar loss and count what it takes.
+def measure_step(
+    model: nn.Module, parts: Any, loss: Callable[[Any, Any], Tensor], optimizer_slots: int
+) -> StepCost:
+    """Count what one forward and backward pass of a scalar loss takes.
 
-    The model's gradients are dropped afterwards; its weights are untouched. `optimizer_slots` are
-    the tensors that the optimiser keeps for each trained parameter (AdamW 2, SGD 0 or 1).
+    `loss` gets copies of the `model` and of `parts`, whatever else with tensors it needs; they have
+    the shapes alone. `optimizer_slots` are the tensors that the optimiser keeps for each trained
+    parameter (AdamW 2, SGD 0 or 1).
     """
-    parameters = list(model.parameters())
-    own = {p.untyped_storage().data_ptr() for p in parameters}
-    saved: dict[int, int] = {}
+    with _one_at_a_time, FakeTensorMode(), _WithoutValues():
+        # A parameter copies itself in a way of its own.
+        known = {id(p): nn.Parameter(_shape_of(p), p.requires_grad) for p in model.parameters()}
+        model, parts = copy.deepcopy((model, parts), known)
+        saved: dict[int, int] = {}
+        own = {_storage(p) for p in model.parameters()}
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        def pack(tensor: Tensor) -> Tensor:
+            if _storage(tensor) not in own:
+                saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
+            return tensor
 
-    counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss().backward()
-    model.zero_grad(set_to_none=True)
-    copies = (2 + optimizer_slots if p.requires_grad else 1 for p in parameters)
-    held = sum(count * p.nbytes for count, p in zip(copies, parameters, strict=True))
+        counter = FlopCounter()
+        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss(model, parts).backward()
+        copies = (2 + optimizer_slots if p.requires_grad else 1 for p in model.parameters())
+        held = sum(count * p.nbytes for count, p in zip(copies, model.parameters(), strict=True))
     return StepCost(counter.get_total_flops(), held + sum(saved.values()))
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Let deep copies have tensors of the same shapes without values, on the CPU."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function is not Tensor.__deepcopy__:
+            return function(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = _shape_of(tensor).requires_grad_(tensor.requires_grad)
+        return memo[id(tensor)]
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
+
+
+def _storage(tensor: Tensor) -> int:
+    # A tensor without values has no address of its data.
+    return tensor.untyped_storage()._cdata

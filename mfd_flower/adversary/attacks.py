@@ -86,7 +86,7 @@ def backdoored(images: Samples, scene: Scene) -> Samples:
     """Stamp `STAMPED_SHARE` of the images and label those as the target."""
     count = round(len(images) * STAMPED_SHARE)
     chosen = torch.from_numpy(scene.rng.permutation(len(images))[:count])
-    inputs, labels = images.inputs.clone(), images.labels.clone()
+    inputs, labels = images.inputs[:].clone(), images.labels.clone()
     inputs[chosen] = stamped(inputs[chosen], scene.white)
     labels[chosen] = scene.target
     return Samples(inputs, labels)

@@ -25,7 +25,10 @@ measure_app = typer.Typer()
 OutOption = Annotated[Path, typer.Option(help="Folder for results, models and report.")]
 ResumeOption = Annotated[bool, typer.Option(help="Go on where an earlier start ended.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace other results in the folder.")]
-JobsOption = Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a core.")]
+JobsOption = Annotated[int, typer.Option(min=0, help="Runs at once; 0: one a core or accelerator.")]
+CacheOption = Annotated[
+    float | None, typer.Option(help="GB for features of frozen backbones; MFD_CACHE_GB, or 2.")
+]
 QuietOption = Annotated[bool, typer.Option(help="Print errors alone; --json still prints.")]
 LogOption = Annotated[Path | None, typer.Option(help="Append progress with times to this file.")]
 
@@ -36,6 +39,7 @@ class _How:
 
     out: Path
     jobs: int
+    cache_gb: float | None
     as_json: bool
     resume: bool
     overwrite: bool
@@ -50,12 +54,13 @@ def compare(
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     jobs: JobsOption = 0,
+    cache_gb: CacheOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log_file: LogOption = None,
 ) -> None:
     """Run every strategy of a comparison on the same data and seeds, and report."""
-    how = _How(out, jobs, as_json, resume, overwrite, quiet, log_file)
+    how = _How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
     _measure(load_comparison(config), how)
 
 
@@ -70,6 +75,7 @@ def run(
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     jobs: JobsOption = 0,
+    cache_gb: CacheOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log_file: LogOption = None,
@@ -78,7 +84,7 @@ def run(
 
     Where the config lists the strategy, its first entry's settings are used.
     """
-    how = _How(out, jobs, as_json, resume, overwrite, quiet, log_file)
+    how = _How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
     _measure(load_comparison(config, strategy, rounds), how)
 
 
@@ -87,6 +93,7 @@ def reproduce(
     name: Annotated[str, typer.Argument(help="A file of experiments/, without .toml.")],
     out: Annotated[Path | None, typer.Option(help="Folder; out/NAME without it.")] = None,
     jobs: JobsOption = 0,
+    cache_gb: CacheOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log_file: LogOption = None,
@@ -97,7 +104,7 @@ def reproduce(
         accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
         raise ConfigError("NAME", name, accepted)
     folder = out or Path("out") / name
-    how = _How(folder, jobs, as_json, True, False, quiet, log_file)
+    how = _How(folder, jobs, cache_gb, as_json, True, False, quiet, log_file)
     _measure(load_comparison(Path("experiments") / f"{name}.toml"), how)
 
 
@@ -123,6 +130,7 @@ def _measure(comparison: Comparison, how: _How) -> None:
                 comparison,
                 how.out,
                 jobs=how.jobs or None,
+                cache_gb=how.cache_gb,
                 resume=how.resume,
                 overwrite=how.overwrite,
                 watch=shown,

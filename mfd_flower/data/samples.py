@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,35 @@ CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Inputs of samples that are made as they are asked for: all of them would take too much room.
+
+    `make` gets the places of samples, ``(n,)``, and returns their inputs, ``(n, ...)``.
+    """
+
+    count: int
+    make: Callable[[NDArray[np.int64]], Tensor]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, pick: slice | Tensor) -> Tensor:
+        places = np.arange(self.count)
+        return self.make(places[pick.cpu().numpy() if isinstance(pick, Tensor) else pick])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the inputs of `size` samples after another, as a tensor's parts."""
+        return (self[start : start + size] for start in range(0, self.count, size))
+
+
+@dataclass(frozen=True, eq=False)
 class Samples:
     """A shard of the data: labels int64 ``(samples,)``, inputs ``(samples, ...)``.
 
     Those are normalised images, or what a frozen part of the model made of them.
     """
 
-    inputs: Tensor
+    inputs: Tensor | Rows
     labels: Tensor
 
     def __len__(self) -> int:
@@ -102,5 +124,5 @@ class Batches:
             yield tuple(part[pick] for part in self.parts)
 
     def first(self) -> tuple[Tensor, ...]:
-        """Return the first samples as one batch that shares no memory with the shard."""
-        return tuple(part[: self.batch_size].clone() for part in self.parts)
+        """Return the first samples as one batch."""
+        return tuple(part[: self.batch_size] for part in self.parts)

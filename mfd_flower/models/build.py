@@ -80,6 +80,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
     )
     for parameter in trained:  # The model froze its backbone.
         parameter.requires_grad_(True)
+    model.built_from = (config, num_classes, seed)
     return model
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from mfd_flower.config import TrainConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.prompts import PromptedViT
-from mfd_flower.models.tunables import get_tunables, named_tunables
+from mfd_flower.models.tunables import named_tunables
 
 ENTROPY_BATCH = 16
 ENTROPY_BATCHES = 4
@@ -55,10 +55,25 @@ class Loss:
             if config.logit_adjustment:
                 # Half a sample more of each class keeps the logarithm finite.
                 counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
-                adjustment = config.logit_adjustment * (counts / counts.sum()).log()
+                prior = config.logit_adjustment * (counts / counts.sum()).log()
+                adjustment = prior.to(model.head.weight.device)
             distillation = config.distillation * label_skew(labels, num_classes)
-        arrived = get_tunables(model) if config.proximal_mu else {}
+        named = named_tunables(model) if config.proximal_mu else ()
+        arrived = {name: p.detach().clone() for name, p in named}
         return cls(adjustment, distillation, config.proximal_mu, arrived)
+
+    def on(
+        self,
+        model: PromptedViT,
+        stage: str,
+        inputs: Tensor,
+        labels: Tensor,
+        teacher: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of a model on a batch whose inputs are at `stage`, a scalar."""
+        loss = self.of_batch(model.forward_from(stage, inputs), labels, teacher)
+        proximal = self.proximal(model)
+        return loss if proximal is None else loss + proximal
 
     def of_batch(self, logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Return a batch's terms; logits, the arriving model's too, are ``(batch, classes)``."""
@@ -69,15 +84,18 @@ class Loss:
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Return the first term: a scalar, or ``(batch,)`` without reduction (``none``)."""
-        adjusted = logits if self.adjustment is None else logits + self.adjustment
+        adjusted = logits
+        if self.adjustment is not None:
+            adjusted = logits + self.adjustment.to(logits.device)
         return F.cross_entropy(adjusted, labels, reduction=reduction)
 
     def proximal(self, model: PromptedViT) -> Tensor | None:
         """Return the term that the tunables decide, a scalar; None if there is none."""
         if not self.arrived:
             return None
-        moved = (p - self.arrived[name] for name, p in named_tunables(model))
-        return 0.5 * self.proximal_mu * sum((m.square().sum() for m in moved), torch.zeros(()))
+        pairs = [(p, self.arrived[name].to(p.device)) for name, p in named_tunables(model)]
+        squares = ((p - arrived).square().sum() for p, arrived in pairs)
+        return 0.5 * self.proximal_mu * sum(squares, torch.zeros((), device=pairs[0][0].device))
 
 
 def label_skew(labels: Tensor, num_classes: int) -> float:
@@ -95,9 +113,11 @@ def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) 
     What the arriving model thinks of the other classes is what local data makes it forget (Lee et
     al. 2022, FedNTD, equation 4, arXiv 2106.03097, at temperature 1). Shapes as in `Loss.of_batch`.
     """
-    true = F.one_hot(labels, logits.shape[1]).bool()
+    # Without a mask as an index, whose result has a shape that depends on values: it makes an
+    # accelerator wait, and a step's cost could not be counted without computing the step.
+    before = torch.arange(logits.shape[1], device=labels.device) < labels[:, None]
     student, teacher = (
-        F.log_softmax(values[~true].reshape(len(labels), -1), dim=1)
+        F.log_softmax(torch.where(before[:, :-1], values[:, :-1], values[:, 1:]), dim=1)
         for values in (logits, teacher_logits)
     )
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
@@ -120,8 +140,9 @@ def gradient_entropy(
     squares = dict.fromkeys(named, 0.0)
     batches = list(itertools.islice(Batches(samples, ENTROPY_BATCH), ENTROPY_BATCHES))
     model.eval()
+    device = model.head.weight.device
     for inputs, labels in batches:
-        batch_loss = loss.of_batch(model.forward_from(stage, inputs), labels)
+        batch_loss = loss.of_batch(model.forward_from(stage, inputs.to(device)), labels.to(device))
         gradients = torch.autograd.grad(batch_loss, list(named.values()))
         for name, gradient in zip(named, gradients, strict=True):
             squares[name] += float(gradient.square().mean()) / len(batches)

@@ -57,6 +57,7 @@ def configured_optimizer(
     for key, value in state.items():
         name, _, slot = key.rpartition(":")
         if name in tunables:
+            # Lightning moves it to the device, save Adam's count of steps.
             optimizer.state[tunables[name]][slot] = value.clone()
     if config.lr_schedule == "constant":
         return optimizer
@@ -68,9 +69,9 @@ def configured_optimizer(
 def optimizer_state(
     tunables: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Return a copy of what the optimiser keeps, ``<tunable>:<slot>``."""
+    """Return a copy of what the optimiser keeps, ``<tunable>:<slot>``, on the CPU."""
     return {
-        f"{name}:{slot}": value.detach().clone()
+        f"{name}:{slot}": value.detach().to("cpu", copy=True)
         for name, parameter in tunables.items()
         for slot, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)

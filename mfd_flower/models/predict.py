@@ -45,7 +45,7 @@ class Pictures:
         """Decode files as a model of this `spec` expects them."""
         pixels, unreadable = read_pictures(files, spec)
         nobody = np.zeros(len(pixels), np.int64)
-        images = prepared(pixels, nobody, spec).inputs
+        images = prepared(pixels, nobody, spec).inputs[:]
         return cls(files, images, {each.index: each.reason for each in unreadable})
 
     def ranked(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mfd_flower.config import ModelConfig
 from mfd_flower.models import trunk
 from mfd_flower.models.trunk import Trunk
 
@@ -51,6 +52,8 @@ class PromptedViT(nn.Module):
         self.grid = trunk.grid_size(backbone)
         self.dropout = dropout
         self.dropout_generator: torch.Generator | None = None
+        self.built_from: tuple[ModelConfig, int, int] | None = None
+        """Settings, number of classes and seed, if `build_model` made the model."""
         dim = backbone.embed_dim
         # Xavier uniform for a patch projection, as VPT's reference draws prompts.
         bound = math.sqrt(6 / (3 * math.prod(trunk.patch_size_px(backbone)) + dim))
@@ -161,7 +164,9 @@ class PromptedViT(nn.Module):
         if not self.training or self.dropout == 0:
             return prompts
         # Not F.dropout: its random state is one a process, and fits run side by side.
-        draw = torch.rand(prompts.shape, generator=self.dropout_generator)
+        generator = self.dropout_generator
+        device = prompts.device if generator is None else generator.device
+        draw = torch.rand(prompts.shape, generator=generator, device=device).to(prompts.device)
         return prompts * (draw >= self.dropout) / (1 - self.dropout)
 
 

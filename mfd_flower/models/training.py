@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-import lightning
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from mfd_flower.accounting.costs import StepCost, measure_step
-from mfd_flower.checks import ConfigError
-from mfd_flower.config import TrainConfig
+from mfd_flower.accounting.costs import FlopCounter, StepCost, measure_step
+from mfd_flower.config import TrainConfig, TrainerConfig
 from mfd_flower.data.samples import Batches, Samples
-from mfd_flower.models.classifier import Classifier
+from mfd_flower.models.classifier import Classifier, LocalUpdate
+from mfd_flower.models.devices import autocast, device_of, held, resident_trainer
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.prompts import PromptedViT
 
 EVALUATION_BATCH = 250
+AS_IT_IS = TrainerConfig()
 _step_costs: dict[object, StepCost] = {}
 
 
@@ -63,105 +58,94 @@ def fit(
     stage: str = "images",
     optimizer_state: Mapping[str, Tensor] | None = None,
     only: Collection[str] | None = None,
+    trainer: TrainerConfig = AS_IT_IS,
 ) -> FitResult:
-    """Train `model`'s tunables in place on one shard; keywords are `Classifier`'s.
+    """Train `model`'s tunables in place, where it is, on one shard; keywords are `Classifier`'s.
 
-    `seed` decides the order of the samples and the dropout, nothing else does.
+    `seed` decides the order of the samples and the dropout, nothing else does. On an accelerator
+    one fit of a process runs after another.
     """
-    classifier = Classifier(model, config, stage, samples.labels, optimizer_state, only)
-    teacher, teacher_flops = None, 0
-    if config.distillation:
-        with FlopCounterMode(display=False) as counter:
-            teacher = logits_of(model, samples, stage)
-        teacher_flops = counter.get_total_flops()
-    generator = torch.Generator()
-    batches = Batches(samples, config.batch_size, generator if config.shuffle else None, teacher)
-    cost = step_cost(classifier, batches.first())
-    model.dropout_generator = generator.manual_seed(seed)
-    trainer = quiet_trainer(config, max_epochs=config.local_epochs)
-    trainer.fit(classifier, batches)
-    model.zero_grad()
-    seen = len(samples) * config.local_epochs
-    return FitResult(
-        classifier.epoch_loss / len(samples),
-        seen,
-        cost.flops * seen / batches.batch_size + teacher_flops,
-        cost.peak_bytes,
-        state_of(classifier.trained(), trainer.optimizers[0]),
-    )
+    device = device_of(model)
+    with held(device, config.precision):
+        classifier = LocalUpdate(model, config, stage, samples.labels, optimizer_state, only)
+        teacher, teacher_flops = None, 0
+        if config.distillation:
+            with FlopCounter() as counter:
+                teacher = logits_of(model, samples, stage, config.precision)
+            teacher_flops = counter.get_total_flops()
+        order = torch.Generator()
+        batches = Batches(samples, config.batch_size, order if config.shuffle else None, teacher)
+        cost = step_cost(classifier, batches)
+        # One generator for both where it can be: numbers from another would come from a copy.
+        drop = order if device.type in ("cpu", "meta") else torch.Generator(device)
+        for generator in {order, drop}:
+            generator.manual_seed(seed)
+        model.dropout_generator = drop
+        keywords = {"max_epochs": config.local_epochs, **asdict(trainer)}
+        fitting = resident_trainer(classifier, config.precision, **keywords)
+        fitting.fit(classifier, batches)
+        model.zero_grad()
+        return FitResult(
+            classifier.mean_loss,
+            classifier.samples,
+            cost.flops * classifier.samples / batches.batch_size + teacher_flops,
+            cost.peak_bytes,
+            state_of(classifier.trained(), fitting.optimizers[0]),
+        )
 
 
 @torch.no_grad()
-def logits_of(model: PromptedViT, samples: Samples, stage: str) -> Tensor:
+def logits_of(model: PromptedViT, samples: Samples, stage: str, precision: str = "32") -> Tensor:
     """Return the model's logits on samples whose inputs are at `stage`, ``(n, num_classes)``."""
     model.eval()
-    parts = samples.inputs.split(EVALUATION_BATCH)
-    return torch.cat([model.forward_from(stage, part) for part in parts])
+    device = device_of(model)
+    with held(device, precision), autocast(device, precision):
+        parts = samples.inputs.split(EVALUATION_BATCH)
+        return torch.cat([model.forward_from(stage, part.to(device)).float() for part in parts])
 
 
 def evaluate(
-    model: PromptedViT, samples: Samples, *, stage: str = "images", accelerator: str = "cpu"
+    model: PromptedViT, samples: Samples, *, stage: str = "images", precision: str = "32"
 ) -> Metrics:
-    """Measure `model` on a set of samples whose inputs are at `stage`."""
-    classifier = Classifier(model, TrainConfig(accelerator=accelerator), stage)
-    trainer = quiet_trainer(classifier.config)
-    trainer.test(classifier, Batches(samples, EVALUATION_BATCH), verbose=False)
-    return Metrics(
-        float(classifier.accuracy.compute()),
-        classifier.test_loss / len(samples),
-        float(classifier.macro_f1.compute()),
-        float(classifier.recalls.compute()[samples.labels.unique().long()].mean()),
-    )
+    """Measure `model`, where it is, on a set of samples whose inputs are at `stage`."""
+    with held(device_of(model), precision):
+        classifier = LocalUpdate(model, stage=stage)
+        trainer = resident_trainer(classifier, precision)
+        trainer.test(classifier, Batches(samples, EVALUATION_BATCH), verbose=False)
+        found, present = classifier.quality, samples.labels.unique().long()
+        return Metrics(
+            float(found.accuracy.compute()),
+            found.loss,
+            float(found.macro_f1.compute()),
+            float(found.recalls.compute().cpu()[present].mean()),
+        )
 
 
-def step_cost(classifier: Classifier, batch: tuple[Tensor, ...]) -> StepCost:
-    """Measure a training step, once for each kind of step in a process.
+def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
+    """Count a training step on the first batch, once for each kind of step in a process.
 
-    The batch must share no memory with other tensors: a step that saves a view saves, and would
-    count, all that the view is of. The model is left in training mode, its dropout without a seed.
+    The model is left in training mode, its dropout without a seed.
     """
-    model, loss = classifier.model, classifier.loss_terms
+    model, terms, stage = classifier.model, classifier.loss_terms, classifier.stage
     slots = optimizer_of(classifier.config).slots(classifier.config)
+    batch = batches.first()
     kind = (
         tuple((p.shape, p.requires_grad) for p in model.parameters()),
         tuple(getattr(module, "num_heads", 0) for module in model.modules()),
-        (classifier.stage, tuple(part.shape for part in batch), slots),
-        (loss.adjustment is None, bool(loss.arrived), model.dropout > 0),
+        (stage, tuple(part.shape for part in batch), slots),
+        (terms.adjustment is None, bool(terms.arrived), model.dropout > 0),
     )
     model.train()
-    model.dropout_generator = torch.Generator()
+    model.dropout_generator = None
     if kind not in _step_costs:
-        _step_costs[kind] = measure_step(model, lambda: classifier.loss(*batch), slots)
+        _step_costs[kind] = measure_step(
+            model, (terms, batch), lambda model, parts: parts[0].on(model, stage, *parts[1]), slots
+        )
     return _step_costs[kind]
 
 
 def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
-    """Return the floating point operations of one local update, measured on its first batch."""
+    """Return the floating point operations of one local update, counted on its first batch."""
     batches = Batches(samples, config.batch_size)
-    cost = step_cost(Classifier(model, config, stage, samples.labels), batches.first())
+    cost = step_cost(LocalUpdate(model, config, stage, samples.labels), batches)
     return cost.flops * len(samples) * config.local_epochs / batches.batch_size
-
-
-@functools.lru_cache(maxsize=64)
-def check_accelerator(config: TrainConfig) -> None:
-    """Raise ConfigError if Lightning has no such accelerator, or there is none here."""
-    try:
-        quiet_trainer(config)
-    except (ValueError, MisconfigurationException) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError("train.accelerator", config.accelerator, said) from None
-
-
-def quiet_trainer(config: TrainConfig, max_epochs: int | None = None) -> lightning.Trainer:
-    """Return a Trainer that writes nothing, to a screen or to a disk."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    return lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        max_epochs=max_epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from importlib.metadata import version
@@ -16,11 +17,13 @@ from joblib import cpu_count
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
 from mfd_flower.files import slug
+from mfd_flower.models.devices import device_for, device_name
+from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import check_run
 from mfd_flower.results import FILE, Results, reason_of
 from mfd_flower.runtime.ledgers import write_ledger
-from mfd_flower.runtime.pool import Hear, run_side_by_side
+from mfd_flower.runtime.pool import Features, Hear, run_side_by_side
 from mfd_flower.runtime.run_files import CHECKPOINTS, MODELS, RunFiles
 from mfd_flower.strategy import build_strategy
 
@@ -39,6 +42,7 @@ def compare(
     out: Path | str | None = None,
     *,
     jobs: int | None = None,
+    cache_gb: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch = lambda comparison, done: nullcontext(lambda key, event: None),
@@ -52,7 +56,12 @@ def compare(
     out
         Folder for ``results.json``, which is whole after each run; nothing is written without it.
     jobs
-        Runs side by side; one a core without it. The numbers do not depend on it.
+        Runs side by side; without it one a core, and one alone on an accelerator. The numbers do
+        not depend on it.
+    cache_gb
+        Room for what frozen parts of models make of images, in files that all runs share or on an
+        accelerator; without it the environment's ``MFD_CACHE_GB``, or 2. The numbers do not depend
+        on it.
     resume, overwrite
         Go on with what the folder holds, a run that was stopped from its last checkpoint, or
         replace it.
@@ -68,8 +77,15 @@ def compare(
     """
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
     notes = check(comparison)
+    budget_bytes(cache_gb)
     folder = None if out is None else Path(out)
+    devices = {device_for(planned.config.train) for planned in comparison.runs}
+    automatic = {p.config.train for p in comparison.runs if p.config.train.accelerator == "auto"}
+    taken = {device_name(device_for(train)) for train in automatic}
+    if jobs is None and any(device.type != "cpu" for device in devices):
+        jobs = 1
     machine = {
+        "devices": sorted(map(device_name, devices)),
         "cores": cpu_count(),
         "processor": platform.machine(),
         "python": platform.python_version(),
@@ -82,10 +98,13 @@ def compare(
         done = len(results.runs)
         if done < len(comparison.runs):
             try:
-                with watch(comparison, done) as hear:
+                with watch(comparison, done) as hear, _features(folder) as features:
                     for note in notes:
                         hear("data", note)
-                    _run_missing(comparison, folder, results, jobs, resume, hear)
+                    for name in taken:
+                        hear("device", f"train.accelerator = auto took {name}")
+                    room = Features(features, cache_gb)
+                    _run_missing(comparison, folder, results, jobs, resume, hear, room)
             except KeyboardInterrupt:
                 kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
                 raise KeyboardInterrupt(kept) from None
@@ -138,6 +157,23 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def _features(folder: Path | None) -> Iterator[Path]:
+    """Make a folder for features, for as long as the runs last."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    features = folder / ".features"
+    # Of a command that was killed.
+    shutil.rmtree(features, ignore_errors=True)
+    features.mkdir()
+    try:
+        yield features
+    finally:
+        shutil.rmtree(features, ignore_errors=True)
+
+
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
     """Return what an earlier start left in a folder, or `fresh` if there is nothing to keep."""
 
@@ -168,6 +204,7 @@ def _run_missing(
     jobs: int | None,
     resume: bool,
     hear: Hear,
+    features: Features,
 ) -> None:
     """Do the runs that `results` lacks; after each one ``results.json`` is whole again."""
 
@@ -188,7 +225,7 @@ def _run_missing(
         if folder
     }
     failed: dict[str, Exception] = {}
-    with closing(run_side_by_side(todo, jobs, hear, files)) as ended:
+    with closing(run_side_by_side(todo, jobs, hear, files, features)) as ended:
         for planned, record in ended:
             if isinstance(record, Exception):
                 failed[planned.key] = record

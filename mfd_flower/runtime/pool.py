@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from joblib import cpu_count
 
 from mfd_flower.comparison import PlannedRun
+from mfd_flower.models.residents import keep_features
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 
@@ -32,6 +34,17 @@ _news: multiprocessing.Queue[tuple[str, Event]]
 """Set in each worker process."""
 
 
+class Features(NamedTuple):
+    """Where processes keep what the frozen part of a model made of images, see `keep_features`."""
+
+    folder: Path | None = None
+    gigabytes: float | None = None
+
+
+OWN = Features()
+"""Each process in its own memory."""
+
+
 class RunKilledError(RuntimeError):
     """The process of a run ended without a word, as the system ends one for want of memory."""
 
@@ -41,17 +54,19 @@ def run_side_by_side(
     jobs: int | None,
     hear: Hear,
     files: Mapping[str, RunFiles] = {},
+    features: Features = OWN,
 ) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Yield each run as it ends, with its record or with what it failed of.
 
-    `files` are those of runs that keep something, by key.
+    `files` are those of runs that keep something, by key; `features` is where what is frozen is
+    kept.
     There are as many processes as `jobs` says, or one a core. If one is killed, the runs that were
     under way are tried once more, each by itself: it cannot be told whose process it was.
     """
     left, begun = list(planned), set[str]()
     while left:
         done = set[str]()
-        with contextlib.closing(_pooled(left, jobs, hear, files, begun)) as ended:
+        with contextlib.closing(_pooled(left, jobs, hear, files, features, begun)) as ended:
             for each, record in ended:
                 if not isinstance(record, BrokenProcessPool):
                     done.add(each.key)
@@ -63,7 +78,7 @@ def run_side_by_side(
             yield suspects[0], RunKilledError("its process was killed; out of memory?")
             hear(suspects[0].key, "ends")
         elif suspects:
-            yield from run_side_by_side(suspects, 1, hear, files)
+            yield from run_side_by_side(suspects, 1, hear, files, features)
 
 
 def _pooled(
@@ -71,6 +86,7 @@ def _pooled(
     jobs: int | None,
     hear: Hear,
     files: Mapping[str, RunFiles],
+    features: Features,
     begun: set[str],
 ) -> Generator[tuple[PlannedRun, Ended], None, None]:
     """Run until all have ended or a process was killed; `begun` gets the keys of those begun."""
@@ -83,7 +99,7 @@ def _pooled(
     if can_fork:
         context.set_forkserver_preload([_run.__module__])
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
-    pool = ProcessPoolExecutor(jobs, context, _begin_worker, (news,))
+    pool = ProcessPoolExecutor(jobs, context, _begin_worker, (news, features))
     with _nameless_main():
         waiting = {
             pool.submit(_run, each, max(1, cores // jobs), files.get(each.key)): each
@@ -126,9 +142,10 @@ def _nameless_main() -> Iterator[None]:
         main.update(names)
 
 
-def _begin_worker(news: multiprocessing.Queue[tuple[str, Event]]) -> None:
+def _begin_worker(news: multiprocessing.Queue[tuple[str, Event]], features: Features) -> None:
     global _news
     _news = news
+    keep_features(*features)
     # Ctrl-C reaches the whole process group; the parent decides what to keep.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -9,11 +9,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from mfd_flower.accounting.costs import StepCost, measure_step
+from mfd_flower.accounting.costs import FlopCounter, StepCost, measure_step
 from mfd_flower.config import TrainConfig
 from mfd_flower.models import PromptedViT, input_spec
+from mfd_flower.models.devices import device_of
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.prompts import entry_block
 from mfd_flower.models.stages import Stage, split_model
@@ -41,7 +41,8 @@ class BlockCosts:
         model.eval()
         spec, inputs = input_spec(model.backbone), model.frozen_stage()
         samples = -(-config.batch_size // micro_batches) or MEASURED_SAMPLES
-        images = torch.zeros(samples, spec.channels, spec.size_px, spec.size_px)
+        size = (samples, spec.channels, spec.size_px, spec.size_px)
+        images = torch.zeros(size, device=device_of(model))
         tensor = model.frozen_outputs(inputs, images)
         costs, cut_bytes = [], []
         cuts = range(entry_block(inputs) + 1, len(model.backbone.blocks))
@@ -65,11 +66,11 @@ class BlockCosts:
 def training_cost(
     stage: Stage, inputs: Tensor, config: TrainConfig, micro_batches: int
 ) -> StepCost:
-    """Measure the forward and backward pass of a micro-batch through a stage.
+    """Count the forward and backward pass of a micro-batch through a stage.
 
     Memory is that of weights, gradients and optimiser state, and of what `micro_batches` forward
     passes save, which wait for their backward pass at the same time. `inputs` require a gradient if
-    something in front of the stage trains. Weights are untouched, gradients dropped afterwards.
+    something in front of the stage trains.
     """
     slots = optimizer_of(config).slots(config)
     trained = [p for p in stage.parameters() if p.requires_grad]
@@ -82,7 +83,7 @@ def training_cost(
         if not (trained or inputs.requires_grad):
             return counted_forward(stage, inputs)[1]
         received = inputs.detach().requires_grad_(inputs.requires_grad)
-        cost = measure_step(stage, lambda: stage(received).sum(), slots)
+        cost = measure_step(stage, received, lambda stage, inputs: stage(inputs).sum(), slots)
         fixed = sum(p.nbytes for p in stage.parameters())
         fixed += sum(p.nbytes for p in trained) * (1 + slots)
         saved = cost.peak_bytes - fixed
@@ -93,7 +94,7 @@ def training_cost(
 @torch.no_grad()
 def counted_forward(stage: Stage, inputs: Tensor) -> tuple[Tensor, StepCost]:
     """Run a forward pass; returns the outputs and its cost: weights, inputs, outputs in memory."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         outputs = stage(inputs)
     weights = sum(p.nbytes for p in stage.parameters())
     return outputs, StepCost(counter.get_total_flops(), weights + inputs.nbytes + outputs.nbytes)

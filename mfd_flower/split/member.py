@@ -132,7 +132,13 @@ def infer_position(
     """
     parts, timeout_s = roster.micro_batches, roster.timeout_s
     with _stage_at(roster, position, tensors, run) as ends:
-        return infer_stage(*ends, timeout_s=timeout_s, inputs=inputs, micro_batches=parts)
+        return infer_stage(
+            *ends,
+            timeout_s=timeout_s,
+            inputs=inputs,
+            micro_batches=parts,
+            precision=run.train.precision,
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ last stage's output returns to the one that asked (GaisNet section III-B, arXiv 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.models import get_tunables
+from mfd_flower.models.devices import autocast, device_of, resident_trainer, set_products
 from mfd_flower.models.stages import SplitStage, Stage
-from mfd_flower.models.training import quiet_trainer
 from mfd_flower.split.costs import counted_forward, training_cost
 from mfd_flower.split.links import Neighbours
 
@@ -74,7 +75,8 @@ def run_stage(
     sizes = run.agree(micro_batches)
     learner.run_batch = run.train_batch
     try:
-        quiet_trainer(learner.config, max_epochs=1).fit(learner, sizes)
+        # Not `held`: members in one process wait for one another.
+        resident_trainer(learner, learner.config.precision, max_epochs=1).fit(learner, sizes)
     finally:
         learner.run_batch = None
         learner.zero_grad()
@@ -104,6 +106,11 @@ class _Training:
     under_way: deque[tuple[Tensor, Tensor]] = field(default_factory=deque)
     """Inputs and outputs of micro-batches whose backward pass is still to come."""
 
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where the stage is."""
+        return device_of(self.learner)
+
     def agree(self, micro_batches: int) -> list[int]:
         """Return the samples of each batch; the first stage tells the others, and how to cut."""
         plan = [micro_batches, *map(len, self.inputs)]
@@ -126,7 +133,7 @@ class _Training:
                 received = self._next(inputs)
                 if not self.peak_bytes:
                     self._measure(received, min(parts, ahead + 1))
-                outputs = self.learner(received)
+                outputs = _as_sent(self.learner(received))
                 if self.neighbours.is_last:
                     outputs = self._part_of_loss(outputs, labels.popleft(), size)
                 else:
@@ -139,7 +146,7 @@ class _Training:
         first = self.neighbours.is_first
         tensor = inputs.popleft() if first else self.neighbours.upstream.recv(self.timeout_s)
         # A leaf again, where the module is.
-        return tensor.detach().to(self.learner.device).requires_grad_(tensor.requires_grad)
+        return tensor.detach().to(self.device).requires_grad_(tensor.requires_grad)
 
     def _part_of_loss(self, logits: Tensor, labels: Tensor, size: int) -> Tensor:
         # The batch's mean, of which a smaller micro-batch is a smaller part.
@@ -159,13 +166,17 @@ class _Training:
             self.neighbours.upstream.send(received.grad)
 
     def _measure(self, received: Tensor, under_way: int) -> None:
-        generator = torch.Generator()
         stage = self.learner.stage
-        stage.part.dropout_generator = generator
+        stage.part.dropout_generator = None
         cost = training_cost(stage, received, self.learner.config, under_way)
-        # Seeded only now: whether a stage still had to be measured must not show in the result.
-        generator.manual_seed(self.seed)
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        stage.part.dropout_generator = generator
         self.flops_per_sample, self.peak_bytes = cost.flops / len(received), cost.peak_bytes
+
+
+def _as_sent(outputs: Tensor) -> Tensor:
+    """Return a stage's outputs in a precision that links carry."""
+    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
 def _told(plan: list[int], neighbours: Neighbours, timeout_s: float) -> list[int]:
@@ -184,12 +195,16 @@ def infer_stage(
     timeout_s: float,
     inputs: Tensor | None = None,
     micro_batches: int = 1,
+    precision: str = "32",
 ) -> StageResult:
     """Run one stage forward, in eval mode, while the others run theirs; logits return to the first.
 
-    As `run_stage`; `inputs` of the first stage are ``(samples, ...)``, at least one.
+    As `run_stage`; `inputs` of the first stage are ``(samples, ...)``, at least one. `precision` is
+    `TrainConfig`'s.
     """
     stage.eval()
+    device = device_of(stage)
+    set_products(device, precision)
     upstream, downstream = neighbours.upstream, neighbours.downstream
     own = () if inputs is None else inputs.tensor_split(min(micro_batches, len(inputs)))
     (count,), alone = _told([len(own)], neighbours, timeout_s), len(neighbours.members) == 1
@@ -199,7 +214,9 @@ def infer_stage(
     for step in range(count + ahead):
         if step < count:
             received = own[step] if neighbours.is_first else upstream.recv(timeout_s)
-            outputs, cost = counted_forward(stage, received)
+            with autocast(device, precision):
+                outputs, cost = counted_forward(stage, received.to(device))
+            outputs = _as_sent(outputs)
             costs.append(cost)
             if alone:
                 logits.append(outputs)
@@ -212,5 +229,5 @@ def infer_stage(
         sum(cost.flops for cost in costs),
         max(cost.peak_bytes for cost in costs),
         neighbours.bytes_by_peer(),
-        logits=torch.cat(logits) if logits else None,
+        logits=torch.cat(logits).cpu() if logits else None,
     )

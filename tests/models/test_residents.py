@@ -9,6 +9,7 @@ import pytest
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models import PromptedViT, residents
+from mfd_flower.models.features import BATCH
 from mfd_flower.models.residents import model_for, shard
 from mfd_flower.node import Node
 
@@ -26,7 +27,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
         return true(self, stage, images)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PromptedViT, "frozen_outputs", counting)
-    residents._shards.cache_clear()
+    residents._kept.cache_clear()
     return runs
 
 
@@ -38,9 +39,7 @@ def test_as_many_shards_are_kept_as_there_are_nodes(
     for each in (run, run, later):
         assert sum(len(Node(each, index).samples) for index in range(NODES)) == NODES
         assert len(shard(each, "test")) == 30
-    assert computed == {1: NODES, 30: 1}
-    kept = residents._shards(run.data, run.model, run.seed)
-    assert len(kept) == NODES + 1
+    assert computed == {BATCH: NODES + 1}
 
 
 def test_another_federation_takes_the_place_of_the_last(
@@ -49,7 +48,7 @@ def test_another_federation_takes_the_place_of_the_last(
     first, second = (make_run(seed=seed) for seed in (0, 1))
     for run in (first, second, first):
         shard(run, "test")
-    assert computed == {40: 3}
+    assert computed == {BATCH: 3 * 2}
 
 
 def test_a_thread_has_one_model_of_a_kind(make_run: Callable[..., RunConfig]) -> None:

@@ -182,11 +182,11 @@ def test_u_shape_leaves_the_last_cut_to_the_head() -> None:
 def test_a_stage_takes_less_memory_than_the_whole() -> None:
     model = build_model(ModelConfig(), 10, 0).train()
     images = torch.randn(8, 1, 28, 28)
-    whole = measure_step(model, lambda: model(images).sum(), 2)
+    whole = measure_step(model, images, lambda model, images: model(images).sum(), 2)
     inputs, costs = images, []
     for stage in split_model(model, [2, 4], u_shape=True):
         received = inputs.detach().requires_grad_(inputs is not images)
-        costs.append(measure_step(stage, lambda s=stage, x=received: s(x).sum(), 2))
+        costs.append(measure_step(stage, received, lambda stage, x: stage(x).sum(), 2))
         inputs = stage(received)
     assert all(cost.peak_bytes < 0.5 * whole.peak_bytes for cost in costs)
     # Between stages only the input's gradient is extra work: of the tokens before the first block.

@@ -22,6 +22,7 @@ SMALLEST = {
     "pictures": "--photos 20 --megapixels 0.5 --folder {out}/photos",
     "pipeline": "--forward-s 0.05 --steps 1",
     "routing": "--sizes 50",
+    "scale": "--nodes 20 --hops 25 --samples 60 --arch test_vit --cache-gb 0.002",
 }
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,16 @@ def test_every_benchmark_is_here() -> None:
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_benchmark_runs(name: str, tmp_path: Path) -> None:
     words = SMALLEST[name].format(out=tmp_path).split()
-    command = [sys.executable, str(BENCH / f"{name}.py"), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    _runs(BENCH / f"{name}.py", *words)
+
+
+def test_the_check_of_an_accelerator_runs_without_one() -> None:
+    assert "fedavg, lora" in _runs(ROOT / "experiments" / "gpu_check.py", "--small")
+
+
+def _runs(script: Path, *words: str) -> str:
+    command = [sys.executable, str(script), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip()
+    return done.stdout

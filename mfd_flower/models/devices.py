@@ -1,0 +1,143 @@
+"""Where models are computed: the accelerator, its precision, and a Trainer that moves nothing.
+
+A node's model stays on the device on which `mfd_flower.models.residents` placed it, with frozen
+weights that other threads use at the same time. Lightning's own strategies carry a module to the
+device as a fit begins and back to the CPU as it ends, which would tear those weights from a
+neighbour.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import TrainConfig
+
+LIGHTNING_PRECISIONS = {
+    "32": "32-true",
+    "tf32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+"""What Lightning calls a `TrainConfig.precision`; TF32 is fp32 whose products torch may round."""
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_locks: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
+
+
+class Resident(SingleDeviceStrategy):
+    """A device on which the module is already, and stays."""
+
+    strategy_name = "resident"
+
+    def model_to_device(self) -> None:
+        """Leave the module where it is."""
+
+    def teardown(self) -> None:
+        """Leave the module where it is, and the device's memory to the next fit."""
+        self.precision_plugin.teardown()
+        self.checkpoint_io.teardown()
+
+
+@functools.lru_cache(maxsize=16)
+def _device(accelerator: str) -> torch.device:
+    try:
+        # Said before Lightning's own word for it, of which there would be one a process.
+        trainer = quiet(accelerator=accelerator)
+    except (ValueError, MisconfigurationException) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError("train.accelerator", accelerator, said) from None
+    return trainer.strategy.root_device
+
+
+def device_for(config: TrainConfig) -> torch.device:
+    """Return the device that the settings ask for.
+
+    Raises ConfigError if Lightning has no such accelerator, there is none here, or it has no such
+    precision.
+    """
+    device = _device(config.accelerator)
+    needs = {"tf32": ("cuda",), "fp16": ("cuda", "mps")}.get(config.precision, (device.type,))
+    if device.type not in needs:
+        accepted = f"accepted on {device.type}: 32, bf16"
+        raise ConfigError("train.precision", config.precision, accepted)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device with the name of its card, if it has one."""
+    if device.type != "cuda":
+        return device.type
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device that a module's parameters are on."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def held(device: torch.device, precision: str) -> Iterator[None]:
+    """Keep an accelerator to this thread, with products as precise as asked for.
+
+    On an accelerator one fit runs after another: side by side they would only share its memory. On
+    the CPU they run side by side.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    with _locks[device]:
+        set_products(device, precision)
+        yield
+
+
+def set_products(device: torch.device, precision: str) -> None:
+    """Tell torch whether matrix products and convolutions of fp32 may be rounded to TF32."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Compute in the precision of `TrainConfig` what runs outside of a Trainer."""
+    if precision not in AUTOCAST_DTYPES:
+        return nullcontext()
+    return torch.autocast(device.type, AUTOCAST_DTYPES[precision])
+
+
+def resident_trainer(module: nn.Module, precision: str, **keywords: Any) -> lightning.Trainer:
+    """Return a quiet Trainer for a module that is where it is to be trained."""
+    device = device_of(module)
+    set_products(device, precision)
+    return quiet(
+        accelerator=device.type if device.type != "meta" else "cpu",
+        strategy=Resident(device),
+        precision=LIGHTNING_PRECISIONS[precision],
+        **keywords,
+    )
+
+
+def quiet(**keywords: Any) -> lightning.Trainer:
+    """Return a Trainer that writes nothing, to a screen or to a disk."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    return lightning.Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **keywords,
+    )
