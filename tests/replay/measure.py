@@ -71,7 +71,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     }
     tensors = tensors_of(result.arrays)
     if cell.serves:
-        served, tensors = train_then_serve(run, cell.serves, tensors)
+        served, tensors, _ = train_then_serve(run, cell.serves, tensors)
         found["served"] = [
             {name: value for name, value in vars(each).items() if name != "wall_s"}
             for each in served
