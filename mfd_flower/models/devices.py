@@ -19,6 +19,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -49,6 +50,13 @@ class Resident(SingleDeviceStrategy):
         """Leave the module where it is, and the device's memory to the next fit."""
         self.precision_plugin.teardown()
         self.checkpoint_io.teardown()
+
+
+class ResidentCUDA(CUDAAccelerator):
+    """A CUDA card whose memory goes from one fit to the next; Lightning's empties it in between."""
+
+    def setup(self, trainer: lightning.Trainer) -> None:
+        """Leave the memory as it is."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -111,18 +119,23 @@ def set_products(device: torch.device, precision: str) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute in the precision of `TrainConfig` what runs outside of a Trainer."""
-    if precision not in AUTOCAST_DTYPES:
+    """Compute in the precision of `TrainConfig` what runs outside of a Trainer.
+
+    Also in the midst of what is computed in another one.
+    """
+    if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
-    return torch.autocast(device.type, AUTOCAST_DTYPES[precision])
+    dtype = AUTOCAST_DTYPES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def resident_trainer(module: nn.Module, precision: str, **keywords: Any) -> lightning.Trainer:
     """Return a quiet Trainer for a module that is where it is to be trained."""
     device = device_of(module)
     set_products(device, precision)
+    accelerators = {"cuda": ResidentCUDA, "meta": CPUAccelerator}
     return quiet(
-        accelerator=device.type if device.type != "meta" else "cpu",
+        accelerator=accelerators[device.type]() if device.type in accelerators else device.type,
         strategy=Resident(device),
         precision=LIGHTNING_PRECISIONS[precision],
         **keywords,

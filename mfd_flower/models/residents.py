@@ -21,7 +21,7 @@ from mfd_flower.data.federation import Part
 from mfd_flower.data.samples import Rows, Samples
 from mfd_flower.models.backbones import backbone_digest, load_backbone
 from mfd_flower.models.build import build_model, input_spec
-from mfd_flower.models.devices import device_for, device_of, held
+from mfd_flower.models.devices import autocast, device_for, device_of, held
 from mfd_flower.models.features import BATCH, Files, Memory, Store, budget_bytes
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.prompts import PromptedViT
@@ -169,7 +169,7 @@ def frozen_features(run: RunConfig, images: Tensor) -> Tensor:
         return images.to(device)
     parts = []
     # A batch may be asked for in the midst of what is computed in another precision.
-    with held(device, "32"), torch.autocast(device.type, enabled=False):
+    with held(device, "32"), autocast(device, "32"):
         for batch in images.split(BATCH):
             filled = torch.zeros(BATCH, *batch.shape[1:], device=device)
             filled[: len(batch)] = batch

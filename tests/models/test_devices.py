@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import ModelConfig, TrainConfig
+from mfd_flower.config import ModelConfig, RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import (
     PromptedViT,
@@ -28,9 +29,16 @@ from mfd_flower.models import (
     training,
 )
 from mfd_flower.models.classifier import LocalUpdate
-from mfd_flower.models.devices import Resident, device_for, device_name, held, quiet
+from mfd_flower.models.devices import (
+    Resident,
+    ResidentCUDA,
+    device_for,
+    device_name,
+    held,
+    quiet,
+)
 from mfd_flower.models.loss import Loss, gradient_entropy
-from mfd_flower.models.residents import placed
+from mfd_flower.models.residents import keep_features, placed
 
 META = torch.device("meta")
 SHARD = Samples(
@@ -99,6 +107,32 @@ def test_entropy_and_logits_are_computed_where_the_model_is(
         assert training.logits_of(model, SHARD, "images").device == META
         with pytest.raises(RuntimeError, match="meta tensors"):  # Reads the gradients' squares.
             gradient_entropy(model, SHARD, loss)
+
+
+@pytest.mark.parametrize("kept_gb", [1.0, 0.0])
+def test_a_nodes_samples_are_where_its_model_is(
+    kept_gb: float, make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "device_for", lambda config: META)
+    monkeypatch.setattr(residents, "_models", residents._Models())
+    keep_features(None, kept_gb)
+    try:
+        with OneDevice():
+            samples = residents.shard(make_run(), 1)
+            assert samples.inputs[:].device == META
+            assert (
+                residents.held_out_by(make_run(data={"validation": 0.2}), 1).inputs.device == META
+            )
+    finally:
+        keep_features(None)
+
+
+def test_a_card_keeps_its_memory_between_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AssertionError("emptied")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    ResidentCUDA().setup(None)  # type: ignore[arg-type]
 
 
 def _tunables(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -49,12 +49,15 @@ def learnt(run: RunConfig) -> tuple[dict[str, torch.Tensor], float]:
     return trained, evaluate_tunables(run, trained).loss
 
 
-@pytest.mark.parametrize("tune", ["prompts", "head", "full"])
+@pytest.mark.parametrize(
+    ("tune", "precision"), [("prompts", "32"), ("prompts", "bf16"), ("head", "32"), ("full", "32")]
+)
 @pytest.mark.parametrize("kept_bytes", [0, 45 * ROW_BYTES])
 def test_no_number_depends_on_the_budget_or_where_it_is(
-    tune: str, kept_bytes: int, make_run: MakeRun, tmp_path: Path
+    tune: str, precision: str, kept_bytes: int, make_run: MakeRun, tmp_path: Path
 ) -> None:
-    run, found = make_run(model={"tune": tune}, train={"batch_size": 5}), []
+    train = {"batch_size": 5, "precision": precision, "distillation": 2.0}
+    run, found = make_run(model={"tune": tune}, train=train), []
     for folder, gigabytes in ((None, 1.0), (None, kept_bytes / 1e9), (tmp_path, 1.0)):
         keep_features(folder, gigabytes)
         found.append(learnt(run))
