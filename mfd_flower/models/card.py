@@ -16,6 +16,7 @@ from mfd_flower.data.samples import InputSpec
 from mfd_flower.models.model_file import Description
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.timm_form import TimmForm
+from mfd_flower.models.trunk import ROTARY
 from mfd_flower.models.tunables import named_tunables
 
 PACKAGES = ("mfd-flower", "torch", "timm", "peft")
@@ -77,6 +78,8 @@ def model_card(
         created=form.code(pretrained=False),
         fetched=form.code(pretrained=True) if on_hub else "",
         separate_bias=any(separate),
+        first_block=model.prompt_from,
+        rotary=getattr(model.backbone, ROTARY, None) is not None,
     )
 
 

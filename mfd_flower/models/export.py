@@ -75,7 +75,8 @@ def _write(folder: Path, trained: TrainedModel, onnx: bool) -> None:
     whole: nn.Module = ours
     if tune == "prompts":
         head = head_tensors(parts.in_timm(), ours.head)
-        _save(folder / "prompts.safetensors", {"prompts": torch.stack([*ours.prompts]), **head})
+        prompts = torch.stack([*ours.prompts][ours.prompt_from :])
+        _save(folder / "prompts.safetensors", {"prompts": prompts, **head})
     else:
         if tune == "lora":
             adapted = parts.in_peft()
