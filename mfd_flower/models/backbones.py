@@ -111,8 +111,9 @@ def _check_arch(arch: str, field: str, value: str) -> None:
 def _check_timm(name: str, field: str, value: str) -> None:
     """Refuse what is no such backbone before its weights are drawn, read or downloaded."""
     if not timm.is_model(name):
-        accepted = "no timm model of this name; accepted: those of timm.list_models()"
-        raise ConfigError(field, value, accepted)
+        own = "" if field == "model.backbone" else "fm-tiny or "
+        accepted = f"accepted: {own}those of timm.list_models()"
+        raise ConfigError(field, value, f"no timm model of this name; {accepted}")
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     checked_trunk(model, field, value)

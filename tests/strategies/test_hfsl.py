@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,21 @@ def test_one_cluster_is_centralised_training_on_its_firsts_data(
     for step in (1, 2):
         tensors, _ = Node(run, 0).fit(tensors, step=step)
     assert_close(trained(run)[0], tensors)
+
+
+@pytest.mark.parametrize("prompt_from", [0, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_even_cuts_give_members_alike_many_blocks_that_run(
+    make_run: MakeRun, prompt_from: int, size: int
+) -> None:
+    model = {"prompt_from": prompt_from}
+    strategy = build_strategy(make_run("hfsl", model=model, options={"cluster_size": size}))
+    assert isinstance(strategy, HFSL)
+    cuts = strategy.cuts(size)
+    assert cuts is not None
+    bounds = [prompt_from, *cuts, 6]
+    counts = [stop - start for start, stop in itertools.pairwise(bounds)]
+    assert max(counts) - min(counts) <= 1
 
 
 def test_a_cluster_that_rotates_is_a_walk_over_its_members(make_run: MakeRun) -> None:
@@ -153,6 +169,16 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
         ({"clusters": 2, "cluster_size": 2}, {}, "options.clusters = 2: 2 nodes in each"),
         ({"cluster_size": 7}, {}, "options.cluster_size = 7: must be at most 6"),
         ({"cluster_size": 2, "cuts": [6]}, {}, "options.cuts = [6]: must be rising"),
+        (
+            {"cluster_size": 2, "cuts": [3]},
+            {"model": {"prompt_from": 3}},
+            "options.cuts = [3]: must be rising whole numbers from 4 to 5",
+        ),
+        (
+            {"cluster_size": 4},
+            {"model": {"prompt_from": 3}},
+            "options.cluster_size = 4: must be at most 3, the blocks that run",
+        ),
         ({"cluster_size": 3, "cuts": [2, 1]}, {}, "options.cuts = [2, 1]: must be rising"),
         ({"cluster_size": 3, "cuts": [2]}, {}, "options.cuts = [2]: must be 2, one less"),
         ({"cuts": "best"}, {}, "options.cuts = 'best': accepted: even, planned or a list"),
