@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def test_missing_set_names_the_package(name: str, package: str, tmp_path: Path) 
         load_set(name, str(tmp_path))
 
 
-def test_hub_set_is_read_through_flwr_datasets(tmp_path: Path) -> None:
+def test_hub_set_is_read_with_its_test_split(tmp_path: Path) -> None:
     for index, label in enumerate(("cat", "dog")):
         folder = tmp_path / "train" / label
         folder.mkdir(parents=True)
@@ -92,6 +93,13 @@ def test_hub_set_is_read_through_flwr_datasets(tmp_path: Path) -> None:
     assert found.classes == ("cat", "dog")
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1]
     assert set(found.images[found.labels == 1][..., 0].ravel().tolist()) == {200}
+    assert found.is_test is None
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    (tmp_path / "test" / "cat" / "0.png").unlink()
+    found = load_set("hf:someone/animals", str(tmp_path))
+    assert found.is_test is not None
+    assert sorted(found.labels[~found.is_test].tolist()) == [0, 0, 1, 1]
+    assert sorted(found.labels[found.is_test].tolist()) == [0, 1, 1]
 
 
 OWN = """
