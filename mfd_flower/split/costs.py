@@ -83,6 +83,7 @@ def training_cost(
         if not (trained or inputs.requires_grad):
             return counted_forward(stage, inputs)[1]
         received = inputs.detach().requires_grad_(inputs.requires_grad)
+        stage.part.dropout_generator = None  # What a fit before left there has no copy.
         cost = measure_step(stage, received, lambda stage, inputs: stage(inputs).sum(), slots)
         fixed = sum(p.nbytes for p in stage.parameters())
         fixed += sum(p.nbytes for p in trained) * (1 + slots)
