@@ -61,7 +61,12 @@ def measure_step(
     """
     with _one_at_a_time, FakeTensorMode(), _WithoutValues():
         # A parameter copies itself in a way of its own.
-        known = {id(p): nn.Parameter(_shape_of(p), p.requires_grad) for p in model.parameters()}
+        known: dict[int, Any] = {
+            id(p): nn.Parameter(_shape_of(p), p.requires_grad) for p in model.parameters()
+        }
+        # And a generator cannot be copied here, where nothing is drawn from it either.
+        held_by = (value for module in model.modules() for value in vars(module).values())
+        known |= {id(value): None for value in held_by if isinstance(value, torch.Generator)}
         model, parts = copy.deepcopy((model, parts), known)
         saved: dict[int, int] = {}
         own = {_storage(p) for p in model.parameters()}

@@ -19,7 +19,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -61,8 +61,10 @@ class ResidentCUDA(CUDAAccelerator):
 
 @functools.lru_cache(maxsize=16)
 def _device(accelerator: str) -> torch.device:
+    known = sorted({"auto", "gpu", *AcceleratorRegistry.available_accelerators()})
+    if accelerator not in known:
+        raise ConfigError("train.accelerator", accelerator, f"accepted: {', '.join(known)}")
     try:
-        # Said before Lightning's own word for it, of which there would be one a process.
         trainer = quiet(accelerator=accelerator)
     except (ValueError, MisconfigurationException) as error:
         said = " ".join(str(error).split())

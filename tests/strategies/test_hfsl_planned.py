@@ -207,7 +207,7 @@ def test_a_survivor_that_reaches_nobody_goes_on_alone(
 
 
 def test_a_planned_cluster_serves(make_run: MakeRun) -> None:
-    served, _ = train_then_serve(make_run("hfsl", options=PAIRS), 20)
+    served, *_ = train_then_serve(make_run("hfsl", options=PAIRS), 20)
     assert len({each.accuracy for each in served}) == 1
     assert all(each.request_bytes["d2d"] > 0 for each in served)
 
