@@ -144,7 +144,8 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             model = trained(config, crop_mode="squash" if "squashed" in name else "")
             model.save(place / f"{name}.safetensors")
             folder = export(place / f"{name}.safetensors", place / name)
-            picture = Image.fromarray(generator.integers(0, 256, (90, 120, 3), np.uint8))
+            # With an alpha channel: what is transparent stands on white.
+            picture = Image.fromarray(generator.integers(0, 256, (90, 120, 4), np.uint8))
             picture.save(folder / "picture.png")
             folders.append(folder)
         script = place / "alone.py"
