@@ -101,6 +101,9 @@ class TrainConfig:
     class; it falls with the skew of the node's labels, to nothing where they are even."""
     keep_absent_rows: bool = False
     """Leave the head's rows of classes that the node does not have as they arrived."""
+    augmentation: str = ""
+    """`crop-flip` or a policy of timm's, `rand-m9-mstd0.5` for instance: nodes train on another
+    view of each image in every epoch, and what is frozen computes it again."""
     accelerator: str = "auto"
     """As Lightning's Trainer takes it; `auto` is an accelerator if there is one, else the CPU. What
     it took stands in the results."""
@@ -108,6 +111,11 @@ class TrainConfig:
     """Of products of matrices; weights stay fp32. TF32 needs a CUDA card, fp16 an accelerator."""
     threads: int = bounded(1, 0)
     """Intra-op threads of one fit; 0 leaves torch's setting. Fits side by side fill the cores."""
+
+    def __post_init__(self) -> None:
+        if self.augmentation and self.distillation:
+            accepted = "none with train.distillation, whose teacher sees other views"
+            raise ConfigError("train.augmentation", self.augmentation, accepted)
 
 
 @dataclass(frozen=True)

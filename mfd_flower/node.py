@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -20,10 +20,11 @@ from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, trainin
 from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples
+from mfd_flower.data.augmentation import process_generators
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
 from mfd_flower.models.build import check_model
 from mfd_flower.models.devices import autocast, device_for, held
-from mfd_flower.models.inputs import federation_of
+from mfd_flower.models.inputs import augmented, federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
@@ -64,6 +65,8 @@ def check_run(run: RunConfig) -> None:
     optimizer_of(run.train)
     device_for(run.train)
     attack_of(run)
+    if run.train.augmentation:
+        augmented(run, 0, run.seed)
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
@@ -166,16 +169,22 @@ class Node:
         if epochs is not None:
             config = replace(config, local_epochs=epochs)
         model = loaded_model(self.run, tensors)
-        result = fit(
-            model,
-            training_samples(self.run, self.index) if samples is None else samples,
-            config,
-            seed=int(self.rng(step).integers(2**62)),
-            stage=model.frozen_stage(),
-            optimizer_state=optimizer_state,
-            only=only,
-            trainer=self.run.trainer,
-        )
+        seed, stage = int(self.rng(step).integers(2**62)), model.frozen_stage()
+        if samples is None and self._augments:
+            samples, stage = augmented(self.run, self.index, seed), "images"
+        elif samples is None:
+            samples = training_samples(self.run, self.index)
+        with process_generators if self._augments else nullcontext():
+            result = fit(
+                model,
+                samples,
+                config,
+                seed=seed,
+                stage=stage,
+                optimizer_state=optimizer_state,
+                only=only,
+                trainer=self.run.trainer,
+            )
         if (report := current_report.get()) is not None:
             report.fits += 1
             report.flops += result.flops
@@ -189,7 +198,14 @@ class Node:
     def fit_flops(self) -> float:
         """Return the floating point operations of one local update."""
         model = model_for(self.run)
+        if self._augments:
+            return fit_flops(model, augmented(self.run, self.index, 0), self.run.train, "images")
         return fit_flops(model, self.samples, self.run.train, model.frozen_stage())
+
+    @property
+    def _augments(self) -> bool:
+        """Whether the node trains on augmented images, as all do that do not forge theirs."""
+        return bool(self.run.train.augmentation) and not attack_by(self.run, self.index).on_data
 
     def gradient_entropy(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:
         """Return how much each tunable is tied to the node's data, in nats a value."""

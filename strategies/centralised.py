@@ -15,6 +15,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.data import Samples
 from mfd_flower.data.samples import prepared
 from mfd_flower.models import input_spec
@@ -69,6 +71,10 @@ class Centralised(Rounds, Strategy):
 
     client_actions: ClassVar = {"query.upload": upload, "train.centre": centre}
     links: ClassVar = {"query.upload": "relay", "train.centre": "up"}
+
+    def __init__(self, run: RunConfig) -> None:
+        if name := run.train.augmentation:
+            raise ConfigError("train.augmentation", name, "accepted by centralised: none")
 
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float

@@ -307,6 +307,7 @@ def _check(options: HFSLOptions, run: RunConfig, entry: int, depth: int) -> None
         ("faults.duplicate", run.faults.duplicate, "0"),
         ("train.distillation", train.distillation, "0"),
         ("train.keep_absent_rows", train.keep_absent_rows, "false"),
+        ("train.augmentation", train.augmentation, "none"),
     ):
         if value:
             raise ConfigError(name, value, f"accepted by hfsl: {accepted}")

@@ -17,7 +17,9 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.data.samples import InputSpec, prepared
 
 CROP_FLIP = "crop-flip"
-_global_generators = threading.Lock()
+process_generators = threading.RLock()
+"""Held while the process's generators serve one augmentation. Lightning's Trainer reads them and
+puts them back as a fit begins, so that a fit on augmented images has to hold it throughout."""
 
 
 class Augmentation:
@@ -46,7 +48,7 @@ class Augmentation:
                 spec.size_px,
                 is_training=True,
                 auto_augment=None if name == CROP_FLIP else name,
-                color_jitter=None,
+                color_jitter=None,  # type: ignore[arg-type]
                 interpolation=spec.interpolation,
                 mean=spec.mean * (3 // len(spec.mean)),
                 normalize=False,
@@ -61,7 +63,7 @@ class Augmentation:
         with _drawn_by([self._seed, self._calls]):
             views = [self._transform(_coloured(image)).permute(1, 2, 0) for image in images]
         labels = np.zeros(len(views), np.int64)
-        return prepared(torch.stack(views).numpy(), labels, self._spec).inputs
+        return prepared(torch.stack(views).numpy(), labels, self._spec).inputs[:]
 
 
 def _coloured(image: NDArray[np.uint8]) -> Image.Image:
@@ -73,7 +75,7 @@ def _coloured(image: NDArray[np.uint8]) -> Image.Image:
 def _drawn_by(seeds: list[int]) -> Iterator[None]:
     """Seed the three generators of the process that timm draws from, and put them back after."""
     first, second, third = np.random.SeedSequence(seeds).generate_state(3).tolist()
-    with _global_generators:
+    with process_generators:
         kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             random.seed(first)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from mfd_flower.config import RunConfig
+from mfd_flower.data.augmentation import Augmentation
 from mfd_flower.data.federation import Federation, load_federation
-from mfd_flower.data.samples import InputSpec
+from mfd_flower.data.samples import InputSpec, Rows, Samples
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.build import input_spec
+from mfd_flower.models.devices import device_for
 
 
 def federation_of(run: RunConfig) -> Federation:
@@ -20,3 +27,15 @@ def spec_of(run: RunConfig) -> InputSpec:
     """Return what a run's backbone expects, and how its pictures are cut."""
     own = input_spec(load_backbone(run.model, run.seed))
     return replace(own, crop_mode=run.data.crop_mode or own.crop_mode)
+
+
+def augmented(run: RunConfig, node: int, seed: int) -> Samples:
+    """Return the images that a node trains on, another view of each whenever it is asked for."""
+    federation, device = federation_of(run), device_for(run.train)
+    share = federation.shares[node]
+    augment = Augmentation(run.train.augmentation, spec_of(run), seed)
+
+    def views(pick: NDArray[np.int64]) -> Tensor:
+        return augment(federation.images.images[share[pick]]).to(device)
+
+    return Samples(Rows(len(share), views), torch.from_numpy(federation.images.labels[share]))

@@ -1,0 +1,83 @@
+"""Nodes train on augmented images where the settings say so: by the seed alone, and billed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
+from mfd_flower.node import Node, check_run, initial_tunables
+from mfd_flower.runtime.runner import run_locally
+from mfd_flower.strategy import build_strategy
+
+MakeRun = Callable[..., RunConfig]
+AUGMENTED = {"augmentation": "rand-m9-mstd0.5", "local_epochs": 2}
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "mfd-walk"])
+def test_an_augmented_run_does_not_depend_on_threads(make_run: MakeRun, strategy: str) -> None:
+    def losses(workers: int, **train: object) -> list[float]:
+        run = make_run(strategy, rounds=2, train={"local_epochs": 2, **train})
+        return [point["loss"] for point in run_locally(run, workers=workers)["points"]]
+
+    augmented = losses(1, augmentation="rand-m9-mstd0.5")
+    assert losses(4, augmentation="rand-m9-mstd0.5") == augmented
+    assert losses(1)[1:] != augmented[1:]
+
+
+@pytest.mark.parametrize("tune", ["head", "prompts", "full"])
+def test_views_are_drawn_anew_by_the_step(make_run: MakeRun, tune: str) -> None:
+    train = {**AUGMENTED, "shuffle": False, "augmentation": "crop-flip"}
+    run = make_run("fedavg", train=train, model={"tune": tune})
+    node, start = Node(run, 0), initial_tunables(run)
+    first, again, other = (node.fit(start, step)[0] for step in (1, 1, 2))
+    assert all(first[name].equal(again[name]) for name in first)
+    assert any(not first[name].equal(other[name]) for name in first)
+    assert all(tensor.isfinite().all() for tensor in first.values())
+
+
+def test_the_frozen_part_is_computed_again_and_counted(make_run: MakeRun) -> None:
+    """Each view passes the whole backbone, where a kept feature passes the head alone."""
+    plain, augmented = (
+        Node(make_run("fedavg", train=train, model={"tune": "head"}), 0)
+        for train in ({"local_epochs": 2}, AUGMENTED)
+    )
+    assert augmented.fit_flops() > 100 * plain.fit_flops()
+    start = initial_tunables(plain.run)
+    for node in (plain, augmented):
+        assert node.fit(start, 1)[1].flops == pytest.approx(node.fit_flops())
+
+
+def test_evaluation_sees_the_images_themselves(make_run: MakeRun) -> None:
+    plain, augmented = (
+        Node(make_run("fedavg", train=train), 0) for train in ({}, {"augmentation": "crop-flip"})
+    )
+    start = initial_tunables(plain.run)
+    assert plain.evaluate(start) == augmented.evaluate(start)
+    torch.testing.assert_close(plain.samples.inputs[:], augmented.samples.inputs[:])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "train", "line"),
+    [
+        ("fedavg", {"augmentation": "flip"}, "train.augmentation = 'flip': accepted: crop-flip"),
+        ("hfsl", AUGMENTED, "train.augmentation = 'rand-m9-mstd0.5': accepted by hfsl: none"),
+        ("centralised", AUGMENTED, "train.augmentation = .*: accepted by centralised: none"),
+        ("fedavg", {**AUGMENTED, "distillation": 1.0}, "train.augmentation = .*: none with"),
+    ],
+)
+def test_what_cannot_be_augmented_is_refused(
+    make_run: MakeRun, strategy: str, train: dict[str, object], line: str
+) -> None:
+    options = {"clusters": 1, "cluster_size": 3} if strategy == "hfsl" else {}
+
+    def check() -> None:
+        run = make_run(strategy, train=train, options=options)
+        build_strategy(run)
+        check_run(run)
+
+    with pytest.raises(ConfigError, match=line):
+        check()
