@@ -91,7 +91,8 @@ def check_model(model: PromptedViT, tune: str) -> None:
     again.
     """
     spec = input_spec(model.backbone)
-    image = torch.zeros(1, spec.channels, spec.size_px, spec.size_px)
+    size = (1, spec.channels, spec.size_px, spec.size_px)
+    image = torch.zeros(size, device=model.head.weight.device)
     tunables = dict(named_tunables(model))
     with torch.set_grad_enabled(tune != "full"):
         try:

@@ -28,6 +28,7 @@ from mfd_flower.models import (
     residents,
     training,
 )
+from mfd_flower.models.build import check_model
 from mfd_flower.models.classifier import LocalUpdate
 from mfd_flower.models.devices import (
     Resident,
@@ -107,6 +108,17 @@ def test_entropy_and_logits_are_computed_where_the_model_is(
         assert training.logits_of(model, SHARD, "images").device == META
         with pytest.raises(RuntimeError, match="meta tensors"):  # Reads the gradients' squares.
             gradient_entropy(model, SHARD, loss)
+
+
+@pytest.mark.parametrize(
+    "arch", ["fm-tiny", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3", "test_vit"]
+)
+def test_a_backbones_own_tensors_are_where_it_is(arch: str) -> None:
+    """Rotary positions too, which are no parameters."""
+    config = ModelConfig(backbone="random", arch=arch, prompts=2)
+    model = placed(build_model(config, 4, 0), META)
+    with OneDevice():
+        check_model(model, "prompts")
 
 
 @pytest.mark.parametrize("kept_gb", [1.0, 0.0])
