@@ -60,6 +60,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             evaluate_fn=evaluate,
             **({"timeout": 5} if cell.faults else {}),
         )
+    print(*meter.failures)  # Shown where a test fails.
     found: dict[str, Any] = {
         **points,
         "visits": meter.visits,
