@@ -272,7 +272,8 @@ def test_quiet_prints_nothing_and_the_log_has_every_step_with_its_time(
     config.write_text(GOOD)
     words = ["compare", config, "--out", tmp_path / "out", "--quiet", "--log-file", log]
     assert call(capsys, *words) == (0, "", "")
-    lines = log.read_text().splitlines()
+    device, *lines = log.read_text().splitlines()
+    assert device.endswith(" device: train.accelerator = auto took cpu")
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d base \| fedavg", x) for x in lines[:-1])
     assert [line.rpartition(": ")[2][:6] for line in lines[:-1]] == [
         "begins",
