@@ -5,6 +5,7 @@ Where to is for the node to say: ``state-dir`` of its node config, without one t
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -20,8 +21,8 @@ RUN_NAME = Form(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}", "letters, digits, dots and h
 def keep_state(message: Message, context: Context) -> Message:
     """Write the state down as that of a step; the one before is kept too, older ones are not."""
     folder, step = _asked(message, context)
-    write_bytes(folder / _name(context, step), to_bytes(context.state))
-    for old in sorted(folder.glob(_name(context, "*")), key=_step_of)[:-2]:
+    write_bytes(folder / f"{step}.state", to_bytes(context.state))
+    for old in sorted(folder.glob("*.state"), key=_step_of)[:-2]:
         old.unlink()
     return Message(RecordDict(), reply_to=message)
 
@@ -31,7 +32,7 @@ def recall_state(message: Message, context: Context) -> Message:
     folder, step = _asked(message, context)
     state = RecordDict()
     if step:
-        path = folder / _name(context, step)
+        path = folder / f"{step}.state"
         try:
             state = from_bytes(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -39,25 +40,25 @@ def recall_state(message: Message, context: Context) -> Message:
     for name in list(context.state):
         del context.state[name]
     context.state.update(state)
-    for other in folder.glob(_name(context, "*")):
+    if not step:
+        shutil.rmtree(folder, ignore_errors=True)
+    for other in folder.glob("*.state"):
         if _step_of(other) != step:
             other.unlink()
     return Message(RecordDict(), reply_to=message)
 
 
 def _asked(message: Message, context: Context) -> tuple[Path, int]:
-    """Return the folder of the run that a message names, and the step."""
+    """Return the node's own folder for the run that a message names, and the step."""
     told = message.content.config_records["state"]
     settings = context.run_config.get("state-dir", "")
     where = str(context.node_config.get("state-dir", settings))
     if not Path(where).is_absolute():
         raise ConfigError("state-dir", where, "must be an absolute path, to keep checkpoints in")
-    return Path(where) / RUN_NAME.check("run", text(told, "run")), integer(told, "step")
-
-
-def _name(context: Context, step: int | str) -> str:
-    return f"n{context.node_config['partition-id']}.{step}.state"
+    run = RUN_NAME.check("run", text(told, "run"))
+    # One a node: many nodes on one disk do not look through each other's files.
+    return Path(where) / run / f"n{context.node_config['partition-id']}", integer(told, "step")
 
 
 def _step_of(path: Path) -> int:
-    return int(path.name.split(".")[1])
+    return int(path.stem)

@@ -183,7 +183,7 @@ def test_a_checkpoint_costs_the_same_however_far_the_run_is(
     def on_point(point: dict[str, Any]) -> None:
         if point["step"] > 1:
             sizes.append((folder / "run.state").stat().st_size)
-            written.append({path.name for path in folder.glob("*.state")})
+            written.append({str(path) for path in folder.rglob("*.state")})
 
     run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
     assert sizes[-1] < 1.2 * sizes[0]

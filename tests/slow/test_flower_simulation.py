@@ -192,7 +192,7 @@ def test_a_stopped_walk_goes_on_from_what_server_and_nodes_kept(
     nothing, said = run_on_flower(flower, run, out, nodes=4, **files)
     assert nothing == {}, said[-4000:]
     assert "stopped as told" in said
-    assert len(list((tmp_path / "states" / "run").glob("n?.3.state"))) >= 1
+    assert len(list((tmp_path / "states" / "run").glob("n?/3.state"))) >= 1
     found, said = run_on_flower(flower, run, out, nodes=4, resume=True, **files)
     assert "goes on behind step 3" in said
     expected = run_locally(make_run("mfd-walk", rounds=2, **changes))
