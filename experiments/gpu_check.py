@@ -3,13 +3,14 @@
     python experiments/gpu_check.py                       # needs an accelerator; minutes
     python experiments/gpu_check.py --small               # the same code where there is none
 
-(a) Every strategy with every term of the loss, prompt dropout, masks and several nodes at once, on
-the accelerator and on the CPU: accuracy within a point, the same bytes on every link, the same
-FLOPs, no failure. What a codec or a compressor makes of tensors depends on their last bits, so it
-is left out. (b) ViT-B/16 with random weights, 10 deep prompts, batches of 64, 1,024 images: our
-`fit` against a loop of plain torch that does the same (autocast, AdamW, cross-entropy on kept
-tokens), alternating in one process, and the first fit against the second. Exit status 1 if (a) does
-not hold.
+(a) Every strategy with every term of the loss, prompt dropout, masks, augmentation, bf16 and
+several nodes at once, on the accelerator and on the CPU: accuracy within a point, the same bytes on
+every link, the same FLOPs, no failure; and a cluster answers a request on both. What a codec or a
+compressor makes of tensors depends on their last bits, so it is left out, and so does the text of a
+ledger: of that walk the payload is compared. (b) ViT-B/16 with random weights, 10 deep prompts,
+batches of 64, 1,024 images: our `fit` against a loop of plain torch that does the same (autocast,
+AdamW, cross-entropy on kept tokens), alternating in one process, and the first fit against the
+second. Exit status 1 if (a) does not hold.
 """
 
 from __future__ import annotations
@@ -17,21 +18,27 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import sys
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from joblib import cpu_count
+from torch import Tensor
 
 from mfd_flower.config import ModelConfig, RunConfig, TrainConfig
 from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit
 from mfd_flower.models.devices import AUTOCAST_DTYPES, device_for, device_name, set_products
-from mfd_flower.models.residents import placed
+from mfd_flower.models.residents import images_of, keep_features, placed
 from mfd_flower.models.tunables import named_tunables
+from mfd_flower.node import initial_tunables
 from mfd_flower.runtime.runner import run_locally
+from mfd_flower.split.inference import train_then_serve
 
 TERMS = {
     "logit_adjustment": 1.0,
@@ -40,6 +47,7 @@ TERMS = {
     "proximal_mu": 0.01,
 }
 TRAITS: dict[str, Any] = {"damping": {}, "ledger": {}, "partial": {"budget": 0.5}}
+LEDGER = "walk, traits"
 DROPOUT = "fedavg, prompt dropout"
 """An accelerator draws other masks than the CPU: accuracies are not compared."""
 RUNS: dict[str, dict[str, Any]] = {
@@ -55,11 +63,19 @@ RUNS: dict[str, dict[str, Any]] = {
     "local-only": {"strategy": "local-only", "train": TERMS},
     "centralised": {"strategy": "centralised", "train": TERMS},
     "walk": {"strategy": "mfd-walk", "train": TERMS, "options": {"policy": "random"}},
-    "walk, traits": {
+    LEDGER: {
         "strategy": "mfd-walk",
         "train": TERMS,
         "options": {"policy": "random", "traits": TRAITS},
     },
+    "walk, features made again": {
+        "strategy": "mfd-walk",
+        "train": TERMS,
+        "options": {"policy": "random"},
+        "cache_gb": 0.0,
+    },
+    "fedavg, bf16": {"strategy": "fedavg", "train": {**TERMS, "precision": "bf16"}},
+    "fedavg, augmented": {"strategy": "fedavg", "train": {"augmentation": "crop-flip"}},
     "hfsl": {
         "strategy": "hfsl",
         "train": {"logit_adjustment": 1.0, "proximal_mu": 0.01},
@@ -89,14 +105,29 @@ def settings(entry: dict[str, Any], accelerator: str, small: bool) -> RunConfig:
     )
 
 
-def compared(name: str, accelerator: str, small: bool) -> dict[str, Any]:
-    """Run on the accelerator and on the CPU; returns what differs."""
-    there, here = (
-        run_locally(settings(RUNS[name], where, small), workers=4) for where in (accelerator, "cpu")
-    )
+def measured(name: str, accelerator: str, small: bool) -> dict[str, Any]:
+    """Do one run."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    keep_features(None, RUNS[name].get("cache_gb"))
+    return run_locally(settings(RUNS[name], accelerator, small), workers=4)
+
+
+def served(accelerator: str, small: bool) -> tuple[float, Tensor]:
+    """Let a cluster of three answer; returns its FLOPs, and logits ``(images, classes)``."""
+    entry = {"strategy": "hfsl", "train": {}, "options": {"clusters": 1, "cluster_size": 3}}
+    run = settings(entry, accelerator, small)
+    images = images_of(run, "test").inputs[:50]
+    (found, _), _, logits = train_then_serve(run, 0, initial_tunables(run), images=images)
+    return found.flops, logits
+
+
+def compared(name: str, there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """Return what differs between a run on the accelerator and on the CPU."""
     last, expected = there["points"][-1], here["points"][-1]
     apart = abs(last["accuracy"] - expected["accuracy"])
-    wrong = [key for key in ("bytes", "flops", "updates") if last[key] != expected[key]]
+    wrong = [key for key in ("flops", "updates") if last[key] != expected[key]]
+    kinds = ("payload",) if name == LEDGER else tuple(last["bytes"])
+    wrong += [kind for kind in kinds if last["bytes"][kind] != expected["bytes"][kind]]
     wrong += ["accuracy"] if apart > POINTS + 1e-9 and name != DROPOUT else []
     wrong += [f"failure: {failure['reason']}" for failure in there["failures"]]
     return {"run": name, "accuracy": last["accuracy"], "on the CPU": expected["accuracy"]} | {
@@ -111,14 +142,15 @@ def bare_fit(model: Any, shard: Samples, config: TrainConfig, device: torch.devi
     optimiser = torch.optim.AdamW(tunables, lr=config.lr, weight_decay=config.weight_decay)
     dtype = AUTOCAST_DTYPES.get(config.precision)
     labels = shard.labels.to(device)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     model.train()
-    for pick in torch.randperm(len(shard)).split(config.batch_size):
-        pick = pick.to(device)
+    for pick in torch.randperm(len(shard)).to(device).split(config.batch_size):
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             loss = F.cross_entropy(model.forward_from("tokens", shard.inputs[pick]), labels[pick])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
 
 
 def benchmark(accelerator: str, small: bool) -> list[dict[str, Any]]:
@@ -173,10 +205,23 @@ def main() -> int:
         parser.error("no accelerator here; --small runs the same code on the CPU")
     print(f"{device_name(device)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     rows = []
-    for name in RUNS:
-        rows.append(compared(name, chosen.accelerator, chosen.small))
-        row = {key: value for key, value in rows[-1].items() if key != "wrong"}
-        print(row, "; ".join(rows[-1]["wrong"]) or "ok", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, cpu_count() // 4), mp_context=spawn) as pool:
+        on_cpu: dict[str, Future[dict[str, Any]]] = {
+            name: pool.submit(measured, name, "cpu", chosen.small) for name in RUNS
+        }
+        for name, expected in on_cpu.items():
+            there = measured(name, chosen.accelerator, chosen.small)
+            rows.append(compared(name, there, expected.result()))
+            row = {key: value for key, value in rows[-1].items() if key != "wrong"}
+            print(row, "; ".join(rows[-1]["wrong"]) or "ok", flush=True)
+    (flops, logits), (expected_flops, expected_logits) = (
+        served(where, chosen.small) for where in (chosen.accelerator, "cpu")
+    )
+    apart = float((logits - expected_logits).abs().max() / expected_logits.abs().max())
+    wrong = [*(["flops"] if flops != expected_flops else []), *(["logits"] if apart > 1e-4 else [])]
+    rows.append({"run": "split inference", "largest difference of logits": apart, "wrong": wrong})
+    print({"run": "split inference", "apart": apart}, "; ".join(wrong) or "ok", flush=True)
     times = benchmark(chosen.accelerator, chosen.small)
     for row in times:
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})

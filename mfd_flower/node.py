@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -15,7 +15,6 @@ from flwr.app import Context
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfd_flower.accounting.costs import FlopCounter
 from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, training_samples
 from mfd_flower.adversary.attacks import Update
 from mfd_flower.config import ModelConfig, RunConfig
@@ -28,7 +27,14 @@ from mfd_flower.models.inputs import augmented, federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
-from mfd_flower.models.training import FitResult, Metrics, fit_flops, logits_of
+from mfd_flower.models.training import (
+    FitResult,
+    Metrics,
+    entropy_flops,
+    fit_flops,
+    forward_flops,
+    logits_of,
+)
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 
@@ -45,13 +51,10 @@ class CostReport:
 current_report: ContextVar[CostReport | None] = ContextVar("current_report", default=None)
 
 
-@contextmanager
-def reported() -> Iterator[None]:
-    """Count the operations of a block as work of the message under way."""
-    with FlopCounter() as counter:
-        yield
+def report_flops(flops: float) -> None:
+    """Add operations to what the message under way costs."""
     if (report := current_report.get()) is not None:
-        report.flops += counter.get_total_flops()
+        report.flops += flops
 
 
 def check_run(run: RunConfig) -> None:
@@ -211,9 +214,10 @@ class Node:
         """Return how much each tunable is tied to the node's data, in nats a value."""
         model, samples = loaded_model(self.run, tensors), self.samples
         loss, precision = Loss.of(self.run.train, samples.labels, model), self.run.train.precision
-        device = device_for(self.run.train)
-        with reported(), held(device, precision), autocast(device, precision):
-            return gradient_entropy(model, samples, loss, model.frozen_stage())
+        device, stage = device_for(self.run.train), model.frozen_stage()
+        report_flops(entropy_flops(model, samples, self.run.train, stage))
+        with held(device, precision), autocast(device, precision):
+            return gradient_entropy(model, samples, loss, stage)
 
     def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
         """Measure tunables on this node's own shard."""
@@ -224,9 +228,9 @@ class Node:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return each own sample's cross-entropy in nats and whether it is right, ``(n,)`` each."""
         model, samples = loaded_model(self.run, tensors), self.samples
-        with reported():
-            logits = logits_of(model, samples, model.frozen_stage(), self.run.train.precision)
-        logits = logits.cpu().double()
+        stage = model.frozen_stage()
+        report_flops(forward_flops(model, samples, stage))
+        logits = logits_of(model, samples, stage, self.run.train.precision).cpu().double()
         losses = Loss().cross_entropy(logits, samples.labels, "none")
         return losses.numpy(), (logits.argmax(1) == samples.labels).numpy()
 

@@ -1,4 +1,4 @@
-"""Computing cost and memory of one training step, counted on tensors that have no values.
+"""Cost of a training step or a forward pass, counted on tensors that have no values.
 
 FLOPs are what `torch.utils.flop_counter` sees in one forward and backward pass, so weights that are
 frozen cost no weight gradient. Memory counts the parameters, the gradients and optimiser state of
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,7 @@ def measure_step(
     the shapes alone. `optimizer_slots` are the tensors that the optimiser keeps for each trained
     parameter (AdamW 2, SGD 0 or 1).
     """
-    with _one_at_a_time, FakeTensorMode(), _WithoutValues():
-        # A parameter copies itself in a way of its own.
-        known: dict[int, Any] = {
-            id(p): nn.Parameter(_shape_of(p), p.requires_grad) for p in model.parameters()
-        }
-        # And a generator cannot be copied here, where nothing is drawn from it either.
-        held_by = (value for module in model.modules() for value in vars(module).values())
-        known |= {id(value): None for value in held_by if isinstance(value, torch.Generator)}
-        model, parts = copy.deepcopy((model, parts), known)
+    with _without_values(model, parts) as (model, parts):
         saved: dict[int, int] = {}
         own = {_storage(p) for p in model.parameters()}
 
@@ -82,6 +74,28 @@ def measure_step(
         copies = (2 + optimizer_slots if p.requires_grad else 1 for p in model.parameters())
         held = sum(count * p.nbytes for count, p in zip(copies, model.parameters(), strict=True))
     return StepCost(counter.get_total_flops(), held + sum(saved.values()))
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, parts: Any, forward: Callable[[Any, Any], object]) -> int:
+    """Return the floating point operations of a pass without gradients, as `measure_step` does."""
+    with _without_values(model, parts) as (model, parts), FlopCounter() as counter:
+        forward(model, parts)
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def _without_values(model: nn.Module, parts: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield copies that have shapes alone, in a block in which nothing is computed."""
+    with _one_at_a_time, FakeTensorMode(), _WithoutValues():
+        # A parameter copies itself in a way of its own.
+        known: dict[int, Any] = {
+            id(p): nn.Parameter(_shape_of(p), p.requires_grad) for p in model.parameters()
+        }
+        # And a generator cannot be copied here, where nothing is drawn from it either.
+        held_by = (value for module in model.modules() for value in vars(module).values())
+        known |= {id(value): None for value in held_by if isinstance(value, torch.Generator)}
+        yield copy.deepcopy((model, parts), known)
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -34,6 +34,7 @@ def predict(
     top_k: TopOption = 1,
     csv_file: CsvOption = None,
     sheet: SheetOption = None,
+    accelerator: Annotated[str, typer.Option(help="As train.accelerator of a run.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Say what a trained model sees on pictures; status 1 if some of them cannot be read."""
@@ -41,7 +42,8 @@ def predict(
 
     for option, path in (("--csv", csv_file), ("--sheet", sheet)):
         check_writable(option, path)
-    _tell(predict(model, pictures, top_k=top_k), csv_file, sheet, as_json)
+    found = predict(model, pictures, top_k=top_k, accelerator=accelerator)
+    _tell(found, csv_file, sheet, as_json)
 
 
 @serve_app.command(

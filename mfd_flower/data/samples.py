@@ -120,8 +120,11 @@ class Batches:
         if self.generator is None:
             yield from zip(*(part.split(self.batch_size) for part in self.parts), strict=True)
             return
-        for pick in torch.randperm(self.count, generator=self.generator).split(self.batch_size):
-            yield tuple(part[pick] for part in self.parts)
+        order = torch.randperm(self.count, generator=self.generator)
+        # Beside what they pick from: a device would wait for each batch's.
+        orders = [order.to(getattr(part, "device", "cpu")) for part in self.parts]
+        for picks in zip(*(each.split(self.batch_size) for each in orders), strict=True):
+            yield tuple(part[pick] for part, pick in zip(self.parts, picks, strict=True))
 
     def first(self) -> tuple[Tensor, ...]:
         """Return the first samples as one batch."""

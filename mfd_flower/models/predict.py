@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
+from mfd_flower.config import TrainConfig
 from mfd_flower.data.pictures import read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
+from mfd_flower.models.devices import device_for, held
 from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.models.residents import placed
 
 BATCH = 64
 
@@ -63,7 +66,11 @@ class Pictures:
 
 
 def predict(
-    model: TrainedModel | Path | str, pictures: Iterable[Path | str], *, top_k: int = 1
+    model: TrainedModel | Path | str,
+    pictures: Iterable[Path | str],
+    *,
+    top_k: int = 1,
+    accelerator: str = "auto",
 ) -> list[Prediction]:
     """Classify pictures with a model that a run kept.
 
@@ -75,6 +82,8 @@ def predict(
         Files, folders, which are searched for pictures, or patterns such as ``"new/*.jpg"``.
     top_k
         Classes a picture, at most as many as the model has.
+    accelerator
+        What computes it, as `TrainConfig.accelerator`; in fp32.
 
     Returns
     -------
@@ -90,12 +99,14 @@ def predict(
     if top_k < 1:
         raise ConfigError("top_k", top_k, "must be at least 1")
     trained = model if isinstance(model, TrainedModel) else TrainedModel.load(Path(model))
-    files, whole, spec = picture_files(pictures), trained.assembled(), trained.spec
+    device = device_for(TrainConfig(accelerator=accelerator))
+    files, spec = picture_files(pictures), trained.spec
+    whole = placed(trained.assembled(), device)
     found: list[Prediction] = []
     for start in range(0, len(files), BATCH):
         read = Pictures.read(files[start : start + BATCH], spec)
-        with torch.inference_mode():
-            logits = whole(read.images)
+        with torch.inference_mode(), held(device, "32"):
+            logits = whole(read.images.to(device)).cpu()
         found += read.ranked(logits, trained.about.classes, top_k)
     return found
 

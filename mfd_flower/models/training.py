@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from mfd_flower.accounting.costs import FlopCounter, StepCost, measure_step
+from mfd_flower.accounting.costs import StepCost, count_flops, measure_step
 from mfd_flower.config import TrainConfig, TrainerConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.classifier import Classifier, LocalUpdate
 from mfd_flower.models.devices import autocast, device_of, held, resident_trainer
+from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.prompts import PromptedViT
@@ -20,6 +21,8 @@ from mfd_flower.models.prompts import PromptedViT
 EVALUATION_BATCH = 250
 AS_IT_IS = TrainerConfig()
 _step_costs: dict[object, StepCost] = {}
+_forward_flops: dict[object, int] = {}
+"""Of one sample."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,8 @@ def fit(
         classifier = LocalUpdate(model, config, stage, samples.labels, optimizer_state, only)
         teacher, teacher_flops = None, 0
         if config.distillation:
-            with FlopCounter() as counter:
-                teacher = logits_of(model, samples, stage, config.precision)
-            teacher_flops = counter.get_total_flops()
+            teacher = logits_of(model, samples, stage, config.precision)
+            teacher_flops = forward_flops(model, samples, stage)
         order = torch.Generator()
         batches = Batches(samples, config.batch_size, order if config.shuffle else None, teacher)
         cost = step_cost(classifier, batches)
@@ -130,8 +132,7 @@ def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
     slots = optimizer_of(classifier.config).slots(classifier.config)
     batch = batches.first()
     kind = (
-        tuple((p.shape, p.requires_grad) for p in model.parameters()),
-        tuple(getattr(module, "num_heads", 0) for module in model.modules()),
+        *_shapes(model),
         (stage, tuple(part.shape for part in batch), slots),
         (terms.adjustment is None, bool(terms.arrived), model.dropout > 0),
     )
@@ -149,3 +150,29 @@ def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: 
     batches = Batches(samples, config.batch_size)
     cost = step_cost(LocalUpdate(model, config, stage, samples.labels), batches)
     return cost.flops * len(samples) * config.local_epochs / batches.batch_size
+
+
+def entropy_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
+    """Return the floating point operations of `gradient_entropy`: those of as many steps."""
+    batches = Batches(samples, ENTROPY_BATCH)
+    cost = step_cost(LocalUpdate(model, config, stage, samples.labels), batches)
+    return cost.flops / batches.batch_size * min(len(samples), ENTROPY_BATCH * ENTROPY_BATCHES)
+
+
+def forward_flops(model: PromptedViT, samples: Samples, stage: str) -> int:
+    """Return the floating point operations of `logits_of`, counted on one sample."""
+    first = samples.inputs[:1]
+    kind = (*_shapes(model), stage, first.shape)
+    if kind not in _forward_flops:
+        model.eval()
+        _forward_flops[kind] = count_flops(
+            model, first, lambda model, part: model.forward_from(stage, part)
+        )
+    return _forward_flops[kind] * len(samples)
+
+
+def _shapes(model: PromptedViT) -> tuple[object, ...]:
+    return (
+        tuple((p.shape, p.requires_grad) for p in model.parameters()),
+        tuple(getattr(module, "num_heads", 0) for module in model.modules()),
+    )

@@ -158,7 +158,7 @@ SERVED = (
     Column("delivered", "shipped", "", "What the members got beforehand."),
     Column("bytes", "shipped_bytes", "bytes", "Array data of it, all members."),
     Column("in", "delivery_s", "s", "Virtual time until all have it."),
-    Column("accuracy", lambda r: f"{r['accuracy']:.3f}", "", "On the samples of the request."),
+    Column("accuracy", lambda r: _accuracy(r), "", "On the samples of the request, if known."),
     Column("latency", "latency_s", "s", "Virtual, from the request to the result."),
     Column("samples/s", lambda r: f"{r['samples_per_s']:.3g}", "", "Samples over latency."),
     Column("links", lambda r: sum(r["request_bytes"].values()), "bytes", "Wire of the request."),
@@ -172,6 +172,10 @@ PREDICTED = (
     Column("then", lambda r: _others(r.get("top", [])), "", "Other classes that were asked for."),
 )
 """Of `mfd predict`; a row is a `mfd_flower.models.predict.Prediction` in JSON."""
+
+
+def _accuracy(served: Row) -> str:
+    return "-" if served["accuracy"] is None else f"{served['accuracy']:.3f}"
 
 
 def _percent(share: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mfd_flower.accounting.costs import FlopCounter, StepCost, measure_step
+from mfd_flower.accounting.costs import StepCost, count_flops, measure_step
 from mfd_flower.config import TrainConfig
 from mfd_flower.models import PromptedViT, input_spec
 from mfd_flower.models.devices import device_of
@@ -74,14 +74,10 @@ def training_cost(
     """
     slots = optimizer_of(config).slots(config)
     trained = [p for p in stage.parameters() if p.requires_grad]
-    key = (
-        tuple((tuple(p.shape), p.requires_grad) for p in stage.parameters()),
-        (tuple(inputs.shape), inputs.requires_grad, stage.blocks.stop - stage.entry, stage.embeds),
-        (slots, micro_batches),
-    )
+    key = (*_shapes(stage, inputs), slots, micro_batches)
     if key not in _costs:
         if not (trained or inputs.requires_grad):
-            return counted_forward(stage, inputs)[1]
+            return forward_cost(stage, inputs)
         received = inputs.detach().requires_grad_(inputs.requires_grad)
         stage.part.dropout_generator = None  # What a fit before left there has no copy.
         cost = measure_step(stage, received, lambda stage, inputs: stage(inputs).sum(), slots)
@@ -92,13 +88,25 @@ def training_cost(
     return _costs[key]
 
 
-@torch.no_grad()
-def counted_forward(stage: Stage, inputs: Tensor) -> tuple[Tensor, StepCost]:
-    """Run a forward pass; returns the outputs and its cost: weights, inputs, outputs in memory."""
-    with FlopCounter() as counter:
-        outputs = stage(inputs)
-    weights = sum(p.nbytes for p in stage.parameters())
-    return outputs, StepCost(counter.get_total_flops(), weights + inputs.nbytes + outputs.nbytes)
+def forward_cost(stage: Stage, inputs: Tensor) -> StepCost:
+    """Count a forward pass without gradients: weights, inputs and outputs in memory."""
+    key = (*_shapes(stage, inputs), "forward")
+    if key not in _costs:
+        held = [*stage.parameters(), inputs]
+
+        def forward(stage: Stage, inputs: Tensor) -> None:
+            held.append(stage(inputs))
+
+        flops = count_flops(stage, inputs.detach(), forward)
+        _costs[key] = StepCost(flops, sum(tensor.nbytes for tensor in held))
+    return _costs[key]
+
+
+def _shapes(stage: Stage, inputs: Tensor) -> tuple[object, ...]:
+    return (
+        tuple((tuple(p.shape), p.requires_grad) for p in stage.parameters()),
+        (tuple(inputs.shape), inputs.requires_grad, stage.blocks.stop - stage.entry, stage.embeds),
+    )
 
 
 _costs: dict[object, StepCost] = {}

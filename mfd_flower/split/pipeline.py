@@ -22,7 +22,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.models import get_tunables
 from mfd_flower.models.devices import autocast, device_of, resident_trainer, set_products
 from mfd_flower.models.stages import SplitStage, Stage
-from mfd_flower.split.costs import counted_forward, training_cost
+from mfd_flower.split.costs import forward_cost, training_cost
 from mfd_flower.split.links import Neighbours
 
 
@@ -214,10 +214,10 @@ def infer_stage(
     for step in range(count + ahead):
         if step < count:
             received = own[step] if neighbours.is_first else upstream.recv(timeout_s)
+            received = received.to(device)
+            costs.append(forward_cost(stage, received))
             with autocast(device, precision):
-                outputs, cost = counted_forward(stage, received.to(device))
-            outputs = _as_sent(outputs)
-            costs.append(cost)
+                outputs = _as_sent(stage(received))
             if alone:
                 logits.append(outputs)
             else:

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.models.residents import model_for, shard
+from mfd_flower.models.residents import frozen_features, shard
 from mfd_flower.network.world import EDGE
 from mfd_flower.node import Node
 from mfd_flower.records import integer, number, tensors_of
@@ -47,8 +47,7 @@ def answer(message: Message, context: Context) -> Message:
     def work(roster: Roster, position: int) -> StageResult:
         inputs = None
         if position == 0 and asked is not None:
-            model, images = model_for(node.run), tensors_of(asked)["images"]
-            inputs = model.frozen_outputs(model.frozen_stage(), images)
+            inputs = frozen_features(node.run, tensors_of(asked)["images"])
         elif position == 0:
             inputs = shard(node.run, "test").inputs[:count]
         return infer_position(roster, position, tensors, node.run, inputs)

@@ -96,6 +96,10 @@ def test_all_that_takes_part_in_a_fit_is_on_one_device(
     with OneDevice():
         found = fit(model, SHARD, config, seed=0, optimizer_state=state)
     assert found.samples == 24
+    # It costs what it costs on a CPU: virtual time does not depend on who simulates.
+    monkeypatch.undo()
+    on_cpu = fit(model_on(torch.device("cpu"), tune), SHARD, config, seed=0)
+    assert (found.flops, found.peak_bytes) == (on_cpu.flops, on_cpu.peak_bytes)
     assert {p.device for p in model.parameters()} == {META}
 
 
@@ -132,6 +136,9 @@ def test_a_nodes_samples_are_where_its_model_is(
         with OneDevice():
             samples = residents.shard(make_run(), 1)
             assert samples.inputs[:].device == META
+            # As one has them who asks about pictures.
+            images = torch.zeros(2, 1, 28, 28)
+            assert residents.frozen_features(make_run(), images).device == META
             assert (
                 residents.held_out_by(make_run(data={"validation": 0.2}), 1).inputs.device == META
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -89,3 +90,11 @@ def test_every_loss_term_is_in_the_cost() -> None:
 def test_a_step_saves_its_batch_and_not_the_shard() -> None:
     few, many = (Case(0, 0.0, samples, TrainConfig(batch_size=4)) for samples in (4, 40))
     assert few.cost(few.model())[1] == many.cost(many.model())[1]
+
+
+def test_how_a_machine_computes_does_not_decide_the_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels of an accelerator are not counted as those of a CPU."""
+    case = Case(2, 0.0, 6, TrainConfig(batch_size=4, distillation=2.0))
+    cost = case.cost(case.model())
+    monkeypatch.setattr(training, "logits_of", lambda *given: torch.zeros(case.samples, CLASSES))
+    assert case.cost(case.model()) == cost

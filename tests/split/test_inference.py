@@ -89,6 +89,10 @@ def test_the_asker_gets_for_its_pictures_what_the_whole_model_says(
         assert [each["class"] for each in ours.get("top", [])] == list(whole.labels)
         shares = [each["probability"] for each in ours.get("top", [])]
         assert shares == pytest.approx(whole.probabilities, rel=1e-5)
+    code, stdout, _ = call(capsys, "infer", config, folder / "0*.png", "--model", file)
+    assert code == 0
+    assert "tunables" in stdout
+    assert "probability" in stdout
 
 
 def test_a_model_of_other_settings_is_refused(
