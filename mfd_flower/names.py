@@ -1,4 +1,4 @@
-"""What nodes, walkers, models and versions may be called, on every wire and in every file."""
+"""What may be called how, and have how many classes, on every wire and in every file."""
 
 from __future__ import annotations
 
@@ -14,3 +14,5 @@ Walker = Annotated[str, Form(WALKER, "up to 32 letters, digits, . _ -")]
 ModelId = Annotated[str, Form(MODEL, "a name of up to 128 letters, digits, . _ : / @ + -")]
 Digest = Annotated[str, Form(HEX, "64 hexadecimal digits")]
 """SHA-256: a version of a model, an entry of the ledger."""
+MAX_CLASSES = 32_768
+"""Of a data set, in adverts, packets and model files."""

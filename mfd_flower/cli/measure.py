@@ -119,10 +119,14 @@ def report(
 
 
 def _measure(comparison: Comparison, how: _How) -> None:
+    from mfd_flower.data.pictures import hide_progress
     from mfd_flower.report.progress import watch
     from mfd_flower.runtime.compare import compare
 
-    screen = Console(quiet=True) if how.quiet else err_console
+    screen = err_console
+    if how.quiet:
+        screen = Console(quiet=True)
+        hide_progress()
     with _log(how.log_file) as log:
         shown = functools.partial(watch, screen, log)
         try:

@@ -9,11 +9,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
-from mfd_flower.data.image_set import ImageSet, PictureSet, some, unreadable_line
+from mfd_flower.data.decoded import Key, decoded_once
+from mfd_flower.data.image_set import ImageSet, some, unreadable_line
 from mfd_flower.data.partitions import client_indices, hold_out, partition_indices, split_indices
 from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import THUMBNAIL, find_set
+from mfd_flower.names import MAX_CLASSES
 
 Part = int | Literal["test", "validation"]
 """What a node trains on, the common test set, or what all nodes hold out."""
@@ -100,9 +103,8 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
 
 def _images_once(name: str, path: str, spec: InputSpec, strict: bool) -> ImageSet:
     found = _find_set_once(name, path)
-    return found if isinstance(found, ImageSet) else _decoded_once(found, spec, strict)
-
-
-@functools.lru_cache(maxsize=2)
-def _decoded_once(pictures: PictureSet, spec: InputSpec, strict: bool) -> ImageSet:
-    return pictures.decoded(spec, strict)
+    if (classes := len(found.classes)) > MAX_CLASSES:
+        raise ConfigError("data.name", name, f"has {classes} classes, accepted: {MAX_CLASSES}")
+    if isinstance(found, ImageSet):
+        return found
+    return decoded_once(found, Key(name, path, spec, strict))

@@ -66,6 +66,10 @@ class PictureSet:
             said = unreadable_line(unreadable, len(self.files))
             accepted = f"{said}; without it they are left out" if strict else said
             raise ConfigError("data.strict", strict, accepted)
+        return self.of(images, unreadable)
+
+    def of(self, images: NDArray[np.uint8], unreadable: Sequence[Unreadable]) -> ImageSet:
+        """Return the decoded pictures, all but those that cannot be read, with what they show."""
         kept = np.ones(len(self.files), bool)
         kept[[picture.index for picture in unreadable]] = False
         return ImageSet(

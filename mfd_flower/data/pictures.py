@@ -31,6 +31,7 @@ MOST_RESIZED_PIXELS = 2**26
 """What resizing the short side of a long and thin picture may make of the whole."""
 QUIET_S = 5.0
 """Reading that takes longer shows its progress on a terminal."""
+_hidden = False
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,15 @@ def _evaluation_transform(spec: InputSpec) -> Callable[[Image.Image], Any]:
     )
 
 
+def hide_progress() -> None:
+    """Show nothing on a terminal from now on."""
+    global _hidden
+    _hidden = True
+
+
 def _with_progress(found: Iterator[Any], total: int) -> Iterator[Any]:
     # A worker process would write into the bars of the command that started it.
-    hidden = True if multiprocessing.parent_process() else None
+    hidden = True if _hidden or multiprocessing.parent_process() else None
     yield from tqdm(found, "reading pictures", total, leave=False, delay=QUIET_S, disable=hidden)
 
 

@@ -25,6 +25,7 @@ from mfd_flower.models.backbones import backbone_digest, load_backbone
 from mfd_flower.models.build import build_model, input_spec
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import set_tunables
+from mfd_flower.names import MAX_CLASSES
 
 FORMAT = "mfd-flower model 1"
 DESCRIPTION = "description"
@@ -37,7 +38,7 @@ class Description:
     """What a model file says of its tunables."""
 
     model: ModelConfig
-    classes: Annotated[tuple[str, ...], Length(1 << 16, 2)]
+    classes: Annotated[tuple[str, ...], Length(MAX_CLASSES, 2)]
     backbone_digest: Annotated[str, Form(r"[0-9a-f]{64}", "64 hexadecimal digits")]
     seed: int = 0
     """Of the run; it draws the weights of the backbone ``random``."""

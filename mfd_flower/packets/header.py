@@ -14,13 +14,12 @@ from typing import Annotated, Any, Literal
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
-from mfd_flower.names import Address, Digest, ModelId, Walker
+from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Walker
 from mfd_flower.packets.codecs import CodecName
 from mfd_flower.packets.frame import wrong
 
 MAX_HOPS = 2**31 - 1
 MAX_VISITED = 64
-MAX_CLASSES = 32_768
 MAX_TUNABLES = 4_096
 MAX_AXES = 8
 MAX_ELEMENTS = 2**40

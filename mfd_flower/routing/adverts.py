@@ -17,11 +17,10 @@ import numpy as np
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal_line
-from mfd_flower.names import HEX, WALKER, Address
+from mfd_flower.names import HEX, MAX_CLASSES, WALKER, Address
 
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
-MAX_CLASSES = 100_000
 MAX_HEADS = 8
 KEPT_CHARS = 4096
 """Shorter texts are read once a process; longer ones would let a stranger fill its memory."""

@@ -16,12 +16,14 @@ from joblib import cpu_count
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
+from mfd_flower.data.decoded import share_decoded
 from mfd_flower.files import slug
 from mfd_flower.models.devices import device_for, device_name
 from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import check_run
 from mfd_flower.results import FILE, Results, reason_of
+from mfd_flower.runtime.checkpoints import STATE
 from mfd_flower.runtime.ledgers import write_ledger
 from mfd_flower.runtime.pool import Features, Hear, run_side_by_side
 from mfd_flower.runtime.run_files import CHECKPOINTS, MODELS, RunFiles
@@ -159,19 +161,18 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _features(folder: Path | None) -> Iterator[Path]:
-    """Make a folder for features, for as long as the runs last."""
-    if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    features = folder / ".features"
-    # Of a command that was killed.
-    shutil.rmtree(features, ignore_errors=True)
-    features.mkdir()
-    try:
-        yield features
-    finally:
+    """Make a folder for pictures and features, for as long as the runs last."""
+    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as parent:
+        features = Path(parent) / ".features"
+        # Of a command that was killed.
         shutil.rmtree(features, ignore_errors=True)
+        features.mkdir()
+        share_decoded(features)
+        try:
+            yield features
+        finally:
+            share_decoded(None)
+            shutil.rmtree(features, ignore_errors=True)
 
 
 def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bool) -> Results:
@@ -185,16 +186,32 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
         for old in (folder / MODELS).glob("*.safetensors"):
             old.unlink()
         return fresh
-    if not (folder / FILE).exists():
-        if (folder / CHECKPOINTS).exists() and not resume:
-            raise refused("holds an unfinished comparison; --resume or --overwrite")
+    # Until a run has ended the checkpoints are all there is.
+    kept = folder if (folder / FILE).exists() else folder / CHECKPOINTS
+    if not (kept / FILE).exists():
         return fresh
-    found = Results.load(folder)
+    found = Results.load(kept)
     if found.config != fresh.config:
         raise refused("holds results of another comparison; --overwrite replaces them")
     if not resume and len(found.runs) < runs:
         raise refused("holds an unfinished comparison; --resume or --overwrite")
     return found
+
+
+@contextmanager
+def _checkpoints(folder: Path | None, results: Results) -> Iterator[None]:
+    """Keep a folder for checkpoints that tells whose they are, until there are none any more."""
+    if folder is None:
+        yield
+        return
+    checkpoints = folder / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
+    results.save(checkpoints)
+    try:
+        yield
+    finally:
+        if not any(checkpoints.glob(f"*/{STATE}")):
+            shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _run_missing(
@@ -225,7 +242,10 @@ def _run_missing(
         if folder
     }
     failed: dict[str, Exception] = {}
-    with closing(run_side_by_side(todo, jobs, hear, files, features)) as ended:
+    with (
+        _checkpoints(folder, results),
+        closing(run_side_by_side(todo, jobs, hear, files, features)) as ended,
+    ):
         for planned, record in ended:
             if isinstance(record, Exception):
                 failed[planned.key] = record
@@ -237,8 +257,6 @@ def _run_missing(
             results.runs.sort(key=lambda record: place[cell(record)])
             if folder:
                 results.save(folder)
-    if folder and not failed:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
         why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from joblib import cpu_count
 
 from mfd_flower.comparison import PlannedRun
+from mfd_flower.data.decoded import share_decoded
 from mfd_flower.models.residents import keep_features
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
@@ -35,7 +36,10 @@ _news: multiprocessing.Queue[tuple[str, Event]]
 
 
 class Features(NamedTuple):
-    """Where processes keep what the frozen part of a model made of images, see `keep_features`."""
+    """Where processes keep decoded pictures, and what the frozen part of a model made of images.
+
+    See `share_decoded` and `keep_features`.
+    """
 
     folder: Path | None = None
     gigabytes: float | None = None
@@ -146,6 +150,7 @@ def _begin_worker(news: multiprocessing.Queue[tuple[str, Event]], features: Feat
     global _news
     _news = news
     keep_features(*features)
+    share_decoded(features.folder)
     # Ctrl-C reaches the whole process group; the parent decides what to keep.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("flwr").setLevel(logging.ERROR)

@@ -6,6 +6,7 @@ import functools
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from mfd_flower.data.pictures import Embedded, read_pictures
+from mfd_flower.data import pictures
+from mfd_flower.data.pictures import Embedded, hide_progress, read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models import input_spec
 from mfd_flower.models.backbones import new_fm_tiny
@@ -222,3 +224,18 @@ def test_what_is_read_stays_in_order(readable: list[bool]) -> None:
 def test_a_model_without_a_training_of_its_own_sees_the_whole_picture() -> None:
     spec = input_spec(new_fm_tiny())
     assert (spec.size_px, spec.channels, spec.crop_pct) == (28, 1, 1.0)
+
+
+def test_progress_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: list[bool | None] = []
+
+    def bar(found: Any, *given: Any, disable: bool | None, **keywords: Any) -> Any:
+        hidden.append(disable)
+        return found
+
+    monkeypatch.setattr(pictures, "tqdm", bar)
+    monkeypatch.setattr(pictures, "_hidden", False)
+    read_pictures([as_file(scene(8, 8), "PNG")], PLAIN)
+    hide_progress()
+    read_pictures([as_file(scene(8, 8), "PNG")], PLAIN)
+    assert hidden == [None, True]

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import RunConfig
-from mfd_flower.data import load_federation, load_set
+from mfd_flower.config import DataConfig, RunConfig
+from mfd_flower.data import ImageSet, federation, load_federation, load_set
 from mfd_flower.data.sets import OPENCLIPART_FOLDERS, SETS, Source
+from mfd_flower.names import MAX_CLASSES
 from tests.harness import trial
 
 
@@ -178,3 +179,13 @@ def test_a_new_entry_is_all_that_a_new_set_needs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(SETS, "more-digits", source)
     assert load_set("more-digits").classes[-1] == "usual place"
     assert load_set("more-digits", "elsewhere").classes[-1] == "elsewhere"
+
+
+def test_more_classes_than_messages_carry_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = np.zeros((12, 4, 4, 1), np.uint8)
+    many = ImageSet(few, np.arange(12), tuple(map(str, range(MAX_CLASSES + 1))))
+    monkeypatch.setattr(federation, "_find_set_once", lambda name, path: many)
+    with pytest.raises(ConfigError, match="has 32769 classes, accepted: 32768"):
+        load_federation(DataConfig("too-many", nodes=2, test_samples=2), 0)

@@ -154,6 +154,38 @@ def test_resume_does_only_what_is_missing(finished: Path, tmp_path: Path) -> Non
     assert without_wall_time(again.runs) == without_wall_time(Results.load(finished).runs)
 
 
+def test_before_any_run_has_ended_the_checkpoints_tell_whose_they_are(tmp_path: Path) -> None:
+    tables = {**TABLES, "checkpoint_every": 1, "strategies": [TABLES["strategies"][1]]}
+
+    def stopped_at(step: int) -> Any:
+        def hear(key: str, event: Any) -> None:
+            if isinstance(event, dict) and event["step"] >= step:
+                raise KeyboardInterrupt
+
+        return lambda planned, done: nullcontext(hear)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(tables, tmp_path, jobs=1, watch=stopped_at(3))
+    with pytest.raises(ConfigError, match="unfinished comparison; --resume or --overwrite"):
+        compare(tables, tmp_path)
+    with pytest.raises(ConfigError, match="another comparison; --overwrite"):
+        compare({**tables, "seeds": [3]}, tmp_path, resume=True)
+    compare(tables, tmp_path, resume=True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_stop_before_the_first_checkpoint_leaves_none(tmp_path: Path) -> None:
+    """So that the same command begins anew without being told to."""
+
+    def hear(key: str, event: Any) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            compare(TABLES, tmp_path, jobs=1, watch=lambda planned, done: nullcontext(hear))
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_results_of_another_comparison_are_refused(finished: Path) -> None:
     before = (finished / "results.json").read_bytes()
     for resume in (False, True):
