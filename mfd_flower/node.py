@@ -177,7 +177,7 @@ class Node:
             samples, stage = augmented(self.run, self.index, seed), "images"
         elif samples is None:
             samples = training_samples(self.run, self.index)
-        with process_generators if self._augments else nullcontext():
+        with process_generators if self.run.train.augmentation else nullcontext():
             result = fit(
                 model,
                 samples,

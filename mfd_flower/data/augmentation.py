@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.data.samples import InputSpec, prepared
+from mfd_flower.data.samples import InputSpec, of_channels, prepared
 
 CROP_FLIP = "crop-flip"
 process_generators = threading.RLock()
-"""Held while the process's generators serve one augmentation. Lightning's Trainer reads them and
-puts them back as a fit begins, so that a fit on augmented images has to hold it throughout."""
+"""Held while the process's generators serve one augmentation, and by who else draws from them.
+Lightning's Trainer reads them and puts them back as a fit begins, so that where images are
+augmented each fit has to hold it throughout."""
 
 
 class Augmentation:
@@ -50,7 +51,7 @@ class Augmentation:
                 auto_augment=None if name == CROP_FLIP else name,
                 color_jitter=None,  # type: ignore[arg-type]
                 interpolation=spec.interpolation,
-                mean=spec.mean * (3 // len(spec.mean)),
+                mean=of_channels(spec.mean, 3),
                 normalize=False,
             )
         except (AssertionError, KeyError, ValueError) as error:

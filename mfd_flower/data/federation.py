@@ -103,8 +103,8 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
 
 def _images_once(name: str, path: str, spec: InputSpec, strict: bool) -> ImageSet:
     found = _find_set_once(name, path)
-    if (classes := len(found.classes)) > MAX_CLASSES:
-        raise ConfigError("data.name", name, f"has {classes} classes, accepted: {MAX_CLASSES}")
+    if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
+        raise ConfigError("data.name", name, f"has {classes} classes, accepted: 2 to {MAX_CLASSES}")
     if isinstance(found, ImageSet):
         return found
     return decoded_once(found, Key(name, path, spec, strict))

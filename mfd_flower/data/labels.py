@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
+
+MOST_DIGITS = 300
+"""Of a label that is taken as a number; a float has no more."""
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_FLOAT = re.compile(r"-?([0-9]+\.[0-9]*|nan|inf)", re.IGNORECASE)
 
 
 def class_indices(
@@ -20,7 +26,8 @@ def class_indices(
     Parameters
     ----------
     values
-        A label a sample. Texts that are all numbers are taken as numbers.
+        A label a sample. Texts that are all numbers, as numbers are written, are taken as numbers;
+        007 is a text.
     row
         Names a sample in an error.
     names
@@ -63,11 +70,22 @@ def class_indices(
     return np.array([place[value] for value in found], dtype=np.int64), tuple(map(str, kinds))
 
 
+def by_number(name: str) -> tuple[int, int, str]:
+    """Return what sorts names: numbers in the order of numbers, then the others by letters."""
+    # As numbers compare, without making one of a name of thousands of digits.
+    return (0, len(name), name) if is_number(name) else (1, 0, name)
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a whole number from 0 as numbers are written."""
+    return _WHOLE.fullmatch(name) is not None and not name.startswith("-")
+
+
 def _number(value: Any) -> Any:
     """Return a value as a number, or None for a text that is none."""
-    try:
-        number = float(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
-    whole = isinstance(number, float) and number.is_integer()
-    return int(number) if whole else number
+    if not isinstance(value, str):
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    if _WHOLE.fullmatch(value) and len(value) <= MOST_DIGITS:
+        return int(value)
+    # Where whole numbers are kept as floats, for want of some, a table has 9.0 for 9.
+    return float(value) if _FLOAT.fullmatch(value) and len(value) <= MOST_DIGITS else None

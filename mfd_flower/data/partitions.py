@@ -5,7 +5,6 @@ flwr-datasets' partitioners deal the images out, or the set itself says who hold
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
 from mfd_flower.data.image_set import ImageSet
+from mfd_flower.data.labels import by_number
 
 HOLD_OUT = 6
 """Purpose of the generator that draws what a node holds out."""
@@ -37,6 +37,8 @@ def split_indices(
     if images.is_test is None and len(pool) < nodes:
         accepted = f"must leave a sample for each of {nodes} nodes, {config.name} has {len(order)}"
         raise ConfigError("data.test_samples", held_out, accepted)
+    if len(test) == 0:
+        raise ConfigError("data.name", config.name, "none of its test pictures can be read")
     wanted = config.train_samples or len(pool)
     if wanted > len(pool):
         accepted = f"at most {len(pool)}, {left_by}"
@@ -56,11 +58,14 @@ def client_indices(
         accepted = f"{nobodys} training samples of {config.name} have no client"
         raise ConfigError("data.partition", config.partition, accepted)
     # Numbers in the order of numbers, names in that of the alphabet.
-    names = sorted(set(held_by.tolist()), key=lambda n: (int(n) if n.isdecimal() else inf, n))
+    names = sorted(set(held_by.tolist()), key=by_number)
     if len(names) != config.nodes:
         accepted = f"must be {len(names)}, the clients among the training samples of {config.name}"
         raise ConfigError("data.nodes", config.nodes, accepted)
-    return tuple(names), [np.flatnonzero(held_by == name) for name in names]
+    kinds, place, counts = np.unique(held_by, return_inverse=True, return_counts=True)
+    parts = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
+    shares = dict(zip(kinds.tolist(), parts, strict=True))
+    return tuple(names), [shares[name] for name in names]
 
 
 def hold_out(

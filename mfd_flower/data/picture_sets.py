@@ -17,8 +17,8 @@ import numpy as np
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.data.image_set import PictureSet
-from mfd_flower.data.labels import class_indices
-from mfd_flower.data.pictures import Embedded
+from mfd_flower.data.labels import by_number, class_indices, is_number
+from mfd_flower.data.pictures import Embedded, is_picture
 
 TEST_SPLITS = ("test", "val", "validation")
 """The first of these that is there is the test set; another one is not used."""
@@ -35,7 +35,8 @@ def folder_set(place: str) -> PictureSet:
     parts = [root]
     if "train" in folders and (test or len(folders) == 1):
         parts = [root / name for name in ("train", test) if name]
-    classes = sorted({name for part in parts for name in _folders(part)})
+    names = {name for part in parts for name in _folders(part)}
+    classes = sorted(names, key=by_number if all(map(is_number, names)) else None)
     files, labels, client, is_test = [], [], [], []
     for part in parts:
         for label, name in enumerate(classes):
@@ -55,15 +56,22 @@ def _folders(root: Path) -> list[str]:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from torchvision.datasets.folder import is_image_file, make_dataset
-
-    def is_valid(path: str) -> bool:
-        # Desktops leave files there whose names begin with a dot.
-        return is_image_file(path) and not Path(path).name.startswith(".")
-
-    numbers = {folder.name: 0}
-    found = make_dataset(folder.parent, numbers, is_valid_file=is_valid, allow_empty=True)
-    return [Path(file) for file, _ in found]
+    """Return a class's pictures, by folder and name; links lead nowhere twice, and not upwards."""
+    found: list[Path] = []
+    above = set(folder.resolve().parents)
+    seen: set[Path] = set()
+    left = [folder] if folder.is_dir() else []
+    while left:
+        here = left.pop()
+        if (real := here.resolve()) in seen or real in above:
+            continue
+        seen.add(real)
+        for entry in here.iterdir():
+            if is_picture(entry):
+                found.append(entry)
+            elif entry.is_dir() and not entry.name.startswith("."):
+                left.append(entry)
+    return sorted(found, key=lambda file: (str(file.parent), file.name))
 
 
 def csv_set(place: str) -> PictureSet:

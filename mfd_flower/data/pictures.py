@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import math
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,35 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from mfd_flower.data.samples import InputSpec
+from mfd_flower.data.samples import InputSpec, of_channels
 
 DRAFT_GAP = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels a side that the
 transform resizes to, as Pillow's thumbnails do with `reducing_gap`."""
-MOST_RESIZED_PIXELS = 2**26
-"""What resizing the short side of a long and thin picture may make of the whole."""
+MOST_SIDES = 64
+"""How many times as long as wide a picture may be: resizing the short side makes the other larger.
+The same for all models, so that they see the same pictures."""
+LARGE_PIXELS = 2**24
+"""Pictures of more are decoded one after another, whatever memory they take."""
+STRIP_PX = 512
+"""Height of what is made opaque at a time."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names for what files in folders are taken for pictures."""
+ORIENTATION = 0x0112
+"""EXIF's number for it."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of an orientation upright (Exif 2.32, table 4)."""
 QUIET_S = 5.0
 """Reading that takes longer shows its progress on a terminal."""
 _hidden = False
@@ -82,7 +103,7 @@ def read_pictures(
 
     def read(index: int) -> NDArray[np.uint8] | Unreadable:
         try:
-            with _opened(files[index]) as picture:
+            with _opened(files[index]) as picture, _room_for(picture):
                 return np.asarray(transform(_plain(picture, spec))).transpose(1, 2, 0)
         except Exception as error:  # Decoders raise whatever they meet, errors of many types.
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -114,7 +135,7 @@ def _evaluation_transform(spec: InputSpec) -> Callable[[Image.Image], Any]:
     return create_transform(
         spec.size_px,
         interpolation=spec.interpolation,
-        mean=spec.mean,
+        mean=of_channels(spec.mean, len(_mode(spec))),
         crop_pct=spec.crop_pct,
         crop_mode=spec.crop_mode,
         normalize=False,
@@ -133,29 +154,66 @@ def _with_progress(found: Iterator[Any], total: int) -> Iterator[Any]:
     yield from tqdm(found, "reading pictures", total, leave=False, delay=QUIET_S, disable=hidden)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a folder's file is one of `FORMATS`, by its name; desktops' hidden files are none."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    return kind in FORMATS and not path.name.startswith(".") and path.is_file()
+
+
 def _opened(file: Path | str | Embedded) -> Image.Image:
     if not isinstance(file, Embedded):
+        if Path(file).exists() and not Path(file).is_file():
+            raise ValueError("not a file")  # A pipe would be waited for.
         return Image.open(file)
     if file.data is None:
         raise ValueError("no picture there")
     return Image.open(io.BytesIO(file.data))
 
 
+@contextmanager
+def _room_for(picture: Image.Image) -> Iterator[None]:
+    width, height = picture.size
+    with _large if width * height > LARGE_PIXELS else nullcontext():
+        yield
+
+
+_large = threading.Lock()
+
+
 def _plain(picture: Image.Image, spec: InputSpec) -> Image.Image:
     """Decode a picture: 8 bits, grey or RGB as the model wants it, upright, on white."""
     side = math.floor(spec.size_px / spec.crop_pct)
     short, long = sorted(picture.size)
-    if spec.crop_mode == "center" and side * side * long > MOST_RESIZED_PIXELS * short:
+    if long > MOST_SIDES * short:
         raise ValueError(f"too long and thin, {long} x {short} pixels")
     picture.draft(None, (DRAFT_GAP * side, DRAFT_GAP * side))
-    ImageOps.exif_transpose(picture, in_place=True)
+    picture.load()  # Of a TIFF that turns it, and of a PNG the tags may stand behind the pixels.
+    turn = _turn(picture)
     if picture.mode.startswith(("I", "F")):
         picture = _in_8_bits(picture)
     if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.new("RGB", picture.size, "white")
-        picture.paste(layer, mask=layer)
-    return picture.convert(_mode(spec))
+        picture = _on_white(picture)
+    if picture.mode == "LAB":
+        picture = picture.convert("RGB")
+    picture = picture.convert(_mode(spec))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    try:
+        # Other tags decide nothing, however odd they are.
+        return UPRIGHT.get(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # Of whatever reads them.
+        return None
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    page = Image.new("RGB", picture.size, "white")
+    for top in range(0, picture.height, STRIP_PX):
+        strip = (0, top, picture.width, min(top + STRIP_PX, picture.height))
+        layer = picture.crop(strip).convert("RGBA")
+        page.paste(layer, strip, layer)
+    return page
 
 
 def _in_8_bits(picture: Image.Image) -> Image.Image:
@@ -164,8 +222,12 @@ def _in_8_bits(picture: Image.Image) -> Image.Image:
     What a larger number means no file says, and a scale of each picture's own would make unlike
     pictures alike.
     """
-    values = np.asarray(picture)
+    values, transparent = np.asarray(picture), picture.info.get("transparency")
     high = 1 if picture.mode == "F" else 2**16 - 1
     if not (values.min() >= 0 and values.max() <= high):
         raise ValueError(f"has values outside 0 to {high}")
-    return Image.fromarray(np.rint(values * np.float32(255 / high)).astype(np.uint8))
+    grey = Image.fromarray(np.rint(values * np.float32(255 / high)).astype(np.uint8))
+    if isinstance(transparent, int):
+        opaque = np.where(values == transparent, np.uint8(0), np.uint8(255))
+        grey.putalpha(Image.fromarray(opaque))
+    return grey

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CHUNK = 64
+LUMA = (0.299, 0.587, 0.114)
+"""Red, green and blue in grey (ITU-R BT.601), as Pillow has it for picture files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,13 @@ class InputSpec:
         return (pixels - mean) / std
 
 
+def of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Repeat a normalisation as timm repeats the weights of a stem; one channel has the mean."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(itertools.islice(itertools.cycle(values), channels))
+
+
 def prepared(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSpec) -> Samples:
     """Turn raw images ``(samples, height, width, channels)`` into what a backbone expects."""
     side = spec.size_px
@@ -86,6 +96,8 @@ def prepared(images: NDArray[np.uint8], labels: NDArray[np.int64], spec: InputSp
 def _prepared(images: Tensor, spec: InputSpec) -> Tensor:
     pixels = images.permute(0, 3, 1, 2).float() / 255
     if pixels.shape[1] != spec.channels:
+        if pixels.shape[1] == 3:
+            pixels = (pixels * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         pixels = pixels.mean(1, keepdim=True).expand(-1, spec.channels, -1, -1)
     size = (spec.size_px, spec.size_px)
     if pixels.shape[-2:] != size:

@@ -22,6 +22,7 @@ from torch import nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
+from mfd_flower.data.augmentation import process_generators
 from mfd_flower.models.trunk import Trunk, checked_trunk, patch_size_px
 from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
@@ -80,6 +81,11 @@ _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 @functools.lru_cache(maxsize=8)
 def _load(config: ModelConfig, seed: int) -> Trunk:
+    with process_generators:
+        return _named(config, seed).requires_grad_(False).eval()
+
+
+def _named(config: ModelConfig, seed: int) -> Trunk:
     kind, _, name = config.backbone.partition(":")
     if config.backbone == "fm-tiny":
         model = fill(_new("fm-tiny", config), _packaged_weights(), config.backbone)
@@ -100,7 +106,7 @@ def _load(config: ModelConfig, seed: int) -> Trunk:
     else:
         accepted = "accepted: fm-tiny, vit-small, random, file:<safetensors>, hub:<timm name>"
         raise ConfigError("model.backbone", config.backbone, accepted)
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def _check_arch(arch: str, field: str, value: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,7 +13,8 @@ from torch import nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
-from mfd_flower.data.samples import InputSpec
+from mfd_flower.data.augmentation import process_generators
+from mfd_flower.data.samples import InputSpec, of_channels
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.trunk import Trunk, takes_prompts
@@ -33,18 +32,11 @@ def input_spec(backbone: Trunk) -> InputSpec:
     # timm's name for what a model was trained with; fm-tiny has none and saw (x - 0.5) / 0.5.
     trained = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = (
-        _of_channels(trained.get(name, (0.5,) * channels), channels) for name in ("mean", "std")
+        of_channels(trained.get(name, (0.5,) * channels), channels) for name in ("mean", "std")
     )
     resized = resolve_data_config(pretrained_cfg={"crop_pct": 1.0, **trained})
     cropped = (resized["interpolation"], resized["crop_pct"], resized["crop_mode"])
     return InputSpec(height, channels, mean, std, *cropped)
-
-
-def _of_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Repeat a normalisation as timm repeats the weights of a stem; one channel has the mean."""
-    if channels == 1:
-        return (sum(values) / len(values),)
-    return tuple(itertools.islice(itertools.cycle(values), channels))
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
@@ -54,6 +46,12 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT
     factors of every block's `lora_targets` (Hu et al., arXiv 2106.09685), ``full`` trains all.
     ``requires_grad`` is set on exactly the tunables; a process has frozen weights once.
     """
+    # What torch, timm and peft draw is replaced, but from the process's generators.
+    with process_generators:
+        return _built(config, num_classes, seed)
+
+
+def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
     draw = np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(draw >> np.uint64(1)))
     backbone = load_backbone(config, seed)

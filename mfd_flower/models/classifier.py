@@ -58,6 +58,7 @@ class Classifier(lightning.LightningModule):
         self.optimizer_state = optimizer_state or {}
         self.only = only
         self._describe()
+        self._given = labels
         self._know(labels)
         self.losses: list[tuple[Tensor, int]] = []
         """Mean and size of each batch of this epoch."""
@@ -103,8 +104,8 @@ class Classifier(lightning.LightningModule):
         return sum(v * size for v, size in zip(values, sizes, strict=True)) / sum(sizes)
 
     def setup(self, stage: str) -> None:
-        """Take the labels of a data module, and refuse what cannot be done without any."""
-        if stage != "fit" or self.labels is not None:
+        """Take the labels of a fit's data module, and refuse what cannot be done without any."""
+        if stage != "fit" or self._given is not None:
             return
         self._know(getattr(getattr(self.trainer, "datamodule", None), "labels", None))
         for name in NEED_LABELS if self.labels is None else ():

@@ -34,6 +34,8 @@ LIGHTNING_PRECISIONS = {
     "fp16": "16-mixed",
 }
 """What Lightning calls a `TrainConfig.precision`; TF32 is fp32 whose products torch may round."""
+PRODUCTS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+"""Whose `allow_tf32` decides how matrix products and convolutions of fp32 are rounded."""
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _locks: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
 
@@ -109,15 +111,21 @@ def held(device: torch.device, precision: str) -> Iterator[None]:
         yield
         return
     with _locks[device]:
+        # Also in the midst of what is computed in another precision.
+        flags = [(each, each.allow_tf32) for each in PRODUCTS] if device.type == "cuda" else []
         set_products(device, precision)
-        yield
+        try:
+            yield
+        finally:
+            for backend, allowed in flags:
+                backend.allow_tf32 = allowed
 
 
 def set_products(device: torch.device, precision: str) -> None:
     """Tell torch whether matrix products and convolutions of fp32 may be rounded to TF32."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        for backend in PRODUCTS:
+            backend.allow_tf32 = precision == "tf32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
-from mfd_flower.data.pictures import read_pictures
+from mfd_flower.data.pictures import is_picture, read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models.devices import device_for, held
 from mfd_flower.models.model_file import TrainedModel
@@ -117,7 +117,7 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
     for place in places:
         path = Path(place).expanduser()
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if _is_picture(each))
+            found = sorted(each for each in path.rglob("*") if is_picture(each))
         elif path.exists():
             found = [path]
         else:
@@ -127,9 +127,3 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
             raise ConfigError("PICTURES", str(place), "no such file, and no pictures there")
         files += found
     return files
-
-
-def _is_picture(path: Path) -> bool:
-    from torchvision.datasets.folder import is_image_file
-
-    return is_image_file(path.name) and not path.name.startswith(".") and path.is_file()

@@ -51,8 +51,12 @@ def model_for(run: RunConfig) -> PromptedViT:
 
     Only its tunables change from use to use; what is frozen it shares with all other models there.
     """
-    classes = federation_of(run).num_classes
-    return _models.build(run.model, classes, run.seed, device_for(run.train))
+    kind = (run.model, federation_of(run).num_classes, run.seed, device_for(run.train))
+    if device_of(model := _models.build(*kind)) != kind[-1]:
+        # A Trainer of Lightning's own carries what it trained to the CPU.
+        _models.build.cache_clear()
+        model = _models.build(*kind)
+    return model
 
 
 def placed(model: PromptedViT, device: torch.device) -> PromptedViT:
@@ -71,7 +75,7 @@ def placed(model: PromptedViT, device: torch.device) -> PromptedViT:
 def _resident(tensor: Tensor, device: torch.device) -> Tensor:
     with _copying:
         copies = _residents.setdefault(tensor, {})
-        if device not in copies:
+        if device not in copies or copies[device].device != device:
             there = tensor.detach().to(device)
             is_parameter = isinstance(tensor, nn.Parameter)
             copies[device] = nn.Parameter(there, False) if is_parameter else there

@@ -138,7 +138,7 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "no format": (lambda p: p["told"].pop("format"), "format = None: accepted: mfd-flower model 1"),
     "no classes": (lambda p: p["about"].pop("classes"), "classes = None: missing"),
-    "one class": (lambda p: p["about"].update(classes=["a"]), "must have 2 to 65536 values"),
+    "one class": (lambda p: p["about"].update(classes=["a"]), "must have 2 to 32768 values"),
     "other classes": (lambda p: p["about"].update(classes=["a", "b"]), "tunable head"),
     "other model": (lambda p: p["about"]["model"].update(prompts=3), "tunable prompts.0"),
     "unknown setting": (lambda p: p["about"]["model"].update(x=3), "model.x = 3: unknown key"),
