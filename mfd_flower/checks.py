@@ -27,6 +27,8 @@ Refusal = Callable[[str, object, str], Exception]
 MAX_INT = 2**63 - 1
 """TOML, SQLite and Flower's records carry whole numbers in 64 bits."""
 SHOWN_CHARS = 200
+LINE_CHARS = 2_000
+"""Of a message; names from a file may be as long as the file."""
 
 
 class ConfigError(ValueError):
@@ -42,7 +44,13 @@ class ConfigError(ValueError):
 
 def refusal_line(name: str, value: object, accepted: str) -> str:
     """Return the one line that refuses a value."""
-    return f"{name} = {show(value)}: {accepted}"
+    return one_line(f"{name} = {show(value)}: {accepted}")
+
+
+def one_line(text: str) -> str:
+    """Return a text whose line breaks and other controls, which a name may have, are spelt out."""
+    cut = text if len(text) <= LINE_CHARS else f"{text[:LINE_CHARS]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def show(value: object) -> str:

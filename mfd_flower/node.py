@@ -202,8 +202,10 @@ class Node:
         """Return the floating point operations of one local update."""
         model = model_for(self.run)
         if self._augments:
-            return fit_flops(model, augmented(self.run, self.index, 0), self.run.train, "images")
-        return fit_flops(model, self.samples, self.run.train, model.frozen_stage())
+            samples, stage = augmented(self.run, self.index, 0), "images"
+        else:
+            samples, stage = self.samples, model.frozen_stage()
+        return fit_flops(model, samples, self.run.train, stage, self.run.trainer)
 
     @property
     def _augments(self) -> bool:

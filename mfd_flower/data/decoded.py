@@ -1,14 +1,16 @@
 """Decoded picture sets: once a process, and once for all processes that share a folder.
 
-The command that starts a comparison decodes its pictures to check them; the runs' processes map
-what it made instead of decoding them again.
+The command that starts a comparison decodes its pictures to check them; the runs' processes take
+what it made, pictures and labels together, whatever has become of the files.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -22,21 +24,16 @@ from mfd_flower.data.pictures import Unreadable
 from mfd_flower.data.samples import InputSpec
 
 KEPT_SETS = 2
+PIXELS, REST = "pixels.npy", "rest.npz"
 
 
 class Key(NamedTuple):
-    """What decides what is decoded: settings of `DataConfig`, and what the model expects."""
+    """What decides what is decoded, and how: settings of `DataConfig`, and the model's wishes."""
 
     name: str
     path: str
     spec: InputSpec
     strict: bool
-
-    @property
-    def file(self) -> str:
-        """Name of the file for it."""
-        told = dump_json([self.name, self.path, asdict(self.spec), self.strict])
-        return f"pictures-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
 
 
 _folder: Path | None = None
@@ -53,41 +50,68 @@ def share_decoded(folder: Path | None) -> None:
     with _one_at_a_time:
         _folder = folder
         for key, found in _kept.items():
-            if folder is not None and not _pixels_of(folder, key).exists():
-                _write(folder, key, found)
+            if folder is not None:
+                _write(_place(folder, key), found)
 
 
-def decoded_once(pictures: PictureSet, key: Key) -> ImageSet:
-    """Return the pictures that can be read, for a model; the sets that came last are kept."""
+def decoded_once(key: Key, find: Callable[[], ImageSet | PictureSet]) -> ImageSet:
+    """Return what `find` returns, its pictures decoded, by this process or another one.
+
+    The decoded sets that came last are kept.
+    """
     with _one_at_a_time:
         if key not in _kept:
+            place = None if _folder is None else _place(_folder, key)
+            if place is not None and place.exists():
+                images = _read(place)
+            elif isinstance(found := find(), ImageSet):
+                return found
+            elif place is None:
+                images = found.decoded(key.spec, key.strict)
+            else:
+                images = _shared(place, lambda: found.decoded(key.spec, key.strict))
             while len(_kept) >= KEPT_SETS:
                 del _kept[next(iter(_kept))]
-            if _folder is None:
-                _kept[key] = pictures.decoded(key.spec, key.strict)
-            else:
-                _kept[key] = _shared(_folder, pictures, key)
+            _kept[key] = images
         return _kept[key]
 
 
-def _shared(folder: Path, pictures: PictureSet, key: Key) -> ImageSet:
-    file = _pixels_of(folder, key)
-    with FileLock(file.with_suffix(".lock")):
-        if not file.exists():
-            _write(folder, key, pictures.decoded(key.spec, key.strict))
-    told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    return pictures.of(np.load(file, mmap_mode="r"), [Unreadable(*each) for each in told])
+def _shared(place: Path, decode: Callable[[], ImageSet]) -> ImageSet:
+    with FileLock(place.with_suffix(".lock")):
+        if not place.exists():
+            _write(place, decode())
+    return _read(place)
 
 
-def _write(folder: Path, key: Key, found: ImageSet) -> None:
-    file = _pixels_of(folder, key)
-    told = [[each.index, each.file, each.reason] for each in found.unreadable]
-    file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
-    begun = file.with_suffix(".part")
-    with begun.open("wb") as opened:
-        np.save(opened, found.images)
-    begun.rename(file)
+def _write(place: Path, found: ImageSet) -> None:
+    begun = place.with_suffix(".part")
+    begun.mkdir()
+    np.save(begun / PIXELS, found.images)
+    names = [each for each in ("client", "is_test") if getattr(found, each) is not None]
+    unreadable = [[each.index, each.file, each.reason] for each in found.unreadable]
+    np.savez(
+        begun / REST,
+        labels=found.labels,
+        told=np.array(json.dumps([found.classes, unreadable])),
+        **{name: getattr(found, name) for name in names},
+    )
+    begun.rename(place)
 
 
-def _pixels_of(folder: Path, key: Key) -> Path:
-    return folder / f"{key.file}.npy"
+def _read(place: Path) -> ImageSet:
+    with np.load(place / REST) as rest:
+        classes, unreadable = json.loads(str(rest["told"]))
+        return ImageSet(
+            np.load(place / PIXELS, mmap_mode="r"),
+            rest["labels"],
+            tuple(classes),
+            rest.get("client"),
+            rest.get("is_test"),
+            tuple(Unreadable(*each) for each in unreadable),
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _place(folder: Path, key: Key) -> Path:
+    told = dump_json([key.name, key.path, asdict(key.spec), key.strict])
+    return folder / f"pictures-{hashlib.sha256(told.encode()).hexdigest()[:32]}"

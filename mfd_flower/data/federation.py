@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
 from mfd_flower.data.decoded import Key, decoded_once
-from mfd_flower.data.image_set import ImageSet, some, unreadable_line
+from mfd_flower.data.image_set import ImageSet, PictureSet, some, unreadable_line
 from mfd_flower.data.partitions import client_indices, hold_out, partition_indices, split_indices
 from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import THUMBNAIL, find_set
@@ -81,7 +81,6 @@ class Federation:
         return prepared(self.images.images[indices], self.images.labels[indices], spec)
 
 
-@functools.lru_cache(maxsize=32)
 def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) -> Federation:
     """Load the set, hold out the test samples, deal the rest to the nodes.
 
@@ -89,7 +88,16 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     files are decoded for a model of `spec`; who holds what does not depend on it.
     """
     seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
-    images = _images_once(config.name, config.path, seen, config.strict)
+    key = Key(config.name, config.path, seen, config.strict)
+    return Federation(_images_once(key), *_dealt_once(config, seed, key))
+
+
+@functools.lru_cache(maxsize=32)
+def _dealt_once(
+    config: DataConfig, seed: int, key: Key
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], NDArray[np.int64], tuple[str, ...]]:
+    """Return what each node trains on and holds out, the test set, and the clients' names."""
+    images = _images_once(key)
     train, test = split_indices(images, config, seed)
     clients: tuple[str, ...] = ()
     if config.partition in ("by-client", "by-folder"):
@@ -97,14 +105,15 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     else:
         dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
     pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]
-    shares, held_out = [kept for kept, _ in pairs], [out for _, out in pairs]
-    return Federation(images, shares, held_out, test, clients)
+    return [kept for kept, _ in pairs], [out for _, out in pairs], test, clients
 
 
-def _images_once(name: str, path: str, spec: InputSpec, strict: bool) -> ImageSet:
-    found = _find_set_once(name, path)
-    if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
-        raise ConfigError("data.name", name, f"has {classes} classes, accepted: 2 to {MAX_CLASSES}")
-    if isinstance(found, ImageSet):
+def _images_once(key: Key) -> ImageSet:
+    def find() -> ImageSet | PictureSet:
+        found = _find_set_once(key.name, key.path)
+        if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
+            accepted = f"has {classes} classes, accepted: 2 to {MAX_CLASSES}"
+            raise ConfigError("data.name", key.name, accepted)
         return found
-    return decoded_once(found, Key(name, path, spec, strict))
+
+    return decoded_once(key, find)

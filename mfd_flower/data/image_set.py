@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, one_line
 from mfd_flower.data.pictures import Embedded, Unreadable, read_pictures
 from mfd_flower.data.samples import InputSpec
 
@@ -43,10 +43,14 @@ class ImageSet:
             and (self.labels.dtype, self.labels.shape) == (np.int64, self.images.shape[:1])
             and set(np.unique(self.labels)) <= set(range(len(self.classes)))
             and all(
-                part is None or (part.dtype.kind, part.shape) == (kind, self.labels.shape)
+                part is None or _is(part, kind, self.labels.shape)
                 for part, kind in ((self.client, "U"), (self.is_test, "b"))
             )
         )
+
+
+def _is(part: object, kind: str, shape: tuple[int, ...]) -> bool:
+    return isinstance(part, np.ndarray) and (part.dtype.kind, part.shape) == (kind, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +70,6 @@ class PictureSet:
             said = unreadable_line(unreadable, len(self.files))
             accepted = f"{said}; without it they are left out" if strict else said
             raise ConfigError("data.strict", strict, accepted)
-        return self.of(images, unreadable)
-
-    def of(self, images: NDArray[np.uint8], unreadable: Sequence[Unreadable]) -> ImageSet:
-        """Return the decoded pictures, all but those that cannot be read, with what they show."""
         kept = np.ones(len(self.files), bool)
         kept[[picture.index for picture in unreadable]] = False
         return ImageSet(
@@ -90,4 +90,4 @@ def unreadable_line(unreadable: Sequence[Unreadable], total: int) -> str:
 def some(things: Sequence[object]) -> str:
     """Name the first few of many."""
     more = [f"and {len(things) - NAMED} more"] if len(things) > NAMED else []
-    return ", ".join([*map(str, things[:NAMED]), *more])
+    return one_line(", ".join([*map(str, things[:NAMED]), *more]))

@@ -83,9 +83,12 @@ def is_number(name: str) -> bool:
 
 def _number(value: Any) -> Any:
     """Return a value as a number, or None for a text that is none."""
-    if not isinstance(value, str):
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-    if _WHOLE.fullmatch(value) and len(value) <= MOST_DIGITS:
-        return int(value)
-    # Where whole numbers are kept as floats, for want of some, a table has 9.0 for 9.
-    return float(value) if _FLOAT.fullmatch(value) and len(value) <= MOST_DIGITS else None
+    if isinstance(value, str):
+        short = len(value) <= MOST_DIGITS
+        if short and _WHOLE.fullmatch(value):
+            return int(value)
+        if not (short and _FLOAT.fullmatch(value)):
+            return None
+        # Where whole numbers are kept as floats, for want of some, a table has 9.0 for 9.
+        value = float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

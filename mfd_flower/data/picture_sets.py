@@ -11,15 +11,16 @@ from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.data.image_set import PictureSet
+from mfd_flower.data.image_set import PictureSet, some
 from mfd_flower.data.labels import by_number, class_indices, is_number
 from mfd_flower.data.pictures import Embedded, is_picture
 
+MOST_CLIENT_CHARS = 200
 TEST_SPLITS = ("test", "val", "validation")
 """The first of these that is there is the test set; another one is not used."""
 
@@ -29,7 +30,7 @@ def folder_set(place: str) -> PictureSet:
 
     If there is a folder `train` beside `test` or `val`, or alone, these hold the classes.
     """
-    root = Path(place).expanduser()
+    root = _path(place)
     folders = _folders(root)
     test = _test_split(folders)
     parts = [root]
@@ -79,46 +80,71 @@ def csv_set(place: str) -> PictureSet:
 
     Files are relative to the table's folder.
     """
-    path = Path(place).expanduser()
-    lines = _csv_lines(path)
-    columns = next(iter(lines.values()), {}).keys()
-    if missing := {"file", "label"} - columns:
-        said = f"must have the columns file and label, has {', '.join(columns) or 'none'}"
-        raise ConfigError(f"{path}: {missing.pop()}", None, said)
-    if "split" in columns:
+    path = _path(place)
+    rows = _csv_rows(path)
+    if rows and rows[0].split is not None:
         accepted = ("train", *TEST_SPLITS)
-        for number, line in lines.items():
-            if line["split"] not in accepted:
-                name = f"{path} line {number}: split"
-                raise ConfigError(name, line["split"], f"accepted: {', '.join(accepted)}")
-        used = ("train", _test_split({line["split"] for line in lines.values()}))
-        lines = {number: line for number, line in lines.items() if line["split"] in used}
-    numbers, rows = list(lines), list(lines.values())
-    for number, row in lines.items():
-        if not row["file"]:
-            raise ConfigError(f"{path} line {number}: file", row["file"], "missing")
-    values = [row["label"] for row in rows]
-    labels, classes = class_indices(values, lambda index: f"{path} line {numbers[index]}")
-    files = [path.parent / row["file"] for row in rows]
-    client = [row.get("client", "") for row in rows]
-    is_test = [row.get("split", "train") != "train" for row in rows]
+        for row in rows:
+            if row.split not in accepted:
+                name = f"{path} line {row.line}: split"
+                raise ConfigError(name, row.split, f"accepted: {', '.join(accepted)}")
+        used = ("train", _test_split({row.split for row in rows if row.split}))
+        rows = [row for row in rows if row.split in used]
+    for row in rows:
+        if not row.file:
+            raise ConfigError(f"{path} line {row.line}: file", row.file, "missing")
+    values = [row.label for row in rows]
+    labels, classes = class_indices(values, lambda index: f"{path} line {rows[index].line}")
+    files = [path.parent / row.file for row in rows]
+    client = [row.client or "" for row in rows]
+    is_test = [row.split not in (None, "train") for row in rows]
     return _picture_set(files, labels, classes, client, is_test)
 
 
-def _csv_lines(path: Path) -> dict[int, dict[str, str]]:
-    """Return a table's rows by the line that each ends on."""
-    lines: dict[int, dict[str, str]] = {}
+class _Row(NamedTuple):
+    """What counts of a table's row: None where the table has no such column."""
+
+    line: int
+    """That the row ends on."""
+    file: str
+    label: str
+    client: str | None = None
+    split: str | None = None
+
+
+def _csv_rows(path: Path) -> list[_Row]:
+    rows = list[_Row]()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, skipinitialspace=True, restval="")
-            for row in reader:
-                if None in row:
-                    name = f"{path} line {reader.line_num}"
-                    raise ConfigError(name, row[None], "more values than there are columns")
-                lines[reader.line_num] = {name.strip(): row[name].strip() for name in row}
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            columns = [name.strip() for name in next(reader, [])]
+            if missing := {"file", "label"} - set(columns):
+                said = f"must have the columns file and label, has {some(columns) or 'none'}"
+                raise ConfigError(f"{path}: {min(missing)}", None, said)
+            places = {name: columns.index(name) for name in _Row._fields[1:] if name in columns}
+            for values in reader:
+                if len(values) > len(columns):
+                    name, beyond = f"{path} line {reader.line_num}", values[len(columns) :]
+                    raise ConfigError(name, beyond, "more values than there are columns")
+                if values:  # Else the line is empty.
+                    found = {name: _at(values, place) for name, place in places.items()}
+                    rows.append(_Row(reader.line_num, **found))
     except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
         raise ConfigError("data.name", f"csv:{path}", f"not a CSV file ({error})") from error
-    return lines
+    return rows
+
+
+def _at(values: Sequence[str], place: int) -> str:
+    return values[place].strip() if place < len(values) else ""
+
+
+def _path(place: str) -> Path:
+    if "\0" in place:
+        raise FileNotFoundError("no such file")
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError("no such user") from None
 
 
 def saved_set(place: str) -> PictureSet:
@@ -126,7 +152,7 @@ def saved_set(place: str) -> PictureSet:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(Path(place).expanduser()))
+        found = datasets.load_from_disk(str(_path(place)))
     except FileNotFoundError:
         raise
     except Exception as error:  # Of arrow's or JSON's, by which file is broken.
@@ -225,6 +251,9 @@ def _picture_set(
 ) -> PictureSet:
     if len(files) == 0:
         raise FileNotFoundError("no pictures here")
+    if len(longest := max(client, key=len)) > MOST_CLIENT_CHARS:
+        accepted = f"a name of at most {MOST_CLIENT_CHARS} characters"
+        raise ConfigError("client", longest, accepted)
     return PictureSet(
         files,
         labels,

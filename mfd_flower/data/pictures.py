@@ -196,6 +196,9 @@ def _plain(picture: Image.Image, spec: InputSpec) -> Image.Image:
     if picture.mode == "LAB":
         picture = picture.convert("RGB")
     picture = picture.convert(_mode(spec))
+    if spec.crop_mode == "border" and min(picture.size) < (least := -(-max(picture.size) // side)):
+        # The short side keeps a pixel when the long one fits.
+        picture = picture.resize([max(length, least) for length in picture.size])
     return picture if turn is None else picture.transpose(turn)
 
 

@@ -106,7 +106,9 @@ def _source(name: str) -> tuple[Source, str]:
         sys.path.append(str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(kind), argument)
-    except (ImportError, AttributeError) as error:
+        if not callable(function):
+            raise TypeError(f"{argument} is no function")
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError("data.name", name, f"{error}; {accepted}") from error
     return Source(function), ""
 

@@ -1,8 +1,8 @@
 """Where features are kept, what a frozen part made of images: within a budget, once a machine.
 
 A comparison's processes share files, which they map instead of reading them; a process by itself,
-and one that computes on an accelerator, has them in memory. What finds no room is told so, and made
-again whenever it is needed. The budget belongs to the machine: no number depends on it.
+and one that computes on an accelerator, has them in memory of its own. What finds no room is told
+so, and made again whenever it is needed. No number depends on the budget.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ class Memory:
             if rows_bytes > self._left_bytes:
                 return None
             self._left_bytes -= rows_bytes
-        rows = first.new_empty(count, *first.shape[1:])
-        _fill(rows, first, make)
+        try:
+            rows = first.new_empty(count, *first.shape[1:])
+            _fill(rows, first, make)
+        except BaseException:
+            with self._lock:
+                self._left_bytes += rows_bytes
+            raise
         return rows
 
 
@@ -96,11 +101,28 @@ class Files:
             return False
         begun = path.with_suffix(".part")
         shape = (count, *first.shape[1:])
-        array = npy.open_memmap(begun, mode="w+", dtype=np.float32, shape=shape)
-        _fill(torch.from_numpy(array), first, make)
-        array.flush()
-        begun.rename(path)
+        try:
+            array = npy.open_memmap(begun, mode="w+", dtype=np.float32, shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                with begun.open("r+b") as file:
+                    # Where the disk is full this fails, and not the first write into the mapping.
+                    os.posix_fallocate(file.fileno(), 0, begun.stat().st_size)
+            _fill(torch.from_numpy(array), first, make)
+            array.flush()
+            begun.rename(path)
+        except BaseException as error:
+            begun.unlink(missing_ok=True)
+            self._release(first[0].nbytes * count)
+            if isinstance(error, OSError):
+                return False
+            raise
         return True
+
+    def _release(self, size_bytes: int) -> None:
+        with FileLock(self._root / ".lock"):
+            sizes = self._sizes()
+            sizes[self._name] -= size_bytes
+            self._write(sizes)
 
     def _reserve(self, size_bytes: int) -> bool:
         """Take so many bytes of the budget, dropping what nobody uses."""
@@ -126,7 +148,9 @@ class Files:
         return {}
 
     def _write(self, sizes: dict[str, int]) -> None:
-        (self._root / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+        begun = self._root / "sizes.part"
+        begun.write_text(json.dumps(sizes), encoding="utf-8")
+        begun.replace(self._root / "sizes.json")
 
 
 def budget_bytes(gigabytes: float | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
@@ -84,6 +85,7 @@ def fit(
             generator.manual_seed(seed)
         model.dropout_generator = drop
         keywords = {"max_epochs": config.local_epochs, **asdict(trainer)}
+        keywords["limit_train_batches"] = batches_an_epoch(batches, trainer)
         fitting = resident_trainer(classifier, config.precision, **keywords)
         fitting.fit(classifier, batches)
         model.zero_grad()
@@ -94,6 +96,11 @@ def fit(
             cost.peak_bytes,
             state_of(classifier.trained(), fitting.optimizers[0]),
         )
+
+
+def batches_an_epoch(batches: Batches, trainer: TrainerConfig) -> int:
+    """Return the batches that an epoch takes, at least one."""
+    return max(1, math.floor(trainer.limit_train_batches * len(batches) + 1e-9))
 
 
 @torch.no_grad()
@@ -145,11 +152,18 @@ def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
     return _step_costs[kind]
 
 
-def fit_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
+def fit_flops(
+    model: PromptedViT,
+    samples: Samples,
+    config: TrainConfig,
+    stage: str,
+    trainer: TrainerConfig = AS_IT_IS,
+) -> float:
     """Return the floating point operations of one local update, counted on its first batch."""
     batches = Batches(samples, config.batch_size)
     cost = step_cost(LocalUpdate(model, config, stage, samples.labels), batches)
-    return cost.flops * len(samples) * config.local_epochs / batches.batch_size
+    taken = min(len(samples), batches_an_epoch(batches, trainer) * batches.batch_size)
+    return cost.flops * taken * config.local_epochs / batches.batch_size
 
 
 def entropy_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mfd_flower.comparison import Comparison
-from mfd_flower.data import decoded
+from mfd_flower.data import decoded, load_set
 from mfd_flower.data.decoded import Key, decoded_once, share_decoded
 from mfd_flower.data.image_set import PictureSet
 from mfd_flower.data.picture_sets import folder_set
@@ -27,11 +27,11 @@ def pictures(tmp_path: Path) -> Path:
     """Give a folder of two classes, one of its files broken."""
     root, rng = tmp_path / "pictures", np.random.default_rng(0)
     for name, shade in (("dark", 0), ("light", 128)):
-        (root / name).mkdir(parents=True)
+        (root / name / "of one").mkdir(parents=True)
         for number in range(12):
             values = rng.integers(shade, shade + 128, (8, 8, 3)).astype(np.uint8)
-            Image.fromarray(values).save(root / name / f"{number:02}.png")
-    (root / "dark" / "05.png").write_bytes(b"no picture")
+            Image.fromarray(values).save(root / name / "of one" / f"{number:02}.png")
+    (root / "dark" / "of one" / "05.png").write_bytes(b"no picture")
     return root
 
 
@@ -42,28 +42,34 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("decoded_first", [True, False])
-def test_another_process_maps_what_one_decoded(
+def test_another_process_takes_what_one_decoded(
     pictures: Path, tmp_path: Path, decoded_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = Key(f"folder:{pictures}", "", SPEC, False)
-    expected = folder_set(str(pictures)).decoded(SPEC)
+    """Labels with the pictures, though the folder has changed in between."""
+    name = f"folder:{pictures}"
+    key, expected = Key(name, "", SPEC, False), load_set(name, "", SPEC)
+
+    def find() -> PictureSet:
+        return folder_set(str(pictures))
+
     if decoded_first:
-        decoded_once(folder_set(str(pictures)), key)
+        decoded_once(key, find)
     share_decoded(tmp_path)
-    decoded_once(folder_set(str(pictures)), key)
-
-    def refuse(*given: object) -> Any:
-        raise AssertionError("decoded again")
-
+    decoded_once(key, find)
+    Image.new("RGB", (8, 8)).save(pictures / "dark" / "new.png")
     monkeypatch.setattr(decoded, "_kept", {})  # As another process begins.
-    monkeypatch.setattr(PictureSet, "decoded", refuse)
-    found = decoded_once(folder_set(str(pictures)), key)
+
+    def refuse() -> PictureSet:
+        raise AssertionError("looked for again")
+
+    found = decoded_once(key, refuse)
     assert isinstance(found.images, np.memmap)
-    assert np.array_equal(found.images, expected.images)
-    assert np.array_equal(found.labels, expected.labels)
-    assert found.unreadable == expected.unreadable != ()
-    with pytest.raises(AssertionError, match="decoded again"):
-        decoded_once(folder_set(str(pictures)), key._replace(spec=InputSpec(4, 1, (0,), (1,))))
+    for part in ("images", "labels", "client", "is_test"):
+        assert np.array_equal(getattr(found, part), getattr(expected, part)), part
+    assert (found.classes, found.unreadable) == (expected.classes, expected.unreadable)
+    assert found.unreadable != ()
+    with pytest.raises(AssertionError, match="looked for again"):
+        decoded_once(key._replace(spec=InputSpec(4, 1, (0,), (1,))), refuse)
 
 
 def test_runs_take_the_pictures_that_were_checked(pictures: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ import timm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from mfd_flower.data import pictures
-from mfd_flower.data.pictures import Embedded, hide_progress, read_pictures
+from mfd_flower.data.pictures import ORIENTATION, Embedded, hide_progress, read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models import input_spec
 from mfd_flower.models.backbones import new_fm_tiny
@@ -239,3 +241,72 @@ def test_progress_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     hide_progress()
     read_pictures([as_file(scene(8, 8), "PNG")], PLAIN)
     assert hidden == [None, True]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_picture_is_upright_whatever_else_its_tags_say(orientation: int, kind: str) -> None:
+    picture, exif = scene(8, 8), Image.Exif()
+    exif[ORIENTATION] = orientation
+    plain = as_file(picture, kind, exif=exif, **BEST.get(kind, {}))
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(plain.data or b"")))
+    if kind != "TIFF":
+        plain = as_file(picture, kind, exif=odd_exif(orientation), **BEST.get(kind, {}))
+    assert np.array_equal(read_one(plain), np.asarray(shown.convert("RGB")))
+
+
+def odd_exif(orientation: int) -> bytes:
+    """Return two tags: an orientation, and a resolution that is a text."""
+    tags = struct.pack("<HHIHxx", ORIENTATION, 3, 1, orientation)
+    tags += struct.pack("<HHI4s", 0x011A, 2, 4, b"abc")
+    return b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 2) + tags + struct.pack("<I", 0)
+
+
+def test_other_modes_keep_what_they_show() -> None:
+    lab = scene(8, 8).convert("LAB")
+    for spec in (PLAIN, GREY):
+        read_one(as_file(lab, "TIFF"), spec)
+    values = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    seen = read_one(as_file(Image.fromarray(values), "PNG", transparency=int(values[3, 3])), GREY)
+    opaque = read_one(as_file(Image.fromarray(values), "PNG"), GREY)
+    assert seen[3, 3] == 255 != opaque[3, 3]
+    opaque[3, 3] = 255
+    assert np.array_equal(seen, opaque)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_a_model_of_any_channels_sees_pictures(channels: int, crop_mode: str) -> None:
+    spec = InputSpec(8, channels, (0.5,) * channels, (0.5,) * channels, crop_mode=crop_mode)
+    pixels, unreadable = read_pictures([as_file(scene(16, 8), "PNG")], spec)
+    assert not unreadable
+    assert prepared(pixels, np.zeros(1, np.int64), spec).inputs[:].shape == (1, channels, 8, 8)
+
+
+def test_colour_is_the_same_grey_from_a_file_and_from_memory() -> None:
+    picture = scene(8, 8)
+    labels = np.zeros(1, np.int64)
+    from_memory = prepared(np.asarray(picture)[None], labels, GREY).inputs[:]
+    from_file = prepared(read_one(as_file(picture, "PNG"), GREY)[None], labels, GREY).inputs[:]
+    assert (from_memory - from_file).abs().max() <= 1.01 * 2 / 255
+
+
+def test_large_pictures_are_decoded_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way, most, lock = [0], [0], threading.Lock()
+    plain = pictures._plain
+
+    def watched(picture: Image.Image, spec: InputSpec) -> Image.Image:
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        try:
+            return plain(picture, spec)
+        finally:
+            with lock:
+                under_way[0] -= 1
+
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(pictures, "cpu_count", lambda: 8)
+    monkeypatch.setattr(pictures, "_plain", watched)
+    read_pictures([as_file(scene(300, 300), "PNG") for _ in range(24)], PLAIN)
+    assert most == [1]

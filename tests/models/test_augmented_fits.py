@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import RunConfig
+from mfd_flower.config import ModelConfig, RunConfig
+from mfd_flower.data.augmentation import Augmentation
+from mfd_flower.data.samples import InputSpec
+from mfd_flower.models import build_model
 from mfd_flower.node import Node, check_run, initial_tunables
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
@@ -81,3 +86,36 @@ def test_what_cannot_be_augmented_is_refused(
 
     with pytest.raises(ConfigError, match=line):
         check()
+
+
+@pytest.mark.parametrize("tune", ["prompts", "lora"])
+def test_a_seed_decides_the_views_while_models_are_made(tune: str) -> None:
+    """torch, timm and peft draw weights from the process's generators, though all are replaced."""
+    spec = InputSpec(28, 1, (0.5,), (0.5,))
+    images = np.random.default_rng(0).integers(256, size=(40, 28, 28, 1), dtype=np.uint8)
+    config = ModelConfig(tune=tune)  # type: ignore[arg-type]
+    alone, stop = Augmentation("crop-flip", spec, 3)(images), threading.Event()
+
+    def build() -> None:
+        while not stop.is_set():
+            build_model(config, 10, 0)
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    try:
+        found = [Augmentation("crop-flip", spec, 3)(images) for _ in range(8)]
+    finally:
+        stop.set()
+        builder.join()
+    assert all(views.equal(alone) for views in found)
+
+
+def test_nodes_that_forge_data_leave_the_others_views(make_run: MakeRun) -> None:
+    """A fit of Lightning's puts the generators back where they were as it began."""
+    threat = {"kind": "label-flip", "share": 0.4}
+
+    def losses(workers: int) -> list[float]:
+        run = make_run(rounds=2, train=AUGMENTED, threat=threat)
+        return [point["loss"] for point in run_locally(run, workers=workers)["points"]]
+
+    assert losses(4) == losses(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from mfd_flower.data import Samples
 from mfd_flower.models import (
     PromptedViT,
     build_model,
+    devices,
     evaluate,
     fit,
     get_tunables,
@@ -244,3 +246,40 @@ def test_bf16_rounds_and_learns_the_same() -> None:
     assert found["bf16"] == pytest.approx(found["32"], abs=0.1)
     drift = (ends["bf16"]["head.weight"] - ends["32"]["head.weight"]).norm()
     assert drift < 0.1 * ends["32"]["head.weight"].norm()
+
+
+@pytest.mark.parametrize("inside", ["32", "bf16", "tf32"])
+def test_what_is_computed_in_between_leaves_the_precision(
+    inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features that found no room are made in the midst of a fit."""
+    backends = [type("Backend", (), {"allow_tf32": False})() for _ in range(2)]
+    monkeypatch.setattr(devices, "PRODUCTS", backends)
+    device = torch.device("cuda")
+
+    def allowed() -> set[bool]:
+        return {backend.allow_tf32 for backend in backends}
+
+    with held(device, "tf32"):
+        with suppress(ValueError), held(device, inside):
+            assert allowed() == {inside == "tf32"}
+            raise ValueError
+        assert allowed() == {True}
+    assert allowed() == {False}
+
+
+def test_a_model_that_a_trainer_carried_away_is_made_again(
+    make_run: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning's own strategies bring what they trained to the CPU, frozen weights too."""
+    monkeypatch.setattr(residents, "device_for", lambda config: META)
+    monkeypatch.setattr(residents, "_models", residents._Models())
+    keep_features(None)
+    run = make_run()
+    carried = residents.model_for(run)
+    carried.to_empty(device="cpu")
+    found = residents.model_for(run)
+    assert {t.device for t in (*found.parameters(), *found.buffers())} == {META}
+    with OneDevice():
+        assert residents.shard(run, 0).inputs[:].device == META
+    keep_features(None)

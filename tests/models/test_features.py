@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,3 +184,47 @@ def test_a_budget_that_is_none_is_refused(
         budget_bytes(-2.0)
     monkeypatch.setenv("MFD_CACHE_GB", "0.5")
     assert budget_bytes() == 5e8
+
+
+@pytest.mark.parametrize("store", [Memory, Files])
+def test_what_failed_takes_no_room(store: Callable[..., Any], tmp_path: Path) -> None:
+    """Nor does what the disk has no room for, which is made again instead."""
+    size = 40 * 4 * 4
+    kept = store(size) if store is Memory else store(tmp_path, "a", size)
+
+    def fail(start: int, stop: int) -> torch.Tensor:
+        if start:
+            raise RuntimeError("broken")
+        return torch.ones(stop - start, 4)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        kept.keep("x", 40, fail)
+    assert kept.keep("x", 40, lambda start, stop: torch.ones(stop - start, 4)).sum() == 160
+
+
+def test_a_full_disk_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    kept, monkey = Files(tmp_path, "a", 1e9), monkeypatch
+    monkey.setattr(os, "posix_fallocate", full)
+    assert kept.keep("x", 40, lambda start, stop: torch.ones(stop - start, 4)) is None
+    assert not list(tmp_path.rglob("*.part"))
+    monkey.undo()
+    assert kept.keep("x", 40, lambda start, stop: torch.ones(stop - start, 4)) is not None
+
+
+def test_the_sizes_are_whole_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be killed while it writes them."""
+    kept = Files(tmp_path, "a", 1e9)
+    before = (tmp_path / "sizes.json").read_bytes()
+
+    def killed(self: Path, text: str, **keywords: object) -> int:
+        with self.open("w") as file:
+            file.write(text[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept.keep("x", 40, lambda start, stop: torch.ones(stop - start, 4))
+    assert (tmp_path / "sizes.json").read_bytes() == before

@@ -146,6 +146,11 @@ def test_the_loss_knows_the_labels_of_the_data_module(run: RunConfig, tmp_path: 
     absent = torch.bincount(data.labels, minlength=10) == 0
     after = get_tunables(tuned.model)["head.weight"]
     assert torch.equal(after[absent], before[absent])
+    other = ShardData(run, 1)
+    trainer_for(tmp_path, max_epochs=1).fit(tuned, other)
+    assert torch.equal(tuned.labels, other.labels)
+    fresh = Classifier(tuned.model, tuned.config, tuned.stage, other.labels)
+    assert torch.equal(tuned.loss_terms.adjustment, fresh.loss_terms.adjustment)
     with pytest.raises(ConfigError, match=r"train\.logit_adjustment = 1\.0: needs `labels`"):
         trainer_for(tmp_path).fit(classifier_of(run, logit_adjustment=1.0), data.train_dataloader())
     with pytest.raises(ConfigError, match=r"train\.distillation = 2\.0: needs the arriving"):
@@ -187,6 +192,12 @@ def test_a_runs_trainer_table_reaches_its_fits(make_run: Callable[..., RunConfig
     clipped, _ = fitted(gradient_clip_val=0.01)
     assert clipped <= 4 * 0.01 + 1e-6 < free
     assert fitted(limit_train_batches=0.5)[1] == samples // 2
+    # A batch at least, and what a node expects a fit to cost is what it costs.
+    for share in (0.01, 0.3, 0.5, 1.0):
+        run = make_run(train=train, trainer={"limit_train_batches": share})
+        _, result = Node(run, 0).fit(initial_tunables(run), step=1)
+        assert result.samples >= 4
+        assert result.flops == Node(run, 0).fit_flops()
     assert fitted(accumulate_grad_batches=4, gradient_clip_val=0.01)[0] <= 0.01 + 1e-6
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs = 3: unknown key; accepted: grad"):
         fitted(max_epochs=3)
