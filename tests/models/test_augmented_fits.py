@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from mfd_flower import node as node_module
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, RunConfig
-from mfd_flower.data.augmentation import Augmentation
+from mfd_flower.data.augmentation import Augmentation, process_generators
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.models import build_model
 from mfd_flower.node import Node, check_run, initial_tunables
@@ -110,12 +112,19 @@ def test_a_seed_decides_the_views_while_models_are_made(tune: str) -> None:
     assert all(views.equal(alone) for views in found)
 
 
-def test_nodes_that_forge_data_leave_the_others_views(make_run: MakeRun) -> None:
-    """A fit of Lightning's puts the generators back where they were as it began."""
-    threat = {"kind": "label-flip", "share": 0.4}
+def test_every_fit_of_an_augmented_run_has_the_generators(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node's that forges its data too: Lightning puts them back where they were as it began."""
+    held: list[bool] = []
+    true = node_module.fit
 
-    def losses(workers: int) -> list[float]:
-        run = make_run(rounds=2, train=AUGMENTED, threat=threat)
-        return [point["loss"] for point in run_locally(run, workers=workers)["points"]]
+    def watched(*given: Any, **keywords: Any) -> Any:
+        held.append(process_generators._is_owned())  # type: ignore[attr-defined]
+        return true(*given, **keywords)
 
-    assert losses(4) == losses(1)
+    monkeypatch.setattr(node_module, "fit", watched)
+    for train, threat in ((AUGMENTED, {"kind": "label-flip", "share": 1.0}), (AUGMENTED, {})):
+        run = make_run(train=train, threat=threat)
+        Node(run, 0).fit(initial_tunables(run), 1)
+    assert held == [True, True]
