@@ -22,10 +22,11 @@ from mfd_flower.models.devices import device_for, device_name
 from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import check_run
-from mfd_flower.results import FILE, Results, reason_of
+from mfd_flower.report import FILES as REPORT_FILES
+from mfd_flower.results import FILE, Results
 from mfd_flower.runtime.checkpoints import STATE
-from mfd_flower.runtime.ledgers import write_ledger
-from mfd_flower.runtime.pool import Features, Hear, run_side_by_side
+from mfd_flower.runtime.ledgers import LEDGERS, write_ledger
+from mfd_flower.runtime.pool import FailedRun, Features, Hear, run_side_by_side
 from mfd_flower.runtime.run_files import CHECKPOINTS, MODELS, RunFiles
 from mfd_flower.strategy import build_strategy
 
@@ -66,7 +67,7 @@ def compare(
         on it.
     resume, overwrite
         Go on with what the folder holds, a run that was stopped from its last checkpoint, or
-        replace it.
+        replace it; not both.
     watch
         Shows how the runs get on, as `mfd_flower.report.progress.watch` does.
 
@@ -77,6 +78,8 @@ def compare(
     RunsFailedError
         If some runs failed, when the others have ended.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume", resume, "accepted without --overwrite, which begins anew")
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
     notes = check(comparison)
     budget_bytes(cache_gb)
@@ -108,8 +111,7 @@ def compare(
                     room = Features(features, cache_gb)
                     _run_missing(comparison, folder, results, jobs, resume, hear, room)
             except KeyboardInterrupt:
-                kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
-                raise KeyboardInterrupt(kept) from None
+                raise KeyboardInterrupt(_kept(folder, len(comparison.runs))) from None
     return results
 
 
@@ -145,7 +147,8 @@ def check(comparison: Comparison) -> list[str]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Keep a folder to this command alone; the system lets go of it if the command dies."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    path = folder / ".lock"
+    lock, left = FileLock(path, timeout=0), path.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -155,6 +158,10 @@ def _held(folder: Path) -> Iterator[None]:
         raise ConfigError("--out", str(folder), f"not writable ({error.strerror})") from error
     try:
         yield
+    except ConfigError:
+        if not left:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
 
@@ -182,9 +189,7 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
         return ConfigError("--out", str(folder), reason)
 
     if overwrite:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        for old in (folder / MODELS).glob("*.safetensors"):
-            old.unlink()
+        _clear(folder)
         return fresh
     # Until a run has ended the checkpoints are all there is.
     kept = folder if (folder / FILE).exists() else folder / CHECKPOINTS
@@ -196,6 +201,23 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
     if not resume and len(found.runs) < runs:
         raise refused("holds an unfinished comparison; --resume or --overwrite")
     return found
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier comparison left in a folder, and nothing else that is there."""
+    # Results first: they name the other files.
+    for pattern in (FILE, *REPORT_FILES, f"{MODELS}/*.safetensors", f"{LEDGERS}/*.sqlite*"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _kept(folder: Path | None, runs: int) -> str:
+    if folder is None:
+        return "no run is kept: there is no folder for them"
+    # The stop may have come between a run's end and its place in the file.
+    kept = len(Results.load(folder).runs) if (folder / FILE).exists() else 0
+    return f"{kept} of {runs} runs are kept in {folder}"
 
 
 @contextmanager
@@ -241,13 +263,13 @@ def _run_missing(
         for planned in todo
         if folder
     }
-    failed: dict[str, Exception] = {}
+    failed: dict[str, FailedRun] = {}
     with (
         _checkpoints(folder, results),
         closing(run_side_by_side(todo, jobs, hear, files, features)) as ended,
     ):
         for planned, record in ended:
-            if isinstance(record, Exception):
+            if isinstance(record, FailedRun):
                 failed[planned.key] = record
                 continue
             lines = record.pop("ledger", "")
@@ -257,8 +279,10 @@ def _run_missing(
             results.runs.sort(key=lambda record: place[cell(record)])
             if folder:
                 results.save(folder)
+                files[planned.key].drop_checkpoints()
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
-        why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())
-        first = next(iter(failed.values()))
-        raise RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}") from first
+        why = "; ".join(f"{k}: {each.kind}: {each.reason}" for k, each in failed.items())
+        error = RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}")
+        error.add_note(next(iter(failed.values())).trace)
+        raise error
