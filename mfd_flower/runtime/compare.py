@@ -101,7 +101,9 @@ def compare(
         if folder is not None:
             results = _opened(folder, results, len(comparison.runs), resume, overwrite)
         done = len(results.runs)
-        if done < len(comparison.runs):
+        if done == len(comparison.runs) and folder:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        elif done < len(comparison.runs):
             try:
                 with watch(comparison, done) as hear, _features(folder) as features:
                     for note in notes:
@@ -260,9 +262,13 @@ def _run_missing(
             comparison.checkpoint_every,
             resume,
         )
-        for planned in todo
+        for planned in comparison.runs
         if folder
     }
+    for planned in comparison.runs:
+        # A stop may have come between the place of a run in the results and this.
+        if folder and planned.cell in done:
+            files[planned.key].drop_checkpoints()
     failed: dict[str, FailedRun] = {}
     with (
         _checkpoints(folder, results),

@@ -19,6 +19,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.report.page import write_report
 from mfd_flower.results import FILE, Results
 from mfd_flower.runtime.compare import RunsFailedError, compare
+from mfd_flower.runtime.run_files import RunFiles
 
 HERE = "tests.runtime.test_stops"
 FEDAVG = {"strategy": "fedavg", "rounds": 3}
@@ -112,6 +113,23 @@ def test_a_stop_while_a_run_is_saved_loses_nothing_of_it(
     heard: list[tuple[str, Any]] = []
     compare(TABLES, tmp_path, jobs=1, resume=True, watch=hearing(heard))
     assert "goes on behind step 3" in [event for _, event in heard]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_of_runs_that_are_saved_are_dropped_later_if_a_stop_came_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(files: RunFiles) -> None:
+        raise KeyboardInterrupt
+
+    tables = {**TABLES, "seeds": [0, 1]}
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFiles, "drop_checkpoints", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                compare(tables, tmp_path, jobs=1, resume=True)
+        assert (tmp_path / "checkpoints").is_dir()
+    compare(tables, tmp_path, jobs=1, resume=True)
     assert not (tmp_path / "checkpoints").exists()
 
 
