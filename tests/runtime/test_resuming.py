@@ -243,6 +243,22 @@ def test_a_checkpoint_costs_the_same_however_far_the_run_is(
     assert all(len(names) <= 1 + 2 * 3 for names in written)
 
 
+def test_a_checkpoint_costs_the_same_however_much_went_wrong(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    faults = {"loss": 0.2, "death": 0.1, "delay": 0.3, "duplicate": 0.1, "downtime": 1}
+    run = make_run("fedavg", 40, model={"tune": "head"}, faults={**faults, "silent": True})
+    state = tmp_path / "checkpoints" / "a" / "run.state"
+    sizes: dict[int, int] = {}
+
+    def on_point(point: dict[str, Any]) -> None:
+        if state.exists():
+            sizes[point["step"]] = state.stat().st_size
+
+    run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
+    assert sizes[40] < 1.02 * sizes[8]
+
+
 def test_a_point_has_the_mean_over_what_nodes_hold_out(
     make_run: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
