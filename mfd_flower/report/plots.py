@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mfd_flower.accounting.summary import mean_curve
+from mfd_flower.files import write_bytes
 from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
@@ -26,24 +28,31 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as PNG and SVG; the same figure gives the same bytes."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+def drawn(figure: Figure) -> tuple[bytes, bytes]:
+    """Return a figure as PNG and SVG; the same figure gives the same bytes."""
+    png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "mfd", "svg.fonttype": "none"}):
-        figure.savefig(png, dpi=120, bbox_inches="tight")
-        figure.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(png, format="png", dpi=120, bbox_inches="tight")
+        figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG."""
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    for path, content in zip((png, svg), drawn(figure), strict=True):
+        write_bytes(path, content)
     return png, svg
 
 
-def write_plots(folder: Path, results: Results) -> dict[str, list[tuple[Path, Path]]]:
-    """Draw all figures of a comparison; scenario to the files of each."""
+def draw_plots(results: Results) -> dict[str, dict[str, tuple[bytes, bytes]]]:
+    """Draw all figures of a comparison; scenario to PNG and SVG of each, by the files' stem."""
     found = {}
     for place, (name, scenario) in enumerate(results.summary.items()):
         runs = [run for run in results.runs if run["scenario"] == name]
         figures = (plot_accuracy(runs, scenario), plot_bytes(scenario), plot_visits(runs))
         kinds = zip(("accuracy", "bytes", "visits"), figures, strict=True)
-        found[name] = [save(figure, folder / f"{kind}-{place}") for kind, figure in kinds]
+        found[name] = {f"{kind}-{place}": drawn(figure) for kind, figure in kinds}
     return found
 
 
