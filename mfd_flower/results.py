@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd_flower.accounting.summary import summarise
 from mfd_flower.checks import ConfigError, checked, show
-from mfd_flower.files import write_json
+from mfd_flower.files import to_json, write_json, write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,6 +69,15 @@ class Results:
     def save(self, folder: Path | str) -> None:
         """Write ``results.json``."""
         write_json(Path(folder) / FILE, {"schema": SCHEMA, **vars(self), "summary": self.summary})
+
+    def save_texts(self, folder: Path, runs: Iterable[str]) -> None:
+        """Write ``results.json`` without the summary, its `runs` as `to_json` made them.
+
+        So a run that ends while others go on costs no more than what it adds, and the bytes.
+        """
+        head = to_json({"schema": SCHEMA, "config": self.config, "machine": self.machine})
+        text = head.removesuffix("\n}") + ',\n "runs": [\n' + ",\n".join(runs) + "\n]}\n"
+        write_text(folder / FILE, text)
 
     @classmethod
     def load(cls, folder: Path | str) -> Results:

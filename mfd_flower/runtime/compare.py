@@ -17,7 +17,7 @@ from joblib import cpu_count
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
 from mfd_flower.data.decoded import share_decoded
-from mfd_flower.files import slug
+from mfd_flower.files import slug, to_json
 from mfd_flower.models.devices import device_for, device_name
 from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
@@ -57,7 +57,8 @@ def compare(
     config
         A TOML file, its tables, or what `load_comparison` made of them.
     out
-        Folder for ``results.json``, which is whole after each run; nothing is written without it.
+        Folder for ``results.json``, which has each run as soon as it has ended, and a summary in
+        the end; nothing is written without it.
     jobs
         Runs side by side; without it one a core, and one alone on an accelerator. The numbers do
         not depend on it.
@@ -238,6 +239,16 @@ def _checkpoints(folder: Path | None, results: Results) -> Iterator[None]:
             shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+@contextmanager
+def _summed_up(folder: Path | None, results: Results) -> Iterator[None]:
+    """Write the results with their summary at the end, however it comes."""
+    try:
+        yield
+    finally:
+        if folder and results.runs:
+            results.save(folder)
+
+
 def _run_missing(
     comparison: Comparison,
     folder: Path | None,
@@ -247,7 +258,7 @@ def _run_missing(
     hear: Hear,
     features: Features,
 ) -> None:
-    """Do the runs that `results` lacks; after each one ``results.json`` is whole again."""
+    """Do the runs that `results` lacks; after each one ``results.json`` has it."""
 
     def cell(record: Mapping[str, Any]) -> tuple[str, str, int]:
         return record["scenario"], record["strategy"], record["seed"]
@@ -270,7 +281,9 @@ def _run_missing(
         if folder and planned.cell in done:
             files[planned.key].drop_checkpoints()
     failed: dict[str, FailedRun] = {}
+    texts = {cell(record): to_json(record) for record in results.runs}
     with (
+        _summed_up(folder, results),
         _checkpoints(folder, results),
         closing(run_side_by_side(todo, jobs, hear, files, features)) as ended,
     ):
@@ -284,7 +297,8 @@ def _run_missing(
             results.runs.append(record)
             results.runs.sort(key=lambda record: place[cell(record)])
             if folder:
-                results.save(folder)
+                texts[planned.cell] = to_json(record)
+                results.save_texts(folder, (texts[cell(record)] for record in results.runs))
                 files[planned.key].drop_checkpoints()
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""

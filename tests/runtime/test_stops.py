@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 from mfd_flower.checks import ConfigError
 from mfd_flower.report.page import write_report
 from mfd_flower.results import FILE, Results
+from mfd_flower.runtime import compare as module
 from mfd_flower.runtime.compare import RunsFailedError, compare
 from mfd_flower.runtime.run_files import RunFiles
 
@@ -100,14 +102,13 @@ def test_a_stop_while_a_run_is_saved_loses_nothing_of_it(
 ) -> None:
     """Neither the run, which goes on behind its last step, nor the truth about what is kept."""
     with monkeypatch.context() as patch:
-        save = Results.save
 
-        def stopped(results: Results, folder: Path) -> None:
-            if folder == tmp_path:
-                raise KeyboardInterrupt
-            save(results, folder)
+        def stopped(*args: Any) -> None:
+            raise KeyboardInterrupt
 
-        patch.setattr(Results, "save", stopped)
+        # A kill would end it here for good, without the save at the end.
+        patch.setattr(Results, "save_texts", stopped)
+        patch.setattr(module, "_summed_up", lambda folder, results: nullcontext())
         with pytest.raises(KeyboardInterrupt, match=f"^0 of 1 runs are kept in {tmp_path}$"):
             compare(TABLES, tmp_path, jobs=1)
     heard: list[tuple[str, Any]] = []
@@ -145,6 +146,25 @@ def test_a_resumed_run_took_as_long_as_its_points_say(tmp_path: Path) -> None:
         compare(TABLES, tmp_path, jobs=1, watch=watch)
     (run,) = compare(TABLES, tmp_path, jobs=1, resume=True).runs
     assert run["wall_seconds"] == run["points"][-1]["wall_seconds"]
+
+
+def test_results_hold_each_run_at_once_and_are_summed_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    drop = RunFiles.drop_checkpoints
+
+    def seeing(files: RunFiles) -> None:
+        found = json.loads((tmp_path / FILE).read_text())
+        seen.append((len(Results.load(tmp_path).runs), "summary" in found))
+        drop(files)
+
+    monkeypatch.setattr(RunFiles, "drop_checkpoints", seeing)
+    results = compare({**TABLES, "seeds": [0, 1, 2]}, tmp_path, jobs=1)
+    assert seen == [(1, False), (2, False), (3, False)]
+    content = (tmp_path / FILE).read_bytes()
+    results.save(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == content
 
 
 def test_overwrite_removes_what_an_earlier_comparison_left(tmp_path: Path) -> None:
