@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,7 +153,9 @@ def _pooled(
 
 def _start_forkserver() -> None:
     """Start the process that others are forked from, which is not to hear Ctrl-C."""
-    # It takes over what is blocked here. This process gets its Ctrl-C when the block ends.
+    # Started inside the block the tracker would end it.
+    resource_tracker.ensure_running()
+    # The forkserver takes over what is blocked here. This process gets its Ctrl-C behind the block.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

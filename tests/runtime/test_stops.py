@@ -212,34 +212,40 @@ def test_without_a_folder_nothing_is_said_to_be_kept() -> None:
         compare(TABLES, jobs=1, watch=watch)
 
 
+SLOW = """
+import pathlib, time
+pathlib.Path("importing").touch()
+while not pathlib.Path("go on").exists():
+    time.sleep(0.01)
+"""
 SCRIPT = """
 import time
 from mfd_flower.runtime import pool
-pool._run.__module__
-def stop():
-    context = pool.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([pool._run.__module__])
-    pool._start_forkserver()
-stop()
-print("started", flush=True)
+pool.multiprocessing.get_context("forkserver").set_forkserver_preload(["slow_import"])
+pool._start_forkserver()
 try:
     time.sleep(60)
 except KeyboardInterrupt:
-    print("heard", flush=True)
+    open("go on", "w").close()
+    print("heard")
 """
 
 
-def test_ctrl_c_while_the_forkserver_starts_is_heard_by_the_command_alone() -> None:
-    """Ctrl-C goes to the whole process group, and the forkserver imports torch for seconds."""
+def test_ctrl_c_while_the_forkserver_imports_is_heard_by_the_command_alone(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole process group, and importing torch takes seconds."""
+    (tmp_path / "slow_import.py").write_text(SLOW)
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
+        while not (tmp_path / "importing").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
         said, errors = process.communicate(timeout=60)
     assert (said, errors) == ("heard\n", "")
