@@ -101,8 +101,8 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
         checked("strategies.label", entry.get("label", ""), str)
         checked("strategies.yardstick", entry.get("yardstick", False), bool)
         only = entry.get("only", names)
-        if not isinstance(only, list) or not all(name in names for name in only):
-            accepted = f"a list of scenarios, of {', '.join(names)}"
+        if not isinstance(only, list) or not only or not all(name in names for name in only):
+            accepted = f"a list of one or more scenarios, of {', '.join(names)}"
             raise ConfigError("strategies.only", only, accepted)
     runs = [
         _planned(base, scenario, entry, seed)
@@ -132,6 +132,8 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
         text = json.dumps(options, sort_keys=True)
     except TypeError:  # TOML has dates and times.
         raise ConfigError("strategies.options", options, "JSON has no such values") from None
+    except RecursionError:
+        raise ConfigError("strategies.options", options, "nested too deep") from None
     rounds = {"rounds": entry["rounds"]} if "rounds" in entry else {}
     merged["strategy"] = {"name": strategy, "options": text, **rounds}
     config = RunConfig.from_tables({**merged, "seed": seed})
@@ -157,6 +159,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError("config", str(path), f"not readable ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config", str(path), f"not valid TOML ({error})") from error
+    except RecursionError:
+        raise ConfigError("config", str(path), "nested too deep") from None
 
 
 def _list_of_tables(value: Any, name: str) -> list[dict[str, Any]]:

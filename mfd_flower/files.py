@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -12,31 +13,41 @@ from typing import Any
 
 from mfd_flower.checks import ConfigError
 
+SLUG_CHARS = 100
+"""A file's name may have 255 bytes, and words behind this part."""
+
 
 def slug(words: str) -> str:
-    """Return words as part of a file's name: letters, digits, dots and hyphens."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
+    """Return the beginning of words as part of a file's name: letters, digits, dots, hyphens."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", words).strip(".-")[:SLUG_CHARS].rstrip(".-")
+
+
+def unique_slug(words: str) -> str:
+    """Return words as part of a file's name, with a digest of them if they cannot stand as are."""
+    if (found := slug(words)) == words != "":
+        return found
+    digest = hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return "-".join(filter(None, (found, digest)))
 
 
 def check_writable(option: str, path: Path | None) -> None:
     """Raise ConfigError if a file cannot be written there; what is there stays as it is."""
     if path is None:
         return
-    there = path.exists()
     try:
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "is a folder")
-        with path.open("ab"):
-            pass
-        if not there:
-            path.unlink()
+        # Where a file is written first: a link that leads nowhere would be followed.
+        beside = _beside(path)
+        beside.touch()
+        beside.unlink()
     except OSError as error:
         raise ConfigError(option, str(path), f"not writable ({error.strerror})") from error
 
 
 def write_text(path: Path, content: str) -> None:
     """Replace a text file."""
-    beside = path.with_name(path.name + ".partial")
+    beside = _beside(path)
     beside.write_text(content, encoding="utf-8", newline="")
     beside.replace(path)
 
@@ -44,9 +55,13 @@ def write_text(path: Path, content: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file of bytes; folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
+    beside = _beside(path)
     beside.write_bytes(content)
     beside.replace(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

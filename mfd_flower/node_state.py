@@ -1,10 +1,12 @@
 """A node's part in checkpoints: it writes its Flower state down, and goes back to it.
 
 Where to is for the node to say: ``state-dir`` of its node config, without one the run config's.
+In it, ``<run>/<identity>/<node>/<step>.state``: runs of one name do not touch each other's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -16,14 +18,15 @@ from mfd_flower.records import from_bytes, integer, text, to_bytes
 
 KEEP_STATE, RECALL_STATE = "query.keep", "query.recall"
 RUN_NAME = Form(r"[A-Za-z0-9][A-Za-z0-9.-]{0,200}", "letters, digits, dots and hyphens")
+IDENTITY = Form(r"[0-9a-f]{16}", "16 hexadecimal digits")
 
 
 def keep_state(message: Message, context: Context) -> Message:
-    """Write the state down as that of a step; the one before is kept too, older ones are not."""
+    """Write the state down as that of a step; the one of the last checkpoint is kept too."""
     folder, step = _asked(message, context)
+    before = integer(message.content.config_records["state"], "before")
     write_bytes(folder / f"{step}.state", to_bytes(context.state))
-    for old in sorted(folder.glob("*.state"), key=_step_of)[:-2]:
-        old.unlink()
+    _keep_only(folder, step, before)
     return Message(RecordDict(), reply_to=message)
 
 
@@ -42,9 +45,10 @@ def recall_state(message: Message, context: Context) -> Message:
     context.state.update(state)
     if not step:
         shutil.rmtree(folder, ignore_errors=True)
-    for other in folder.glob("*.state"):
-        if _step_of(other) != step:
-            other.unlink()
+        with contextlib.suppress(OSError):  # Those of other nodes, or runs, may be beside them.
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
+    _keep_only(folder, step)
     return Message(RecordDict(), reply_to=message)
 
 
@@ -56,9 +60,13 @@ def _asked(message: Message, context: Context) -> tuple[Path, int]:
     if not Path(where).is_absolute():
         raise ConfigError("state-dir", where, "must be an absolute path, to keep checkpoints in")
     run = RUN_NAME.check("run", text(told, "run"))
+    identity = IDENTITY.check("identity", text(told, "identity"))
     # One a node: many nodes on one disk do not look through each other's files.
-    return Path(where) / run / f"n{context.node_config['partition-id']}", integer(told, "step")
+    node = f"n{context.node_config['partition-id']}"
+    return Path(where) / run / identity / node, integer(told, "step")
 
 
-def _step_of(path: Path) -> int:
-    return int(path.stem)
+def _keep_only(folder: Path, *steps: int) -> None:
+    for other in folder.glob("*.state"):
+        if other.stem not in map(str, steps):
+            other.unlink()

@@ -88,11 +88,14 @@ def to_bytes(content: RecordDict) -> bytes:
 
 
 def from_bytes(data: bytes) -> RecordDict:
-    """Inverse of `to_bytes`; ValueError if a bit has changed, or the end is missing."""
+    """Inverse of `to_bytes`; ValueError if a bit has changed, or it never was one."""
     digest, body = data[:32], data[32:]
     if hashlib.sha256(body).digest() != digest:
         raise ValueError("not whole: its digest is another one")
-    return recorddict_from_proto(RecordDictProto.FromString(body))
+    try:
+        return recorddict_from_proto(RecordDictProto.FromString(body))
+    except Exception as error:  # Flower takes for granted that what it reads is its own.
+        raise ValueError(f"no records of Flower's ({error})") from error
 
 
 def message_bytes(message: Message) -> bytes:

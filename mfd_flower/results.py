@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd_flower.accounting.summary import summarise
-from mfd_flower.checks import ConfigError, show
-from mfd_flower.files import write_json
+from mfd_flower.checks import ConfigError, checked, show
+from mfd_flower.files import to_json, write_json, write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA = 2
 FILE = "results.json"
+MACHINE = ("cores", "processor", "python", "packages")
+RUN: Mapping[str, type] = {
+    "scenario": str,
+    "strategy": str,
+    "seed": int,
+    "yardstick": bool,
+    "tunables": int,
+    "wall_seconds": float,
+}
+POINT: Mapping[str, type] = {"step": int, "updates": int, "accuracy": float}
+VERSION = (
+    *("walker", "author", "parents", "version", "samples", "reason", "refused_by"),
+    *("accuracy_before", "accuracy_after"),
+)
+"""What a report shows of the machine, of a run, of a point, and of a version in its ledger."""
+MOST_NODES = 100_000
 
 
 @dataclass
@@ -54,6 +70,15 @@ class Results:
         """Write ``results.json``."""
         write_json(Path(folder) / FILE, {"schema": SCHEMA, **vars(self), "summary": self.summary})
 
+    def save_texts(self, folder: Path, runs: Iterable[str]) -> None:
+        """Write ``results.json`` without the summary, its `runs` as `to_json` made them.
+
+        So a run that ends while others go on costs no more than what it adds, and the bytes.
+        """
+        head = to_json({"schema": SCHEMA, "config": self.config, "machine": self.machine})
+        text = head.removesuffix("\n}") + ',\n "runs": [\n' + ",\n".join(runs) + "\n]}\n"
+        write_text(folder / FILE, text)
+
     @classmethod
     def load(cls, folder: Path | str) -> Results:
         """Read ``results.json`` of a folder, or say in one line why not."""
@@ -67,15 +92,44 @@ class Results:
             raise refused(f"no {FILE} ({error.strerror})") from error
         except ValueError as error:
             raise refused(f"{FILE} is not JSON ({error})") from error
+        except RecursionError:
+            raise refused(f"{FILE} is nested too deep") from None
         schema = found.get("schema") if isinstance(found, dict) else None
         if schema != SCHEMA:
             raise refused(f"{FILE} is of schema {show(schema)}, accepted: {SCHEMA}; measure again")
         try:
             results = cls(found["config"], found["machine"], found["runs"])
+            _check(results)
             _ = results.summary
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise refused(f"{FILE} is damaged ({type(error).__name__}: {error})") from error
         return results
+
+
+def _check(results: Results) -> None:
+    """Raise KeyError, TypeError or ValueError if something is missing that a report shows."""
+    checked("config.name", results.config["name"], str)
+    checked("config.margin", results.config["margin"], float)
+    for name in MACHINE:
+        _ = results.machine[name]
+    _ = {**results.machine["packages"]}
+    for place, run in enumerate(results.runs):
+        for name, kind in RUN.items():
+            checked(f"runs[{place}].{name}", run[name], kind)
+        checked(f"runs[{place}].nodes", run["nodes"], int, {"low": 1, "high": MOST_NODES})
+        addresses = {f"n{node}" for node in range(run["nodes"])}
+        for name, others in (("visits", set()), ("sources", {""})):
+            if unknown := {*run.get(name, ())} - addresses - others:
+                raise ConfigError(f"runs[{place}].{name}", min(unknown), "must be nodes of the run")
+        for point in run["points"]:
+            for name, kind in POINT.items():
+                checked(f"runs[{place}].points.{name}", point[name], kind)
+            if not isinstance(point["bytes"]["wire"], int):
+                raise TypeError("bytes.wire")
+        for version in run.get("versions", ()):
+            checked(f"runs[{place}].versions.hop", version["hop"], int)
+            for name in VERSION:
+                _ = version[name]
 
 
 def reason_of(error: object) -> str:

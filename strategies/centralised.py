@@ -2,12 +2,13 @@
 
 Every node uploads its raw images (uint8) and labels to a data centre, which here is node 0; they
 are counted as ``up``. From then on the centre trains on all of it and nothing else is sent. For
-small images this can cost fewer bytes than any model: the price is that the data has left.
+small images this can cost fewer bytes than any model: the price is that the data has left. What is
+lost on its way is asked for, or sent, again in the next round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -23,10 +24,11 @@ from mfd_flower.models import input_spec
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.residents import at_frozen_stage, model_for
 from mfd_flower.node import Node
-from mfd_flower.records import integer, tensors_of
+from mfd_flower.records import integer, joined, part_of, plain_record, plain_values, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import Rounds, Step
 
+CENTRE = "n0"
 UPLOADED = "uploaded"
 MODEL = "centre-tunables"
 
@@ -58,6 +60,8 @@ def all_samples(node: Node, context: Context) -> Samples:
     """Turn the uploads and this node's own data into samples for the model."""
     records = context.state.array_records.items()
     parts = [record for name, record in records if name.startswith(UPLOADED)]
+    if not parts:
+        return node.samples
     images = np.concatenate([part["images"].numpy() for part in parts])
     labels = np.concatenate([part["labels"].numpy().astype(np.int64) for part in parts])
     model, own = model_for(node.run), node.samples
@@ -75,30 +79,43 @@ class Centralised(Rounds, Strategy):
     def __init__(self, run: RunConfig) -> None:
         if name := run.train.augmentation:
             raise ConfigError("train.augmentation", name, "accepted by centralised: none")
+        self.missing = list(range(1, run.data.nodes))
+        """Nodes that have not uploaded yet."""
+        self.content = RecordDict()
+        """What the centre has not got yet."""
+
+    def state_dict(self) -> RecordDict:
+        """Return the round that was yielded last, and what is still to be delivered."""
+        left = RecordDict({"left": plain_record({"missing": self.missing})})
+        return joined({"rounds": super().state_dict(), "left": left, "content": self.content})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that round."""
+        super().load_state_dict(part_of(state, "rounds"))
+        self.missing = plain_values(part_of(state, "left").config_records["left"])["missing"]
+        self.content = part_of(state, "content")
 
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
         """Collect, then train `num_rounds` times over all data."""
-        first, *others = grid.nodes
-        content = RecordDict()
         if not self.done:
             yield Step(0, arrays)
-            content = self.collected(grid, others, timeout)
-            content["arrays"] = arrays
+            self.content["arrays"] = arrays
         for number in range(self.done + 1, num_rounds + 1):
             self.done = number
-            content["config"] = ConfigRecord({"round": number})
-            answers, content = grid.ask("train.centre", {first: content}, timeout), RecordDict()
-            if first not in answers:
-                return
-            yield Step(number, answers[first].array_records["arrays"])
+            self.collect(grid, timeout)
+            self.content["config"] = ConfigRecord({"round": number})
+            answers = grid.ask("train.centre", {CENTRE: self.content}, timeout)
+            if CENTRE in answers:
+                arrays, self.content = answers[CENTRE].array_records["arrays"], RecordDict()
+            yield Step(number, arrays)
 
-    def collected(self, grid: MeteredGrid, others: Sequence[str], timeout: float) -> RecordDict:
-        """Return what the other nodes upload."""
+    def collect(self, grid: MeteredGrid, timeout: float) -> None:
+        """Add to `content` what nodes upload that have not done so yet."""
         ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
-        uploads = grid.ask("query.upload", dict.fromkeys(others, ask), timeout)
-        content = RecordDict()
-        for place, upload in enumerate(uploads.values()):
-            content[f"data-{place}"] = upload.array_records["data"]
-        return content
+        asked = {f"n{node}": node for node in self.missing}
+        uploads = grid.ask("query.upload", dict.fromkeys(asked, ask), timeout) if asked else {}
+        for address, upload in uploads.items():
+            self.missing.remove(asked[address])
+            self.content[f"data-{asked[address] - 1}"] = upload.array_records["data"]

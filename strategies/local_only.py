@@ -1,7 +1,8 @@
 """Local only, the lower bound: every node trains alone and nothing is sent.
 
 Each node keeps its own tunables. The curve is the mean accuracy of the nodes' models on the
-common test set; what the server sees of them is measurement (``relay``), not traffic.
+common test set, as they were heard of last; what the server sees of them is measurement
+(``relay``), not traffic.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.node import Node
-from mfd_flower.records import integer, tensors_of
+from mfd_flower.records import integer, joined, part_of, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import Rounds, Step
 
@@ -21,7 +22,7 @@ OWN = "own-tunables"
 
 
 def alone(message: Message, context: Context) -> Message:
-    """Go on training this node's own tunables, from the common start in the first round."""
+    """Go on training this node's own tunables, from the common start at first."""
     node = Node.of(context)
     own = context.state.array_records.get(OWN) or message.content.array_records["arrays"]
     step = integer(message.content.config_records["config"], "round")
@@ -36,6 +37,19 @@ class LocalOnly(Rounds, Strategy):
     client_actions: ClassVar = {"train.alone": alone}
     links: ClassVar = {"train.alone": "relay"}
 
+    def __init__(self) -> None:
+        self.models: dict[str, ArrayRecord] = {}
+        """Of each node that has answered, the last one."""
+
+    def state_dict(self) -> RecordDict:
+        """Return the round that was yielded last, and the models."""
+        return joined({"rounds": super().state_dict(), "models": RecordDict({**self.models})})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that round."""
+        super().load_state_dict(part_of(state, "rounds"))
+        self.models = dict(part_of(state, "models").array_records)
+
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
     ) -> Iterator[Step]:
@@ -44,9 +58,9 @@ class LocalOnly(Rounds, Strategy):
             yield Step(0, arrays)
         for number in range(self.done + 1, num_rounds + 1):
             self.done = number
-            content = RecordDict({"config": ConfigRecord({"round": number})})
-            if number == 1:
-                content["arrays"] = arrays
-            answers = grid.ask("train.alone", dict.fromkeys(grid.nodes, content), timeout)
-            if models := {name: a.array_records["arrays"] for name, a in answers.items()}:
-                yield Step(number, arrays, models)
+            again = RecordDict({"config": ConfigRecord({"round": number})})
+            first = RecordDict({**again, "arrays": arrays})
+            contents = {name: again if name in self.models else first for name in grid.nodes}
+            for name, answer in grid.ask("train.alone", contents, timeout).items():
+                self.models[name] = answer.array_records["arrays"]
+            yield Step(number, arrays, dict(self.models))

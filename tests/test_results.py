@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfd_flower import cli
 from mfd_flower.checks import ConfigError
 from mfd_flower.files import to_json
+from mfd_flower.report.page import write_report
 from mfd_flower.results import Results, reason_of
 from tests.accounting.test_targets import curve, run
+
+MACHINE = {"cores": 2, "processor": "x86_64", "python": "3.11", "packages": {"torch": "2"}}
 
 
 def refused(constant: str) -> float:
@@ -45,7 +50,7 @@ def test_what_is_no_number_becomes_null_and_all_else_stays(value: Any) -> None:
 def test_a_run_that_diverged_is_kept_as_strict_json(tmp_path: Path) -> None:
     points = [{**point, "loss": loss} for point, loss in
               zip(curve([0.1, 0.2]), (math.nan, math.inf), strict=True)]  # fmt: skip
-    results = Results({"name": "x", "margin": 0.0}, {}, [run("fedavg", points)])
+    results = Results({"name": "x", "margin": 0.0}, MACHINE, [run("fedavg", points)])
     results.save(tmp_path)
     content = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
     assert content["schema"] == 2
@@ -73,6 +78,75 @@ def test_other_results_are_refused_in_one_line(tmp_path: Path, content: str, sai
         Results.load(tmp_path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def damaged(*path: Any, value: Any = None) -> str:
+    """Return good results of which one value is another, or missing if it is None."""
+    found: dict[str, Any] = {
+        "schema": 2,
+        "config": {"name": "x", "margin": 0.0},
+        "machine": MACHINE,
+        "runs": [run("fedavg", curve([0.1, 0.2])) | {"sources": ["", "n0", "n1", "n2"]}],
+    }
+    found = json.loads(json.dumps(found))
+    place: Any = found
+    for key in path[:-1]:
+        place = place[key]
+    if path and value is None:
+        del place[path[-1]]
+    elif path:
+        place[path[-1]] = value
+    return json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        damaged("config", "name"),
+        damaged("machine", "packages"),
+        damaged("machine", "packages", value=3),
+        damaged("runs", 0, "wall_seconds"),
+        damaged("runs", 0, "visits", value=["x"]),
+        damaged("runs", 0, "visits", value=[["n0"]]),
+        damaged("runs", 0, "sources", value=["n9", "n0", "n1", "n2"]),
+        damaged("runs", 0, "nodes", value=2_000_000),
+        damaged("runs", 0, "nodes", value=0),
+        damaged("runs", 0, "points", value=[]),
+        damaged("runs", 0, "points", 0, "bytes"),
+        damaged("runs", 0, "points", 0, "step", value="one"),
+        damaged("runs", 0, "points", 0, "accuracy", value="high"),
+        damaged("runs", 0, "versions", value=[{"hop": 1}]),
+        "[" * 100_000,
+        '{"schema": 2, "config": ' + 50_000 * '{"a":' + "1" + 50_001 * "}",
+    ],
+    ids=lambda content: content[-60:],
+)
+def test_damaged_results_are_one_line_and_leave_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(sys, "argv", ["mfd", "report", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    monkeypatch.undo()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2, said
+    assert said.startswith(f"mfd: DIR = '{tmp_path}': results.json is")
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(damaged())
+    results = Results.load(tmp_path)
+    write_report(tmp_path, results)
+    assert (tmp_path / "report.html").is_file()
+    (tmp_path / "other").mkdir()
+    results.runs[0]["sources"] = ["nowhere"] * 4
+    with pytest.raises(KeyError):
+        write_report(tmp_path / "other", results)
+    assert not any((tmp_path / "other").iterdir())
 
 
 def test_a_reason_is_the_last_line_of_a_traceback() -> None:

@@ -140,7 +140,10 @@ def _measure(comparison: Comparison, how: _How) -> None:
                 watch=shown,
             )
         except KeyboardInterrupt as stop:
-            line = f"stopped; {stop}, the same command with --resume goes on"
+            again = "the same command" if how.resume else "the same command with --resume"
+            again += " instead of --overwrite" if how.overwrite else ""
+            # Without words it came before anything ran.
+            line = f"stopped; {stop}, {again} goes on" if str(stop) else "stopped; nothing ran yet"
             log(line)
             say(f"mfd: {line}")
             raise typer.Exit(130) from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.cli.screen import ConfigPath, JsonOption, out_console, say
 from mfd_flower.comparison import load_comparison
 from mfd_flower.files import check_writable, to_json, write_text
@@ -88,6 +89,8 @@ def infer(
     from mfd_flower.split.inference import model_of, read_model, train_then_serve
 
     for option, path in (("--save", save), ("--csv", csv_file), ("--sheet", sheet)):
+        if path and not pictures and option != "--save":
+            raise ConfigError(option, str(path), "accepted with pictures alone")
         check_writable(option, path)
     chosen = load_comparison(config, strategy).runs[0].config
     classes = federation_of(chosen).images.classes

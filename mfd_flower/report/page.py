@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mfd_flower.files import write_json, write_text
+from mfd_flower.files import to_json, write_bytes, write_text
 from mfd_flower.report import TEMPLATES
 from mfd_flower.report.path import is_walk, path_map
-from mfd_flower.report.plots import write_plots
+from mfd_flower.report.plots import draw_plots
 from mfd_flower.report.tables import summary_csv, tables_of
 from mfd_flower.report.tree import version_tree
 from mfd_flower.results import SCHEMA, Results
@@ -23,17 +23,20 @@ def write_report(folder: Path | str, results: Results) -> Path:
     ``summary.csv`` (one line a strategy and scenario), ``summary.json`` (the answer and its
     setting, without the curves).
     """
+    # All of it is made before anything is written: what cannot be shown leaves no half of a report.
     folder, summary, runs = Path(folder), results.summary, results.runs
-    write_text(folder / "rounds.csv", results.frame().to_csv(index=False))
-    write_text(folder / "summary.csv", summary_csv(summary))
-    write_json(folder / "summary.json", short_form(results))
-    plots = write_plots(folder, results)
+    texts = {
+        "rounds.csv": results.frame().to_csv(index=False),
+        "summary.csv": summary_csv(summary),
+        "summary.json": to_json(short_form(results)) + "\n",
+    }
+    plots = draw_plots(results)
     first_seed = min((run["seed"] for run in runs), default=0)
     scenarios = []
     for name, scenario in summary.items():
         here = [run for run in runs if run["scenario"] == name and run["seed"] == first_seed]
         titled = [(f"{run['strategy']}, seed {run['seed']}", run) for run in here]
-        drawn = [svg.read_text(encoding="utf-8").partition("?>")[2] for _, svg in plots[name]]
+        drawn = [svg.decode().partition("?>")[2] for _, svg in plots[name].values()]
         scenarios.append(
             {
                 "name": name,
@@ -43,9 +46,15 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "figures": list(map(Markup, drawn)),
             }
         )
-    path, template = folder / "report.html", TEMPLATES.get_template("page.html.j2")
-    write_text(path, template.render(results=results, scenarios=scenarios))
-    return path
+    template = TEMPLATES.get_template("page.html.j2")
+    texts["report.html"] = template.render(results=results, scenarios=scenarios)
+    for file, content in texts.items():
+        write_text(folder / file, content)
+    for figures in plots.values():
+        for stem, (png, svg) in figures.items():
+            write_bytes(folder / f"{stem}.png", png)
+            write_bytes(folder / f"{stem}.svg", svg)
+    return folder / "report.html"
 
 
 def short_form(results: Results) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mfd_flower.accounting.summary import mean_curve
+from mfd_flower.files import write_bytes
 from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
@@ -21,24 +23,36 @@ BESIDE = ("axes fraction", "data")
 MOST_LEGEND_LINES = 40
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write a figure as PNG and SVG; the same figure gives the same bytes."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+def plain(text: str) -> str:
+    """Return a text as it is to be shown: between dollar signs a formula would be read."""
+    return text.replace("$", r"\$")
+
+
+def drawn(figure: Figure) -> tuple[bytes, bytes]:
+    """Return a figure as PNG and SVG; the same figure gives the same bytes."""
+    png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "mfd", "svg.fonttype": "none"}):
-        figure.savefig(png, dpi=120, bbox_inches="tight")
-        figure.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(png, format="png", dpi=120, bbox_inches="tight")
+        figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as PNG and SVG."""
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    for path, content in zip((png, svg), drawn(figure), strict=True):
+        write_bytes(path, content)
     return png, svg
 
 
-def write_plots(folder: Path, results: Results) -> dict[str, list[tuple[Path, Path]]]:
-    """Draw all figures of a comparison; scenario to the files of each."""
+def draw_plots(results: Results) -> dict[str, dict[str, tuple[bytes, bytes]]]:
+    """Draw all figures of a comparison; scenario to PNG and SVG of each, by the files' stem."""
     found = {}
     for place, (name, scenario) in enumerate(results.summary.items()):
         runs = [run for run in results.runs if run["scenario"] == name]
         figures = (plot_accuracy(runs, scenario), plot_bytes(scenario), plot_visits(runs))
         kinds = zip(("accuracy", "bytes", "visits"), figures, strict=True)
-        found[name] = [save(figure, folder / f"{kind}-{place}") for kind, figure in kinds]
+        found[name] = {f"{kind}-{place}": drawn(figure) for kind, figure in kinds}
     return found
 
 
@@ -53,12 +67,12 @@ def plot_accuracy(runs: Sequence[Run], scenario: Mapping[str, Any]) -> Figure:
         megabytes = np.array([p["bytes"]["wire"] for p in curve]) / 1e6
         sent = megabytes > 0
         if not sent.any():
-            place, words = (0.01, accuracy[:, -1].mean()), f"{strategy} (nothing sent)"
+            place, words = (0.01, accuracy[:, -1].mean()), f"{plain(strategy)} (nothing sent)"
             axes.axhline(place[1], ls=":", lw=1, color="grey")
             axes.annotate(words, place, xycoords=BESIDE, fontsize=7, va="bottom")
             continue
         mean, std = accuracy.mean(0)[sent], accuracy.std(0)[sent]
-        (line,) = axes.plot(megabytes[sent], mean, label=strategy, lw=1.4)
+        (line,) = axes.plot(megabytes[sent], mean, label=plain(strategy), lw=1.4)
         band = {"alpha": 0.15, "color": line.get_color()}
         axes.fill_between(megabytes[sent], mean - std, mean + std, **band)
     if scenario["target"] is not None:
@@ -81,7 +95,7 @@ def plot_bytes(scenario: Mapping[str, Any]) -> Figure:
             axes.barh(place, row["target_wire"] / 1e6, color="tab:blue", height=0.6)
         else:
             axes.annotate("never reached", (0.02, place), xycoords=BESIDE, va="center")
-    axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [plain(row["strategy"]) for row in rows], fontsize=8)
     axes.invert_yaxis()
     if any(row["target_wire"] for row in rows):
         axes.set_xscale("log")
@@ -99,7 +113,7 @@ def plot_visits(runs: Sequence[Run]) -> Figure:
     for ax, (name, run) in zip(axes, reversed(shown.items()), strict=False):
         nodes = [int(address.removeprefix("n")) for address in run["visits"]]
         ax.plot(range(1, len(nodes) + 1), nodes, ".-", lw=0.4, ms=3)
-        ax.set_title(name, fontsize=7, loc="left", pad=2)
+        ax.set_title(plain(name), fontsize=7, loc="left", pad=2)
         ax.set_ylabel("node", fontsize=7)
         ax.tick_params(labelsize=6)
     axes[-1].set_xlabel("local update")
@@ -113,8 +127,7 @@ def plot_partition(
     """Plot samples by holder and class as stacked bars."""
     figure = Figure(figsize=(8, 4))
     axes = figure.subplots()
-    # What stands between dollar signs would be read as a formula.
-    classes, holders = ([name.replace("$", r"\$") for name in n] for n in (classes, holders))
+    classes, holders = (list(map(plain, names)) for names in (classes, holders))
     left, colours = np.zeros(len(holders)), matplotlib.colormaps["tab20"]
     for index, (name, part) in enumerate(zip(classes, np.transpose(counts), strict=True)):
         axes.barh(range(len(holders)), part, left=left, label=name, color=colours(index % 20))

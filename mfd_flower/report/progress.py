@@ -75,7 +75,8 @@ class Watcher:
 def watch(console: Console, log: Say, comparison: Comparison, done: int) -> Iterator[Watcher]:
     """Show progress while the block runs; `done` runs are finished already."""
     texts = ("{task.description}", "{task.percentage:>3.0f}%", "{task.fields[state]}")
-    name, share, state = map(TextColumn, texts)
+    # Labels may hold brackets, which would be read as markup.
+    name, share, state = (TextColumn(text, markup=False) for text in texts)
     columns = (name, BarColumn(bar_width=24), share, state, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield Watcher(progress, log, {planned.key: planned for planned in comparison.runs}, done)

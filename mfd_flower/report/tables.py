@@ -57,9 +57,11 @@ def summary_tables(summary: Mapping[str, Any]) -> Iterator[RichTable]:
 
 def plain_table(shown: Sequence[Column], rows: Sequence[Row], title: str = "") -> RichTable:
     """Return a table for the terminal."""
-    table = RichTable(*(column.heading for column in shown), title=title or None, **STYLE)
+    # Labels, classes and files may hold brackets, which rich would read as its markup.
+    headings = (escape(column.heading) for column in shown)
+    table = RichTable(*headings, title=escape(title) or None, **STYLE)
     for row in rows:
-        table.add_row(*(column.cell(row) for column in shown))
+        table.add_row(*(escape(column.cell(row)) for column in shown))
     return table
 
 

@@ -17,15 +17,16 @@ from joblib import cpu_count
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import Comparison, Tables, load_comparison
 from mfd_flower.data.decoded import share_decoded
-from mfd_flower.files import slug
+from mfd_flower.files import slug, to_json
 from mfd_flower.models.devices import device_for, device_name
 from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import check_run
-from mfd_flower.results import FILE, Results, reason_of
+from mfd_flower.report import FILES as REPORT_FILES
+from mfd_flower.results import FILE, Results
 from mfd_flower.runtime.checkpoints import STATE
-from mfd_flower.runtime.ledgers import write_ledger
-from mfd_flower.runtime.pool import Features, Hear, run_side_by_side
+from mfd_flower.runtime.ledgers import LEDGERS, write_ledger
+from mfd_flower.runtime.pool import FailedRun, Features, Hear, run_side_by_side
 from mfd_flower.runtime.run_files import CHECKPOINTS, MODELS, RunFiles
 from mfd_flower.strategy import build_strategy
 
@@ -56,7 +57,8 @@ def compare(
     config
         A TOML file, its tables, or what `load_comparison` made of them.
     out
-        Folder for ``results.json``, which is whole after each run; nothing is written without it.
+        Folder for ``results.json``, which has each run as soon as it has ended, and a summary in
+        the end; nothing is written without it.
     jobs
         Runs side by side; without it one a core, and one alone on an accelerator. The numbers do
         not depend on it.
@@ -66,7 +68,7 @@ def compare(
         on it.
     resume, overwrite
         Go on with what the folder holds, a run that was stopped from its last checkpoint, or
-        replace it.
+        replace it; not both.
     watch
         Shows how the runs get on, as `mfd_flower.report.progress.watch` does.
 
@@ -77,6 +79,8 @@ def compare(
     RunsFailedError
         If some runs failed, when the others have ended.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume", resume, "accepted without --overwrite, which begins anew")
     comparison = config if isinstance(config, Comparison) else load_comparison(config)
     notes = check(comparison)
     budget_bytes(cache_gb)
@@ -98,7 +102,9 @@ def compare(
         if folder is not None:
             results = _opened(folder, results, len(comparison.runs), resume, overwrite)
         done = len(results.runs)
-        if done < len(comparison.runs):
+        if done == len(comparison.runs) and folder:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        elif done < len(comparison.runs):
             try:
                 with watch(comparison, done) as hear, _features(folder) as features:
                     for note in notes:
@@ -108,8 +114,7 @@ def compare(
                     room = Features(features, cache_gb)
                     _run_missing(comparison, folder, results, jobs, resume, hear, room)
             except KeyboardInterrupt:
-                kept = f"{len(results.runs)} of {len(comparison.runs)} runs are kept in {folder}"
-                raise KeyboardInterrupt(kept) from None
+                raise KeyboardInterrupt(_kept(folder, len(comparison.runs))) from None
     return results
 
 
@@ -145,7 +150,8 @@ def check(comparison: Comparison) -> list[str]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Keep a folder to this command alone; the system lets go of it if the command dies."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    path = folder / ".lock"
+    lock, left = FileLock(path, timeout=0), path.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -155,6 +161,10 @@ def _held(folder: Path) -> Iterator[None]:
         raise ConfigError("--out", str(folder), f"not writable ({error.strerror})") from error
     try:
         yield
+    except ConfigError:
+        if not left:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
 
@@ -182,9 +192,7 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
         return ConfigError("--out", str(folder), reason)
 
     if overwrite:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        for old in (folder / MODELS).glob("*.safetensors"):
-            old.unlink()
+        _clear(folder)
         return fresh
     # Until a run has ended the checkpoints are all there is.
     kept = folder if (folder / FILE).exists() else folder / CHECKPOINTS
@@ -196,6 +204,23 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
     if not resume and len(found.runs) < runs:
         raise refused("holds an unfinished comparison; --resume or --overwrite")
     return found
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier comparison left in a folder, and nothing else that is there."""
+    # Results first: they name the other files.
+    for pattern in (FILE, *REPORT_FILES, f"{MODELS}/*.safetensors", f"{LEDGERS}/*.sqlite*"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _kept(folder: Path | None, runs: int) -> str:
+    if folder is None:
+        return "no run is kept: there is no folder for them"
+    # The stop may have come between a run's end and its place in the file.
+    kept = len(Results.load(folder).runs) if (folder / FILE).exists() else 0
+    return f"{kept} of {runs} runs are kept in {folder}"
 
 
 @contextmanager
@@ -214,6 +239,16 @@ def _checkpoints(folder: Path | None, results: Results) -> Iterator[None]:
             shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+@contextmanager
+def _summed_up(folder: Path | None, results: Results) -> Iterator[None]:
+    """Write the results with their summary at the end, however it comes."""
+    try:
+        yield
+    finally:
+        if folder and results.runs:
+            results.save(folder)
+
+
 def _run_missing(
     comparison: Comparison,
     folder: Path | None,
@@ -223,7 +258,7 @@ def _run_missing(
     hear: Hear,
     features: Features,
 ) -> None:
-    """Do the runs that `results` lacks; after each one ``results.json`` is whole again."""
+    """Do the runs that `results` lacks; after each one ``results.json`` has it."""
 
     def cell(record: Mapping[str, Any]) -> tuple[str, str, int]:
         return record["scenario"], record["strategy"], record["seed"]
@@ -238,16 +273,22 @@ def _run_missing(
             comparison.checkpoint_every,
             resume,
         )
-        for planned in todo
+        for planned in comparison.runs
         if folder
     }
-    failed: dict[str, Exception] = {}
+    for planned in comparison.runs:
+        # A stop may have come between the place of a run in the results and this.
+        if folder and planned.cell in done:
+            files[planned.key].drop_checkpoints()
+    failed: dict[str, FailedRun] = {}
+    texts = {cell(record): to_json(record) for record in results.runs}
     with (
+        _summed_up(folder, results),
         _checkpoints(folder, results),
         closing(run_side_by_side(todo, jobs, hear, files, features)) as ended,
     ):
         for planned, record in ended:
-            if isinstance(record, Exception):
+            if isinstance(record, FailedRun):
                 failed[planned.key] = record
                 continue
             lines = record.pop("ledger", "")
@@ -256,9 +297,12 @@ def _run_missing(
             results.runs.append(record)
             results.runs.sort(key=lambda record: place[cell(record)])
             if folder:
-                results.save(folder)
+                texts[planned.cell] = to_json(record)
+                results.save_texts(folder, (texts[cell(record)] for record in results.runs))
+                files[planned.key].drop_checkpoints()
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
-        why = "; ".join(f"{k}: {type(e).__name__}: {reason_of(e)}" for k, e in failed.items())
-        first = next(iter(failed.values()))
-        raise RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}") from first
+        why = "; ".join(f"{k}: {each.kind}: {each.reason}" for k, each in failed.items())
+        error = RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}")
+        error.add_note(next(iter(failed.values())).trace)
+        raise error

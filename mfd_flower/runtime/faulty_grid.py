@@ -14,8 +14,7 @@ delayed reply       one reply fewer with a        nothing until it is due
 
 No wall time passes for a timeout. REPLY_MESSAGE_UNAVAILABLE is what Flower hands out when
 a message's time to live is over, which is taken to be so at the first pull; a loop that pulls until
-every id is answered therefore ends. A reply that was delayed past a `send_and_receive` is handed
-out only by a pull for that message's id, ``message.metadata.message_id``.
+every id is answered therefore ends. A reply that was delayed past a `send_and_receive` is lost.
 
 Damage reaches only receivers that check for themselves what they get, as those of AI packets do.
 In what else Flower carries, its own digests give damage away, and the message does not arrive.
@@ -100,7 +99,7 @@ class FaultyGrid(PassThrough, Grid):
         self._down: dict[str, Fault] = {}
         self._sent = 0
         self._idle_pulls = 0
-        self._log: dict[int, Injected] = {}
+        self._log: list[tuple[int, Injected]] = []
         self._flights: dict[str, _Flight] = {}
         self._twins: dict[str, None] = {}
         # Replies by the id of the request, each handed out once.
@@ -110,8 +109,8 @@ class FaultyGrid(PassThrough, Grid):
 
     @property
     def log(self) -> list[Injected]:
-        """Faults that took effect, in the order in which their messages were sent."""
-        return [self._log[number] for number in sorted(self._log)]
+        """Faults that took effect in this process, in the order in which messages were sent."""
+        return [where for _, where in sorted(self._log, key=lambda entry: entry[0])]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send what is not lost; returns an id for every message."""
@@ -153,18 +152,22 @@ class FaultyGrid(PassThrough, Grid):
             # Flower then waits until a late reply is there.
             late = [i for i in message_ids if i in self._held]
             self._ready |= {message_id: self._held.pop(message_id)[1] for message_id in late}
-        return _take(message_ids, self._ready)
+        found = _take(message_ids, self._ready)
+        # Nobody asks for the others any more.
+        for message_id in message_ids:
+            for store in (self._flights, self._expired, self._held):
+                store.pop(message_id, None)
+        return found
 
     def state_dict(self) -> RecordDict:
         """Return who is down, what was counted, and what is under way or held back."""
-        log = [[number, *where] for number, where in self._log.items()]
         flights = {
             i: [asdict(f.fault), [*f.where], f.number, f.due] for i, f in self._flights.items()
         }
         counts = [[*key, count] for key, count in self._counts.items()]
         down = {address: asdict(fault) for address, fault in self._down.items()}
         held = {message_id: due for message_id, (due, _) in self._held.items()}
-        plain = {"log": log, "flights": flights, "counts": counts, "down": down, "held": held}
+        plain = {"flights": flights, "counts": counts, "down": down, "held": held}
         numbers = {"sent": self._sent, "idle": self._idle_pulls, "twins": list(self._twins)}
         messages = {
             "requests": {i: flight.request for i, flight in self._flights.items()},
@@ -190,7 +193,6 @@ class FaultyGrid(PassThrough, Grid):
         }
         self._sent, self._idle_pulls = kept["sent"], kept["idle"]
         self._twins = dict.fromkeys(kept["twins"])
-        self._log = {number: Injected(*where) for number, *where in kept["log"]}
         self._counts = Counter({(a, kind): count for a, kind, count in kept["counts"]})
         self._down = {address: Fault(**fault) for address, fault in kept["down"].items()}
         self._ready, self._expired = messages["ready"], messages["expired"]
@@ -218,7 +220,7 @@ class FaultyGrid(PassThrough, Grid):
             content = self._damaged(content, fault.request, where) or content
         damaged = content is not request.content
         if fault.copies != 1 or fault.downtime or fault.reply in ("lost", "late") or damaged:
-            self._log[self._sent] = where
+            self._log.append((self._sent, where))
         first = _with_content(request, content) if damaged else request
         copies = [first, _with_content(request, content)][: fault.copies]
         due = self._sent + self._idle_pulls + fault.late_by
@@ -272,7 +274,8 @@ class FaultyGrid(PassThrough, Grid):
             damage = flight.fault.reply if reply.has_content() else None
             if damage and (content := self._damaged(reply.content, damage, flight.where)):
                 reply.content = content
-                self._log[flight.number] = flight.where
+                if not flight.fault.downtime:  # A death is in the log since it was sent.
+                    self._log.append((flight.number, flight.where))
 
     def _refuse(self, flight: _Flight) -> None:
         """Answer a message for a node that does not."""

@@ -12,6 +12,8 @@ from typing import Any
 from mfd_flower.files import slug
 from mfd_flower.ledger import Chains, Entry, Ledger
 
+LEDGERS = "ledgers"
+"""Folder in that of the results."""
 SHORT = 16
 """Digits by which a version is named in results."""
 KEPT = ("walker", "author", "hop", "samples", "accuracy_before", "accuracy_after")
@@ -66,7 +68,7 @@ def admission_counts(
 def write_ledger(folder: Path, record: Mapping[str, Any], number: int, lines: str) -> str:
     """Write the ledger of a run, the `number`-th, for ``mfd ledger``; returns the path inside."""
     words = f"{number} {record['scenario']} {record['strategy']} seed {record['seed']}"
-    name = f"ledgers/{slug(words)}.sqlite"
+    name = f"{LEDGERS}/{slug(words)}.sqlite"
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     # Of an earlier start of the same run; SQLite may have left files beside it.

@@ -215,7 +215,10 @@ class MeteredGrid(PassThrough, Grid):
         self._remember(requests, sent)
         places = {request.metadata.message_id: place for place, request in enumerate(requests)}
         replies.sort(key=lambda r: places.get(r.metadata.reply_to_message_id, len(places)))
-        return [self._bill_reply(reply) for reply in replies]
+        found = [self._bill_reply(reply) for reply in replies]
+        for message_id in places:  # To those without a reply none will be asked for.
+            self._sent.pop(message_id, None)
+        return found
 
     def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
         """Bill work of the server itself, which began at `began_s` beside other things."""

@@ -10,10 +10,12 @@ import queue
 import signal
 import sys
 import threading
-import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,28 @@ from joblib import cpu_count
 from mfd_flower.comparison import PlannedRun
 from mfd_flower.data.decoded import share_decoded
 from mfd_flower.models.residents import keep_features
+from mfd_flower.results import reason_of
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 
 Event = Mapping[str, Any] | str
 """``"begins"``, a measured point, a line of text, or ``"ends"``."""
-Ended = dict[str, Any] | Exception
+
+
+class FailedRun(NamedTuple):
+    """What a run failed of, in words: not every exception survives the way between processes."""
+
+    kind: str
+    """Name of the exception's class."""
+    reason: str
+    trace: str = ""
+    """Where it was raised, for a debugger."""
+
+
+Ended = dict[str, Any] | FailedRun
 """A run's record, or what it failed of."""
+KILLED = FailedRun("RunKilledError", "its process was killed; out of memory?")
+"""The process ended without a word, as the system ends one for want of memory."""
 Hear = Callable[[str, Event], None]
 """Is told the key of a run and what happened to it."""
 _news: multiprocessing.Queue[tuple[str, Event]]
@@ -47,10 +64,6 @@ class Features(NamedTuple):
 
 OWN = Features()
 """Each process in its own memory."""
-
-
-class RunKilledError(RuntimeError):
-    """The process of a run ended without a word, as the system ends one for want of memory."""
 
 
 def run_side_by_side(
@@ -72,17 +85,19 @@ def run_side_by_side(
         done = set[str]()
         with contextlib.closing(_pooled(left, jobs, hear, files, features, begun)) as ended:
             for each, record in ended:
-                if not isinstance(record, BrokenProcessPool):
+                if record is not KILLED:
                     done.add(each.key)
                     yield each, record
         left = [each for each in left if each.key not in done]
         suspects = [each for each in left if each.key in begun] or left[:1]
         left = [each for each in left if each not in suspects]
         if len(suspects) == 1:
-            yield suspects[0], RunKilledError("its process was killed; out of memory?")
+            yield suspects[0], KILLED
             hear(suspects[0].key, "ends")
         elif suspects:
-            yield from run_side_by_side(suspects, 1, hear, files, features)
+            # What they kept before the process was killed is of this start.
+            going_on = {key: replace(each, resume=True) for key, each in files.items()}
+            yield from run_side_by_side(suspects, 1, hear, going_on, features)
 
 
 def _pooled(
@@ -104,12 +119,12 @@ def _pooled(
         context.set_forkserver_preload([_run.__module__])
     news: multiprocessing.Queue[tuple[str, Event]] = context.Queue()
     pool = ProcessPoolExecutor(jobs, context, _begin_worker, (news, features))
-    with _nameless_main():
-        waiting = {
-            pool.submit(_run, each, max(1, cores // jobs), files.get(each.key)): each
-            for each in planned
-        }
     try:
+        with _nameless_main():
+            if can_fork:
+                _start_forkserver()
+            threads = max(1, cores // jobs)
+            waiting = {pool.submit(_run, p, threads, files.get(p.key)): p for p in planned}
         while waiting:
             finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             with contextlib.suppress(queue.Empty):
@@ -121,10 +136,12 @@ def _pooled(
                 each = waiting.pop(future)
                 try:
                     record: Ended = future.result()
+                except BrokenProcessPool:
+                    record = KILLED
                 except Exception as error:
-                    record = error
+                    record = FailedRun(type(error).__name__, reason_of(error))
                 yield each, record
-                if not isinstance(record, BrokenProcessPool):
+                if record is not KILLED:
                     hear(each.key, "ends")
     except BaseException:
         for process in list(pool._processes.values()):
@@ -132,6 +149,18 @@ def _pooled(
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_forkserver() -> None:
+    """Start the process that others are forked from, which is not to hear Ctrl-C."""
+    # Started inside the block the tracker would end it.
+    resource_tracker.ensure_running()
+    # The forkserver takes over what is blocked here. This process gets its Ctrl-C behind the block.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -165,13 +194,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(planned: PlannedRun, threads: int, files: RunFiles | None) -> dict[str, Any]:
+def _run(planned: PlannedRun, threads: int, files: RunFiles | None) -> Ended:
     def tell(event: Event) -> None:
         _news.put((planned.key, event))
 
     tell("begins")
-    started = time.perf_counter()
-    record = run_locally(planned.config, tell, threads, files, tell)
+    try:
+        record = run_locally(planned.config, tell, threads, files, tell)
+    except Exception as error:
+        return FailedRun(type(error).__name__, reason_of(error), traceback.format_exc())
     cell = dict(zip(("scenario", "strategy", "seed"), planned.cell, strict=True))
-    measured = {"yardstick": planned.yardstick, "wall_seconds": time.perf_counter() - started}
+    # Of a run that went on from a checkpoint the points count its earlier starts too.
+    wall_seconds = record["points"][-1]["wall_seconds"]
+    measured = {"yardstick": planned.yardstick, "wall_seconds": wall_seconds}
     return {**cell, **measured, **record}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from flwr.serverapp.strategy import Strategy
@@ -10,7 +11,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.records import part_of
 from mfd_flower.runtime.checkpoints import Checkpoints
 from mfd_flower.runtime.curve import Curve
-from mfd_flower.runtime.mailbox import Mailbox
+from mfd_flower.runtime.mailbox import Mailbox, NodeStateError
 from mfd_flower.runtime.metered_grid import LISTS, MeteredGrid
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.strategy_state import begin_behind, has_flowers_loop, load_state, state_of
@@ -33,52 +34,61 @@ class Resumable:
     ) -> None:
         self._files, self._run, self._strategy = files, run, strategy
         self._mailbox, self._meter, self._curve = mailbox, meter, curve
-        self._checkpoints = Checkpoints(files.checkpoints, files.name, run.flat())
+        self._checkpoints = Checkpoints(files.own_checkpoints, run.flat())
         self._fresh = build_strategy(run)
         self._last = 0
 
     def begin(self, say: Say) -> int:
-        """Take up the last checkpoint, or begin anew; returns the step behind which it goes on."""
-        begun = self._files.resume and self._checkpoints.begun
+        """Take up the last checkpoint, or begin anew; returns how many steps were done before."""
+        identity = self._checkpoints.identity
+        begun = self._files.resume and identity
         kept = self._checkpoints.load() if begun else None
-        if kept is not None:
-            say(f"goes on behind step {kept.step}")
-        elif begun:
+        if begun and kept is None:
             strategy = type(self._strategy).__name__
             can = hasattr(self._strategy, "state_dict") or has_flowers_loop(self._strategy)
             say(f"begins again, no checkpoint{'' if can else f': {strategy} has no state_dict'}")
         if kept is None:
             self._checkpoints.begin()
-        self._mailbox.recall_states(self._files.name, kept.states if kept else {})
-        if kept is None:
+            # Nodes drop what an earlier start, if there was one, let them keep.
+            identity = identity or self._checkpoints.identity
+            self._mailbox.recall_states(self._files.name, identity, {})
             return 0
-        load_state(self._strategy, part_of(kept.parts, "strategy"))
-        self._meter.load_state_dict(part_of(kept.parts, "meter"))
-        for name in LISTS:
-            getattr(self._meter, name)[:] = kept.log[name]
-        self._curve.load_state_dict(part_of(kept.parts, "curve"), kept.log)
+        with self._checkpoints.reading():
+            load_state(self._strategy, part_of(kept.parts, "strategy"))
+            self._meter.load_state_dict(part_of(kept.parts, "meter"))
+            for name in LISTS:
+                getattr(self._meter, name)[:] = kept.log[name]
+            self._curve.load_state_dict(part_of(kept.parts, "curve"), kept.log)
+        self._mailbox.recall_states(self._files.name, identity, kept.states)
+        say(f"goes on behind step {self._curve.points[-1]['step']}")
         if has_flowers_loop(self._strategy):
-            begin_behind(self._strategy, kept.step)
-        self._last = kept.step
-        return kept.step
+            begin_behind(self._strategy, kept.done)
+        self._last = kept.done
+        return kept.done
 
-    def step_done(self, step: int) -> None:
-        """Keep a checkpoint if one is due and nobody is late."""
-        if step < self._last + self._files.checkpoint_every or not self._mailbox.settle():
+    def step_done(self) -> None:
+        """Keep a checkpoint if one is due; it is left out if nodes do not answer."""
+        # A walk's steps go back where the holder of a model dies: what counts is what was measured.
+        done = len(self._curve.points) - 1
+        if not (every := self._files.checkpoint_every) or done < self._last + every:
             return
-        if (state := state_of(self._strategy, self._fresh)) is None:
+        self._last = done
+        if not self._mailbox.settle() or (state := state_of(self._strategy, self._fresh)) is None:
             return
-        self._mailbox.keep_states(self._files.name, step)
+        try:
+            self._mailbox.keep_states(self._files.name, self._checkpoints.identity, done)
+        except NodeStateError:
+            return
         parts = {
             "strategy": state,
             "meter": self._meter.state_dict(),
             "curve": self._curve.state_dict(),
         }
         lists = {name: getattr(self._meter, name) for name in LISTS} | self._curve.lists()
-        self._checkpoints.save(step, self._mailbox.kept, parts, lists)
-        self._last = step
+        self._checkpoints.save(done, self._mailbox.kept, parts, lists)
 
     def end(self) -> None:
-        """Drop the checkpoints, on the nodes too."""
-        self._mailbox.recall_states(self._files.name, {})
-        self._checkpoints.drop()
+        """Drop the checkpoints, on the nodes too if they answer."""
+        with contextlib.suppress(NodeStateError):
+            self._mailbox.recall_states(self._files.name, self._checkpoints.identity, {})
+        self._files.drop_checkpoints()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.node_state import RUN_NAME
 from mfd_flower.packets import version_digest
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.curve import Measured
@@ -24,16 +27,31 @@ class RunFiles:
 
     folder: Path
     name: str
-    """How they begin: letters, digits, dots and hyphens."""
+    """How they begin: letters, digits, dots and hyphens; no other run in the folder has it."""
     checkpoint_every: int = 0
     """Steps from one checkpoint to the next; 0 keeps none."""
     resume: bool = False
     """Go on from the last checkpoint, if there is one."""
 
+    def __post_init__(self) -> None:
+        # Folders of this name are made and removed.
+        RUN_NAME.check("name", self.name)
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints of all runs."""
         return self.folder / CHECKPOINTS
+
+    @property
+    def own_checkpoints(self) -> Path:
+        """Folder of this run's, which is there from its begin until what it measured is saved."""
+        return self.checkpoints / self.name
+
+    def drop_checkpoints(self) -> None:
+        """Remove them: what the run measured is saved."""
+        shutil.rmtree(self.own_checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Those of other runs may be beside them.
+            self.checkpoints.rmdir()
 
     def write_models(
         self, run: RunConfig, kind: str, measured: Measured, made: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,13 @@ def run_on(
     on_point: OnPoint | None = None,
     files: RunFiles | None = None,
     say: Say = lambda line: None,
+    save: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Run a strategy on any engine's grid, whose nodes hold the same settings.
 
     With `files` its models and checkpoints are kept; `say` gets a line if it goes on from one.
+    Checkpoints are dropped when `save` has kept what is returned. Without it they stay: whoever
+    keeps that drops them then, so that a stop in between costs no run.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def run_on(
     one_process = getattr(strategy, "one_process", False)
     addresses = call_roll(grid, run.data.nodes, at_once=at_once, one_process=one_process)
     resumable, done = None, 0
-    if files and files.checkpoint_every:
+    if files and (files.checkpoint_every or (files.resume and files.own_checkpoints.is_dir())):
         grid = Mailbox(grid, addresses)
     meter = metered(grid, run, addresses)
     curve = Curve(run, meter, on_point)
@@ -115,14 +118,15 @@ def run_on(
     by_nodes = node_metrics(strategy) if flowers else {}
 
     def evaluate(step: int, arrays: ArrayRecord | Models) -> MetricRecord | None:
-        # Flower's loop begins anew behind a checkpoint, and with what was measured before it.
+        # Flower's loop begins anew behind a checkpoint, and with what was measured before it. Of
+        # other loops no step is left out: a walk's go back where the holder of a model dies.
         step += done if flowers else 0
         quality: dict[str, float] = {}
-        if step > done or not done:
+        if not (flowers and done) or step > done:
             models = {"": arrays} if isinstance(arrays, ArrayRecord) else arrays
             quality = curve.measure(step, models, by_nodes)
             if resumable:
-                resumable.step_done(step)
+                resumable.step_done()
         # Flower's strategies sample nodes from Python's own generator, right after this. Flower's
         # retries draw from it too: seeded once a run, a slow network would change the order.
         random.seed(f"{run.seed}/{step}")
@@ -164,8 +168,10 @@ def run_on(
             record["admission"] = admission_counts(versions, poisoners(run), untaken)
     if files:
         record |= written_models(files, run, curve, record)
-    if resumable:
-        resumable.end()
+    if save:
+        save(record)
+        if resumable:
+            resumable.end()
     return record
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mfd_flower.records import joined, part_of, plain_record, plain_values
 
@@ -25,8 +28,8 @@ def state_of(strategy: Strategy, fresh: Strategy) -> RecordDict | None:
     """Return what `strategy` keeps, None if that cannot be told.
 
     It is what its ``state_dict`` returns. Without one, in Flower's own loop, it is its attributes,
-    if those that are no numbers, texts or arrays, such as FedAdam's moments, are still as in a
-    `fresh` one.
+    if those that are neither plain (numbers, texts, lists of such, tables of such by text) nor
+    arrays or tensors, lists of them or tables of them by text, are still as in a `fresh` one.
     """
     if hasattr(strategy, "state_dict"):
         state: RecordDict = strategy.state_dict()
@@ -41,10 +44,9 @@ def state_of(strategy: Strategy, fresh: Strategy) -> RecordDict | None:
             continue
         if isinstance(value, ArrayRecord):
             arrays[name], kinds[name] = RecordDict({"arrays": value}), "record"
-        elif _are_arrays(value):
-            keys = value if isinstance(value, dict) else range(len(value))
-            record = ArrayRecord({str(key): Array(np.asarray(value[key])) for key in keys})
-            arrays[name], kinds[name] = RecordDict({"arrays": record}), type(value).__name__
+        elif found := _arrays(value):
+            record = ArrayRecord({key: Array(array) for key, array in found.items()})
+            arrays[name], kinds[name] = RecordDict({"arrays": record}), _kind(value)
         elif _is_plain(value):
             plain[name] = value
         else:
@@ -62,9 +64,11 @@ def load_state(strategy: Strategy, state: RecordDict) -> None:
     vars(strategy).update(told["plain"])
     for name, kind in told["kinds"].items():
         record = part_of(part_of(state, "arrays"), name).array_records["arrays"]
-        arrays = {key: array.numpy() for key, array in record.items()}
-        values = {"record": record, "dict": arrays, "list": list(arrays.values())}
-        setattr(strategy, name, values[kind])
+        container, _, leaf = kind.partition(" of ")
+        read = torch.from_numpy if leaf == "Tensor" else np.asarray
+        items = {key: read(array.numpy().copy()) for key, array in record.items()}
+        values = {"record": record, "dict": items, "list": list(items.values())}
+        setattr(strategy, name, items[""] if container == "one" else values[container])
 
 
 def begin_behind(strategy: Strategy, done: int) -> None:
@@ -99,11 +103,11 @@ def node_metrics(strategy: Strategy) -> dict[str, Any]:
 
 
 def _same(value: Any, other: Any) -> bool:
-    if isinstance(value, ArrayRecord) or _are_arrays(value):
+    if isinstance(value, ArrayRecord) or _arrays(value):
         return False
     try:
         return bool(value is other or value == other)
-    except ValueError:  # Of arrays somewhere in it.
+    except Exception:  # Of arrays somewhere in it, or of whatever a strategy of anybody's keeps.
         return False
 
 
@@ -114,8 +118,30 @@ def _is_plain(value: Any) -> bool:
         return False
 
 
-def _are_arrays(value: Any) -> bool:
+def _arrays(value: Any) -> dict[str, NDArray[Any]] | None:
+    """Return an array or tensor, or a list or table of them, by key; None for anything else."""
+    items: dict[Any, Any] = {"": value}
+    if isinstance(value, dict | list):
+        items = value if isinstance(value, dict) else {str(i): v for i, v in enumerate(value)}
+    if len({_leaf(item) for item in items.values()}) != 1 or not all(map(_leaf, items.values())):
+        return None
+    if not all(type(key) is str for key in items):
+        return None
+    try:
+        return {key: np.asarray(item) for key, item in items.items()}
+    except (RuntimeError, TypeError):  # A tensor on an accelerator, or of bfloat16.
+        return None
+
+
+def _kind(value: Any) -> str:
+    """Return what is needed to turn arrays into such a value again."""
+    if not isinstance(value, dict | list):
+        return f"one of {_leaf(value)}"
     items = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, dict | list) or not value:
-        return False
-    return all(isinstance(item, np.ndarray | np.generic) for item in items)
+    return f"{type(value).__name__} of {_leaf(next(iter(items)))}"
+
+
+def _leaf(item: Any) -> str:
+    if isinstance(item, np.ndarray | np.generic) and not item.dtype.hasobject:
+        return "ndarray"
+    return "Tensor" if type(item) is Tensor else ""

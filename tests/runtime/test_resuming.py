@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.records import from_bytes, to_bytes
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.runtime.run_files import RunFiles
@@ -104,7 +106,7 @@ def stopped_at(number: int) -> Callable[[dict[str, Any]], None]:
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:
     for point in record["points"]:
-        point.pop("wall_seconds")
+        point.pop("wall_seconds", None)
     # Signatures are of the moment, and so is what is packed of them.
     return {name: value for name, value in record.items() if name != "ledger"}
 
@@ -124,13 +126,36 @@ def test_a_stopped_run_ends_with_the_numbers_of_one_that_was_not(
     again = run_locally(run, files=RunFiles(folder, "a", 1, resume=True), say=said.append)
     assert [line for line in said if "behind step" in line], said
     assert timeless(again) == timeless(whole)
+    once_more = run_locally(run, files=RunFiles(folder, "a", 0, resume=True))
+    assert timeless(once_more) == timeless(whole), "its record was lost before it was saved"
     for path in (tmp_path / "whole" / "models").iterdir():
         ours = TrainedModel.load(folder / "models" / path.name)
         theirs = TrainedModel.load(path)
         assert {n: t.tolist() for n, t in ours.tensors.items()} == {
             n: t.tolist() for n, t in theirs.tensors.items()
         }
-    assert not any((folder / "checkpoints").iterdir())
+    RunFiles(folder, "a").drop_checkpoints()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_walk_whose_steps_go_back_loses_no_point(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """Holders die, and the walk goes on from a copy that is some hops old."""
+    faults = {"death": 0.35, "downtime": 3}
+    data = {**DATA, "nodes": 5}
+    run = make_run("mfd-walk", 4, data=data, train=TRAIN, model={"tune": "head"}, faults=faults)
+    whole = run_locally(run)
+    steps = [point["step"] for point in whole["points"]]
+    assert steps[:10] == [0, 1, 2, 3, 4, 5, 6, 2, 2, 3]
+    files = RunFiles(tmp_path, "a", 1, resume=True)
+    said: list[str] = []
+    for stop in (8, 3):
+        with pytest.raises(StoppedError):
+            run_locally(run, stopped_at(stop), files=files)
+    again = run_locally(run, files=files, say=said.append)
+    assert said == ["goes on behind step 2"]
+    assert timeless(again)["points"] == timeless(whole)["points"]
 
 
 @pytest.mark.parametrize(
@@ -164,11 +189,39 @@ def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_refused(
     with pytest.raises(ConfigError, match="a checkpoint of other settings"):
         run_locally(other, files=files)
     state = tmp_path / "checkpoints" / "a" / "run.state"
-    data = bytearray(state.read_bytes())
-    data[len(data) // 2] ^= 1
+    data = state.read_bytes()
+    for content in hostile(data):
+        state.write_bytes(content)
+        with pytest.raises(ConfigError, match="damaged checkpoint") as error:
+            run_locally(run, files=files)
+        assert "\n" not in str(error.value)
     state.write_bytes(data)
+    (state.parent / "run.id").write_text("../..")
     with pytest.raises(ConfigError, match="damaged checkpoint"):
         run_locally(run, files=files)
+
+
+def hostile(data: bytes) -> Iterator[bytes]:
+    """Yield contents of a checkpoint's file that are none, or whose digest alone is right."""
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    yield flipped
+    yield signed(b"\xff\xff\xff")
+    yield to_bytes(RecordDict())
+    for told in (
+        "[" * 20_000,
+        "[]",
+        "{}",
+        '{"done": 1, "states": {}, "logged": 0, "settings": {}}',
+    ):
+        yield to_bytes(RecordDict({"head/head": ConfigRecord({"json": told})}))
+    content = from_bytes(data)
+    for name in content.config_records:
+        yield to_bytes(RecordDict({n: r for n, r in content.items() if n != name}))
+
+
+def signed(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest() + body
 
 
 def test_a_checkpoint_costs_the_same_however_far_the_run_is(
@@ -188,6 +241,22 @@ def test_a_checkpoint_costs_the_same_however_far_the_run_is(
     run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
     assert sizes[-1] < 1.2 * sizes[0]
     assert all(len(names) <= 1 + 2 * 3 for names in written)
+
+
+def test_a_checkpoint_costs_the_same_however_much_went_wrong(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    faults = {"loss": 0.2, "death": 0.1, "delay": 0.3, "duplicate": 0.1, "downtime": 1}
+    run = make_run("fedavg", 40, model={"tune": "head"}, faults={**faults, "silent": True})
+    state = tmp_path / "checkpoints" / "a" / "run.state"
+    sizes: dict[int, int] = {}
+
+    def on_point(point: dict[str, Any]) -> None:
+        if state.exists():
+            sizes[point["step"]] = state.stat().st_size
+
+    run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
+    assert sizes[40] < 1.02 * sizes[8]
 
 
 def test_a_point_has_the_mean_over_what_nodes_hold_out(

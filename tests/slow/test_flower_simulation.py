@@ -192,7 +192,7 @@ def test_a_stopped_walk_goes_on_from_what_server_and_nodes_kept(
     nothing, said = run_on_flower(flower, run, out, nodes=4, **files)
     assert nothing == {}, said[-4000:]
     assert "stopped as told" in said
-    assert len(list((tmp_path / "states" / "run").glob("n?/3.state"))) >= 1
+    assert len(list((tmp_path / "states" / "run").glob("*/n?/3.state"))) >= 1
     found, said = run_on_flower(flower, run, out, nodes=4, resume=True, **files)
     assert "goes on behind step 3" in said
     expected = run_locally(make_run("mfd-walk", rounds=2, **changes))
@@ -200,7 +200,7 @@ def test_a_stopped_walk_goes_on_from_what_server_and_nodes_kept(
         assert ours["bytes"] == theirs["bytes"]
         assert theirs["accuracy"] == pytest.approx(ours["accuracy"], abs=1e-6)
     assert found["visits"] == expected["visits"]
-    assert not any((tmp_path / "states" / "run").iterdir())
+    assert not any((tmp_path / "states").iterdir())
     assert {path.name for path in (tmp_path / "models").iterdir()} == {
         f"run-w{walker}-final.safetensors" for walker in (0, 1)
     }
