@@ -33,6 +33,8 @@ class Federation:
     held_out: list[NDArray[np.int64]]
     """What each node has besides, for validation."""
     test: NDArray[np.int64]
+    spec: InputSpec = THUMBNAIL
+    """How its images were brought to the backbone that it was loaded for."""
     clients: tuple[str, ...] = ()
     """What each node is called in the set, where that says who holds what."""
 
@@ -88,8 +90,7 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     Every node of a run calls this and takes only its own share, as from a disk of its own. Picture
     files are decoded for a model of `spec`; who holds what does not depend on it.
     """
-    seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
-    images = _images_once(config.name, config.path, seen, config.strict)
+    images, seen = _images_once(config, spec)
     train, test = split_indices(images, config, seed)
     clients: tuple[str, ...] = ()
     if config.partition in ("by-client", "by-folder"):
@@ -98,13 +99,15 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
         dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
     pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]
     shares, held_out = [kept for kept, _ in pairs], [out for _, out in pairs]
-    return Federation(images, shares, held_out, test, clients)
+    return Federation(images, shares, held_out, test, seen, clients)
 
 
-def _images_once(name: str, path: str, spec: InputSpec, strict: bool) -> ImageSet:
-    found = _find_set_once(name, path)
+def _images_once(config: DataConfig, spec: InputSpec) -> tuple[ImageSet, InputSpec]:
+    """Return the set, and how a backbone of `spec` gets its images."""
+    name, found = config.name, _find_set_once(config.name, config.path)
     if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
         raise ConfigError("data.name", name, f"has {classes} classes, accepted: 2 to {MAX_CLASSES}")
     if isinstance(found, ImageSet):
-        return found
-    return decoded_once(found, Key(name, path, spec, strict))
+        return found, spec.in_memory
+    seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
+    return decoded_once(found, Key(name, config.path, seen, config.strict)), seen

@@ -107,7 +107,9 @@ def trained(config: ModelConfig, made: dict[str, Any] = MADE, crop_mode: str = "
     tunables = get_tunables(build_model(config, len(CLASSES), 3))
     noise = {n: torch.randn(t.shape, generator=generator) * 0.05 for n, t in tunables.items()}
     tensors = {name: tunables[name] + noise[name] for name in tunables}
-    return TrainedModel.of(tensors, config, CLASSES, 3, made, crop_mode)
+    spec = input_spec(load_backbone(config, 3))
+    spec = replace(spec, crop_mode=crop_mode or spec.crop_mode)
+    return TrainedModel.of(tensors, config, CLASSES, 3, made, spec)
 
 
 def saved(config: ModelConfig, path: Path, made: dict[str, Any] = MADE) -> Path:
