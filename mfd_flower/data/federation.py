@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import DataConfig
 from mfd_flower.data.decoded import Key, decoded_once
 from mfd_flower.data.image_set import ImageSet, some, unreadable_line
@@ -107,6 +107,8 @@ def _images_once(config: DataConfig, spec: InputSpec) -> tuple[ImageSet, InputSp
     name, found = config.name, _find_set_once(config.name, config.path)
     if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
         raise ConfigError("data.name", name, f"has {classes} classes, accepted: 2 to {MAX_CLASSES}")
+    for label in found.classes:
+        checked("data.name: class", label, str)
     if isinstance(found, ImageSet):
         return found, spec.in_memory
     seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)

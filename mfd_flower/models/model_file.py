@@ -89,6 +89,8 @@ class TrainedModel:
             return ConfigError("MODEL", str(path), f"{name} = {show(value)}: {accepted}")
 
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("no regular file")  # A pipe would be waited for.
             with safe_open(path, "pt") as file:
                 told = file.metadata() or {}
                 if told.get("format") != FORMAT:

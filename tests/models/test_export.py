@@ -280,6 +280,7 @@ def test_onnx_gives_the_trained_models_logits(tmp_path: Path, tune: str) -> None
     images = torch.randn(3, 1, 28, 28)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     (logits,) = session.run(["logits"], {"images": images.numpy()})
+    assert re.search(r"`model.onnx` .* \| \d\S* \|\n", (folder / "README.md").read_text())
     expected = logits_of(trained(config).assembled(), images)
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-5)
     assert (
@@ -339,7 +340,7 @@ def test_other_logits_than_the_trained_models_are_refused(
     monkeypatch.setattr(package, "head_tensors", forgotten)
     for tune in ("head", "lora"):
         model = saved(ModelConfig(tune=tune), tmp_path / "model.safetensors")  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=r"logits of timm alone are .* apart"):
+        with pytest.raises(ConfigError, match=r"exported logits are .* apart"):
             export(model, tmp_path / "home")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 

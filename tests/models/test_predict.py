@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
+from mfd_flower.files import write_text
 from mfd_flower.models import input_spec, load_backbone
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.model_file import TrainedModel
@@ -160,6 +161,14 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "control characters": (
         lambda p: p["tensors"].update({"x\nmfd: all is well\x1b[31m": torch.zeros(2)}),
         r"tensor = 'x\nmfd: all is well\x1b[31m': no tunable has such a name",
+    ),
+    "lone surrogate": (
+        lambda p: p["about"]["classes"].__setitem__(0, "\udce9"),
+        r"classes[0] = '\udce9': must be text without lone surrogates",
+    ),
+    "backbone of no name": (
+        lambda p: p["about"]["model"].update(backbone="file:\ud800"),
+        r"model.backbone = 'file:\ud800': must be text without lone surrogates",
     ),
     "negative seed": (lambda p: p["about"].update(seed=-1), "seed = -1: must be at least 0"),
     "no input": (lambda p: p["about"].pop("input"), "input = None: missing"),
@@ -316,6 +325,27 @@ def test_bad_input_is_one_line(
     code, out, err = call(capsys, "predict", *(word.format(**places) for word in words))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_a_name_that_is_no_text_is_escaped_in_a_table(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture, table = tmp_path / "a\udce9.png", tmp_path / "t.csv"
+    picture.write_bytes((pictures / "000.png").read_bytes())
+    code, _, _ = call(capsys, "predict", kept[1], picture, "--json", "--csv", table)
+    assert code == 0
+    assert rf"{tmp_path}/a\udce9.png," in table.read_text()
+    assert not table.with_name("t.csv.partial").exists()
+
+
+def test_nothing_half_written_is_left(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(OSError, match=r"t\.csv"):
+        write_text(tmp_path / "t.csv", "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
 def test_more_pictures_than_a_sheet_holds_are_refused_before_any_is_classified(
