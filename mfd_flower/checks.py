@@ -262,7 +262,7 @@ def _rule(kind: Any, bounds: Bounds = Bounds(), length: Length = Length()) -> Ch
     if kind is float:
         return bounds.number
     if kind is str:
-        return Form(r"[\s\S]*", "a string").check
+        return _text
     if kind is bool:
         return partial(_choice, (True, False), "must be true or false")
     if kind is type(None):
@@ -288,6 +288,12 @@ def _either(checks: Sequence[Check], name: str, value: Any, error: Refusal) -> A
         raise error(*further[0])
     first, *others = (accepted for _, _, accepted in refusals)
     raise error(name, value, " or ".join([first, *(o.removeprefix("must be ") for o in others)]))
+
+
+def _text(name: str, value: Any, error: Refusal) -> str:
+    found = Form(r"[\s\S]*", "a string").check(name, value, error)
+    # Half a pair is no character: neither a file nor a terminal takes it.
+    return Form(r"[^\ud800-\udfff]*", "text without lone surrogates").check(name, found, error)
 
 
 def _choice(choices: Sequence[Any], words: str, name: str, value: Any, error: Refusal) -> Any:

@@ -49,16 +49,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The frozen backbone and what is tuned on it."""
+    """The frozen backbone and what is tuned on it.
+
+    Sizes are bounded, since a model file names them too: what is built of them must fit in memory.
+    """
 
     backbone: str = "fm-tiny"
     """`fm-tiny`, `vit-small`, `random`, `file:<safetensors>` or `hub:<timm name>`."""
     arch: str = "fm-tiny"
     """Shape for `random` and `file:`: `fm-tiny` or a name of timm, see docs/models.md."""
-    img_size: int = bounded(0, 0)
+    img_size: int = bounded(0, 0, 4096)
     """Side of an image in pixels, a multiple of the patch; 0 is the backbone's own. Positions of
     other sizes are resampled."""
-    in_chans: int = bounded(0, 0)
+    in_chans: int = bounded(0, 0, 64)
     """Channels of an image; 0 is the backbone's own. Weights of 3 are adapted as timm does."""
     blocks: int = bounded(0, 0)
     """Use the first so many blocks; 0 is all."""
@@ -66,14 +69,14 @@ class ModelConfig:
     """How tokens become features: the class token, the patches' mean, or the attention that the
     backbone was trained with; empty is the backbone's own way."""
     tune: Literal["full", "head", "prompts", "lora"] = "prompts"
-    prompts: int = bounded(8, 1)
+    prompts: int = bounded(8, 1, 4096)
     """Prompt tokens a layer (VPT)."""
     deep: bool = True
     """Prompts before every block, not only the first."""
     prompt_from: int = bounded(0, 0)
     """The first block with prompts; what stands in front of it is computed once."""
     prompt_dropout: float = bounded(0.0, 0.0, 0.99)
-    lora_rank: int = bounded(4, 1)
+    lora_rank: int = bounded(4, 1, 1024)
     lora_alpha: int = bounded(8, 1)
 
 

@@ -46,18 +46,24 @@ def check_writable(option: str, path: Path | None) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Replace a text file."""
-    beside = _beside(path)
-    beside.write_text(content, encoding="utf-8", newline="")
-    beside.replace(path)
+    """Replace a text file; what is no character, in a file's name for instance, is escaped."""
+    _replace(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file of bytes; folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, content)
+
+
+def _replace(path: Path, content: bytes) -> None:
     beside = _beside(path)
-    beside.write_bytes(content)
-    beside.replace(path)
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _beside(path: Path) -> Path:

@@ -27,7 +27,7 @@ SheetOption = Annotated[Path | None, typer.Option("--sheet", help="Write a conta
 
 
 @serve_app.command(
-    epilog="Example: mfd predict out/walk/models/0-mfd-walk-seed-0-best.safetensors pictures/"
+    epilog="Example: mfd predict out/walk/models/0-MFD-walk-seed-0-best.safetensors pictures/"
 )
 def predict(
     model: Annotated[Path, typer.Argument(help="A file below the models/ of a run's folder.")],
@@ -39,16 +39,19 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a trained model sees on pictures; status 1 if some of them cannot be read."""
-    from mfd_flower.models.predict import predict
+    from mfd_flower.models.model_file import TrainedModel
+    from mfd_flower.models.predict import picture_files, predict
 
     for option, path in (("--csv", csv_file), ("--sheet", sheet)):
         check_writable(option, path)
-    found = predict(model, pictures, top_k=top_k, accelerator=accelerator)
+    trained = TrainedModel.load(model)
+    files = _checked(picture_files(pictures), sheet)
+    found = predict(trained, files, top_k=top_k, accelerator=accelerator)
     _tell(found, csv_file, sheet, as_json)
 
 
 @serve_app.command(
-    epilog="Example: mfd export out/walk/models/0-walk-seed-0-best.safetensors --out my-model"
+    epilog="Example: mfd export out/walk/models/0-MFD-walk-seed-0-best.safetensors --out my-model"
 )
 def export(
     model: Annotated[Path, typer.Argument(help="A file of DIR/models.")],
@@ -83,7 +86,7 @@ def infer(
     The request is about pictures, or about held-out samples.
     """
     from mfd_flower.models.inputs import federation_of, spec_of
-    from mfd_flower.models.predict import Pictures, picture_files
+    from mfd_flower.models.predict import Pictures, Prediction, picture_files
     from mfd_flower.report.columns import SERVED
     from mfd_flower.report.tables import plain_table
     from mfd_flower.split.inference import model_of, read_model, train_then_serve
@@ -94,16 +97,23 @@ def infer(
         check_writable(option, path)
     chosen = load_comparison(config, strategy).runs[0].config
     classes = federation_of(chosen).images.classes
-    tensors = read_model(model, chosen, classes) if model else None
-    asked = Pictures.read(picture_files(pictures), spec_of(chosen)) if pictures else None
+    given = read_model(model, chosen, classes) if model else None
+    asked = None
+    if pictures:
+        files = _checked(picture_files(pictures), sheet)
+        asked = Pictures.read(files, given.spec if given else spec_of(chosen))
+        if len(asked.images) == 0:
+            _name_unread([Prediction(str(files[i]), error=why) for i, why in asked.errors.items()])
+            raise typer.Exit(1)
 
     def on_round(number: int) -> None:
         say(f"training: round {number} of {chosen.strategy.rounds}")
 
     images = asked.images if asked else None
+    tensors = given.tensors if given else None
     served, tensors, logits = train_then_serve(chosen, samples, tensors, on_round, images)
     if save:
-        model_of(chosen, tensors, classes).save(save)
+        (given or model_of(chosen, tensors, classes)).save(save)
     costs = [vars(each) for each in served]
     if not as_json:
         out_console.print(plain_table(SERVED, costs))
@@ -139,10 +149,24 @@ def _tell(
         print(to_json({"served": costs, "predictions": rows} if costs else rows))
     else:
         out_console.print(plain_table(PREDICTED, rows))
-    if unread := [each for each in found if each.error]:
-        first = "; ".join(f"{each.picture}: {each.error}" for each in unread[:5])
-        say(f"mfd: {len(unread)} of {len(found)} pictures cannot be read: {first}")
+    if any(each.error for each in found):
+        _name_unread(found)
         raise typer.Exit(1)
+
+
+def _checked(files: list[Path], sheet: Path | None) -> list[Path]:
+    """Return pictures that are to be classified; ConfigError if the sheet has no room for them."""
+    from mfd_flower.report.sheet import check_room
+
+    if sheet:
+        check_room(len(files))
+    return files
+
+
+def _name_unread(found: Sequence[Prediction]) -> None:
+    unread = [each for each in found if each.error]
+    first = "; ".join(f"{each.picture}: {each.error}" for each in unread[:5])
+    say(f"mfd: {len(unread)} of {len(found)} pictures cannot be read: {first}")
 
 
 def _plain(found: Prediction) -> dict[str, Any]:

@@ -63,24 +63,24 @@ def decoded_once(key: Key, find: Callable[[], ImageSet | PictureSet]) -> ImageSe
         if key not in _kept:
             place = None if _folder is None else _place(_folder, key)
             if place is not None and place.exists():
-                images = _read(place)
+                images = _read(place, key.spec)
             elif isinstance(found := find(), ImageSet):
                 return found
             elif place is None:
                 images = found.decoded(key.spec, key.strict)
             else:
-                images = _shared(place, lambda: found.decoded(key.spec, key.strict))
+                images = _shared(place, key, found)
             while len(_kept) >= KEPT_SETS:
                 del _kept[next(iter(_kept))]
             _kept[key] = images
         return _kept[key]
 
 
-def _shared(place: Path, decode: Callable[[], ImageSet]) -> ImageSet:
+def _shared(place: Path, key: Key, pictures: PictureSet) -> ImageSet:
     with FileLock(place.with_suffix(".lock")):
         if not place.exists():
-            _write(place, decode())
-    return _read(place)
+            _write(place, pictures.decoded(key.spec, key.strict))
+    return _read(place, key.spec)
 
 
 def _write(place: Path, found: ImageSet) -> None:
@@ -98,7 +98,7 @@ def _write(place: Path, found: ImageSet) -> None:
     begun.rename(place)
 
 
-def _read(place: Path) -> ImageSet:
+def _read(place: Path, spec: InputSpec) -> ImageSet:
     with np.load(place / REST) as rest:
         classes, unreadable = json.loads(str(rest["told"]))
         return ImageSet(
@@ -108,6 +108,7 @@ def _read(place: Path) -> ImageSet:
             rest.get("client"),
             rest.get("is_test"),
             tuple(Unreadable(*each) for each in unreadable),
+            spec,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import DataConfig
 from mfd_flower.data.decoded import Key, decoded_once
 from mfd_flower.data.image_set import ImageSet, PictureSet, some, unreadable_line
@@ -33,6 +33,8 @@ class Federation:
     held_out: list[NDArray[np.int64]]
     """What each node has besides, for validation."""
     test: NDArray[np.int64]
+    spec: InputSpec = THUMBNAIL
+    """How its images were brought to the backbone that it was loaded for."""
     clients: tuple[str, ...] = ()
     """What each node is called in the set, where that says who holds what."""
 
@@ -89,7 +91,9 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     """
     seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
     key = Key(config.name, config.path, seen, config.strict)
-    return Federation(_images_once(key), *_dealt_once(config, seed, key))
+    images = _images_once(key)
+    shares, held_out, test, clients = _dealt_once(config, seed, key)
+    return Federation(images, shares, held_out, test, images.spec or spec.in_memory, clients)
 
 
 @functools.lru_cache(maxsize=32)
@@ -114,6 +118,8 @@ def _images_once(key: Key) -> ImageSet:
         if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
             accepted = f"has {classes} classes, accepted: 2 to {MAX_CLASSES}"
             raise ConfigError("data.name", key.name, accepted)
+        for label in found.classes:
+            checked("data.name: class", label, str)
         return found
 
     return decoded_once(key, find)

@@ -32,6 +32,8 @@ class ImageSet:
     """``(samples,)``: whether it belongs to the test set that came with the images."""
     unreadable: tuple[Unreadable, ...] = ()
     """Pictures that were left out."""
+    spec: InputSpec | None = None
+    """How picture files were decoded; None for a set in memory."""
 
     @property
     def is_sound(self) -> bool:
@@ -79,6 +81,7 @@ class PictureSet:
             None if self.client is None else self.client[kept],
             None if self.is_test is None else self.is_test[kept],
             tuple(unreadable),
+            spec,
         )
 
 

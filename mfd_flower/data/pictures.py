@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from joblib import cpu_count
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from mfd_flower.data.samples import InputSpec, of_channels
+from mfd_flower.data.samples import CropMode, InputSpec, of_channels
 
 DRAFT_GAP = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves this many times the pixels a side that the
@@ -79,7 +79,7 @@ class Unreadable:
 
 
 def read_pictures(
-    files: Sequence[Path | str | Embedded], spec: InputSpec, crop_mode: str = ""
+    files: Sequence[Path | str | Embedded], spec: InputSpec, crop_mode: CropMode | Literal[""] = ""
 ) -> tuple[NDArray[np.uint8], list[Unreadable]]:
     """Decode pictures as a model with this `spec` expects them before normalisation.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mfd_flower.checks import Bounds
+
 CHUNK = 64
+CropMode = Literal["center", "squash", "border"]
 LUMA = (0.299, 0.587, 0.114)
 """Red, green and blue in grey (ITU-R BT.601), as Pillow has it for picture files."""
 
@@ -57,17 +61,24 @@ class Samples:
 class InputSpec:
     """What a backbone expects: size, normalisation, and how a picture file is brought to it."""
 
-    size_px: int
+    size_px: Annotated[int, Bounds(1)]
     """Of a side; images are square."""
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str = "bicubic"
+    channels: Annotated[int, Bounds(1)]
+    mean: tuple[Annotated[float, Bounds(0, 1)], ...]
+    std: tuple[Annotated[float, Bounds(1e-3, 1e3)], ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = (
+        "bicubic"
+    )
     """How picture files are resized, by timm's names."""
-    crop_pct: float = 1.0
+    crop_pct: Annotated[float, Bounds(0.1, 1)] = 1.0
     """Share of the resized picture's side that is kept."""
-    crop_mode: str = "center"
+    crop_mode: CropMode = "center"
     """``center`` cuts what is not square, ``squash`` distorts, ``border`` pads."""
+
+    @property
+    def in_memory(self) -> InputSpec:
+        """How `prepared` brings images in memory to the same backbone: whole, bilinearly."""
+        return replace(self, interpolation="bilinear", crop_pct=1.0, crop_mode="squash")
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Map values from 0 to 1, ``(samples, channels, height, width)``, to the model's scale."""

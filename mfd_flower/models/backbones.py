@@ -93,15 +93,15 @@ def _named(config: ModelConfig, seed: int) -> Trunk:
         sized = replace(config, img_size=config.img_size or VIT_SMALL_PX)
         model = fill(_new(VIT_SMALL, sized), _fetched_weights(), config.backbone)
     elif config.backbone == "random":
-        _check_arch(config.arch, "model.arch", config.arch)
+        _check_arch(config, config.arch, "model.arch", config.arch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _new(config.arch, config)
     elif kind == "file" and name:
-        _check_arch(config.arch, "model.arch", config.arch)
+        _check_arch(config, config.arch, "model.arch", config.arch)
         model = fill(_new(config.arch, config), Path(name), config.backbone)
     elif kind == "hub" and name:
-        _check_timm(name, "model.backbone", config.backbone)
+        _check_arch(config, name, "model.backbone", config.backbone)
         model = _from_hub(name, config)
     else:
         accepted = "accepted: fm-tiny, vit-small, random, file:<safetensors>, hub:<timm name>"
@@ -109,20 +109,33 @@ def _named(config: ModelConfig, seed: int) -> Trunk:
     return model
 
 
-def _check_arch(arch: str, field: str, value: str) -> None:
-    if arch != "fm-tiny":
-        _check_timm(arch, field, value)
-
-
-def _check_timm(name: str, field: str, value: str) -> None:
+def _check_arch(config: ModelConfig, name: str, field: str, value: str) -> None:
     """Refuse what is no such backbone before its weights are drawn, read or downloaded."""
+    if field == "model.arch" and name == "fm-tiny":
+        return
     if not timm.is_model(name):
         own = "" if field == "model.backbone" else "fm-tiny or "
         accepted = f"accepted: {own}those of timm.list_models()"
         raise ConfigError(field, value, f"no timm model of this name; {accepted}")
     with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
-    checked_trunk(model, field, value)
+        usual = checked_trunk(_created(name, field, value), field, value)
+    # At its own size, since a convolutional stem rounds: at another one its patches look smaller.
+    _check_side(config.img_size, usual)
+
+
+def _created(name: str, field: str, value: str, **keywords: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, num_classes=0, **keywords)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(field, value, f"timm does not make it ({reason})") from error
+
+
+def _check_side(side_px: int, trunk: Trunk) -> None:
+    patch_px = patch_size_px(trunk)
+    if side_px % patch_px[0] or side_px % patch_px[1]:
+        accepted = f"accepted: multiples of the patch, {patch_px[0]} px"
+        raise ConfigError("model.img_size", side_px, accepted)
 
 
 def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Trunk:
@@ -131,20 +144,21 @@ def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Trunk:
     keywords: dict[str, Any] = {name: value for name, value in size.items() if value}
     if arch == "fm-tiny":
         return _shaped(new_fm_tiny(**keywords), config)
-    made = timm.create_model(arch, pretrained=pretrained, num_classes=0, **keywords)
+    if pretrained:  # `_from_hub` says what went wrong.
+        made: nn.Module = timm.create_model(arch, pretrained=True, num_classes=0, **keywords)
+    else:
+        made = _created(arch, "model.arch", arch, **keywords)
     return _shaped(checked_trunk(made, "model.arch", arch), config)
 
 
 def _shaped(model: Trunk, config: ModelConfig) -> Trunk:
     """Leave `config.blocks` of the blocks, and let it pool as `config.pooling` says."""
-    depth, patch_px = len(model.blocks), patch_size_px(model)
+    depth = len(model.blocks)
     height, width = model.patch_embed.img_size
     if height != width:
         accepted = f"images of this backbone are {height} x {width} px: name one side for a square"
         raise ConfigError("model.img_size", config.img_size, accepted)
-    if height % patch_px[0] or width % patch_px[1]:
-        accepted = f"accepted: multiples of the patch, {patch_px[0]} px"
-        raise ConfigError("model.img_size", config.img_size or height, accepted)
+    _check_side(height, model)
     if config.blocks > depth:
         raise ConfigError("model.blocks", config.blocks, f"accepted: at most {depth}; 0 for all")
     if config.blocks:

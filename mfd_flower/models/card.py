@@ -137,5 +137,10 @@ def _without_path(name: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text as it stands in a table of Markdown, where it can be no markup."""
-    return re.sub(r"([\\`|*_\[\]<>&#])", r"\\\1", " ".join(text.split()))
+    """Return a text as it stands in a table of Markdown, where it can be no markup and no link.
+
+    What does not print, such as the start of a terminal's commands or what turns the direction of
+    writing, is left out.
+    """
+    plain = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    return re.sub(r"([\\`|*_\[\]<>&#~$@]|:(?=//)|(?<=www)\.)", r"\\\1", plain, flags=re.IGNORECASE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,16 +22,15 @@ def federation_of(run: RunConfig) -> Federation:
 
 
 def spec_of(run: RunConfig) -> InputSpec:
-    """Return what a run's backbone expects, and how its pictures are cut."""
-    own = input_spec(load_backbone(run.model, run.seed))
-    return replace(own, crop_mode=run.data.crop_mode or own.crop_mode)
+    """Return what a run's backbone expects, and how the run's images are brought to it."""
+    return federation_of(run).spec
 
 
 def augmented(run: RunConfig, node: int, seed: int) -> Samples:
     """Return the images that a node trains on, another view of each whenever it is asked for."""
     federation, device = federation_of(run), device_for(run.train)
-    share = federation.shares[node]
-    augment = Augmentation(run.train.augmentation, spec_of(run), seed)
+    share, spec = federation.shares[node], input_spec(load_backbone(run.model, run.seed))
+    augment = Augmentation(run.train.augmentation, spec, seed)
 
     def views(pick: NDArray[np.int64]) -> Tensor:
         return augment(federation.images.images[share[pick]]).to(device)

@@ -7,7 +7,7 @@ the file: it is found by name, and its digest tells whether it is the one that w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mfd_flower.canonical_json import dump_json, load_json
-from mfd_flower.checks import ConfigError, Form, Length, build, show
+from mfd_flower.checks import SHOWN_CHARS, Bounds, ConfigError, Form, Length, build, show
 from mfd_flower.config import ModelConfig
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.files import write_bytes
@@ -29,7 +29,6 @@ from mfd_flower.names import MAX_CLASSES
 
 FORMAT = "mfd-flower model 1"
 DESCRIPTION = "description"
-CROP_MODES = ("center", "squash", "border")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -40,10 +39,10 @@ class Description:
     model: ModelConfig
     classes: Annotated[tuple[str, ...], Length(MAX_CLASSES, 2)]
     backbone_digest: Annotated[str, Form(r"[0-9a-f]{64}", "64 hexadecimal digits")]
-    seed: int = 0
-    """Of the run; it draws the weights of the backbone ``random``."""
-    input: Mapping[str, Any] = field(default_factory=dict)
+    input: InputSpec
     """Size, channels and normalisation of the images, and how a picture is brought to them."""
+    seed: Annotated[int, Bounds(0)] = 0
+    """Of the run; it draws the weights of the backbone ``random``."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """How: strategy, step, metrics, version, the run's settings, ledger."""
 
@@ -63,18 +62,15 @@ class TrainedModel:
         classes: tuple[str, ...],
         seed: int,
         made: Mapping[str, Any],
-        crop_mode: str = "",
+        spec: InputSpec | None = None,
     ) -> TrainedModel:
         """Return tunables that were trained on the backbone that `config` names.
 
-        `crop_mode` is how pictures were cut, if not as the backbone has it.
+        `spec` is how images were brought to it, if not as the backbone has it.
         """
         backbone = load_backbone(config, seed)
-        spec = input_spec(backbone)
-        told = asdict(replace(spec, crop_mode=crop_mode or spec.crop_mode))
-        return cls(
-            tensors, Description(config, classes, backbone_digest(backbone), seed, told, made)
-        )
+        digest, spec = backbone_digest(backbone), spec or input_spec(backbone)
+        return cls(tensors, Description(config, classes, digest, spec, seed, made))
 
     def save(self, path: Path) -> None:
         """Write the file in one step."""
@@ -93,6 +89,8 @@ class TrainedModel:
             return ConfigError("MODEL", str(path), f"{name} = {show(value)}: {accepted}")
 
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("no regular file")  # A pipe would be waited for.
             with safe_open(path, "pt") as file:
                 told = file.metadata() or {}
                 if told.get("format") != FORMAT:
@@ -100,6 +98,9 @@ class TrainedModel:
                 about = load_json(DESCRIPTION, told.get(DESCRIPTION, ""), refused)
                 described = build(Description, about, error=refused)
                 names = sorted(file.keys())
+                for name in names:
+                    if not name.isprintable() or len(name) > SHOWN_CHARS:
+                        raise refused("tensor", name, "no tunable has such a name")
                 tensors = {name: _float(name, file.get_tensor(name), refused) for name in names}
         except (OSError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
@@ -109,12 +110,24 @@ class TrainedModel:
 
     @property
     def spec(self) -> InputSpec:
-        """What the backbone expects, with pictures cut as those that it was trained on."""
-        own = input_spec(load_backbone(self.about.model, self.about.seed))
-        accepted = f"accepted: {', '.join(CROP_MODES)}"
-        if (mode := self.about.input.get("crop_mode", own.crop_mode)) not in CROP_MODES:
-            raise ConfigError("MODEL", f"crop_mode = {show(mode)}", accepted)
-        return replace(own, crop_mode=mode)
+        """How images are brought to it, as those that it was trained on.
+
+        Raises
+        ------
+        ConfigError
+            If the backbone takes images of another shape.
+        """
+        told, own = self.about.input, input_spec(load_backbone(self.about.model, self.about.seed))
+        fits = {
+            "size_px": told.size_px == own.size_px,
+            "channels": told.channels == own.channels,
+            "mean": len(told.mean) == own.channels,
+            "std": len(told.std) == own.channels,
+        }
+        for name in (name for name, it_fits in fits.items() if not it_fits):
+            said = f"the backbone's is {show(getattr(own, name))}"
+            raise ConfigError(f"MODEL: input.{name}", getattr(told, name), said)
+        return told
 
     def assembled(self) -> PromptedViT:
         """Return the whole model in eval mode, on the backbone as it is found here.
@@ -143,6 +156,7 @@ def _float(name: str, tensor: Tensor, refused: Any) -> Tensor:
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.dtype not in FLOATS:
         raise refused(name, kind, "accepted: float32, float16, bfloat16, float64")
-    if not bool(torch.isfinite(tensor).all()):
-        raise refused(name, kind, "has values that are not finite")
-    return tensor.float()
+    found = tensor.float()
+    if not bool(torch.isfinite(found).all()):
+        raise refused(name, kind, "has values that are not finite as float32")
+    return found

@@ -115,15 +115,21 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
     """Return the picture files that names of files, of folders, or patterns mean."""
     files: list[Path] = []
     for place in places:
-        path = Path(place).expanduser()
-        if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if is_picture(each))
-        elif path.exists():
-            found = [path]
-        else:
-            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
-            found = [each for each in matches if each.is_file()]
+        try:
+            found = _found(Path(place).expanduser())
+        except (OSError, RuntimeError) as error:  # A name is too long, a user is not known.
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError("PICTURES", str(place), reason) from error
         if not found:
             raise ConfigError("PICTURES", str(place), "no such file, and no pictures there")
         files += found
     return files
+
+
+def _found(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(each for each in path.rglob("*") if is_picture(each))
+    if path.exists():
+        return [path]
+    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+    return [each for each in matches if each.is_file()]

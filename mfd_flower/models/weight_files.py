@@ -49,6 +49,8 @@ def fill(model: TrunkT, path: Path, value: str) -> TrunkT:
 
 def _read(path: Path, value: str) -> dict[str, Tensor]:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")  # A pipe would be waited for.
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -18,10 +18,15 @@ CELL_PX, GAP_PX, LINE_PX = 160, 8, 15
 MOST_PICTURES = 400
 
 
+def check_room(pictures: int) -> None:
+    """Raise ConfigError if a sheet has no room for so many pictures."""
+    if pictures > MOST_PICTURES:
+        raise ConfigError("--sheet", pictures, f"has room for {MOST_PICTURES} pictures")
+
+
 def write_sheet(path: Path, found: Sequence[Prediction]) -> None:
     """Write a PNG of up to 400 pictures; ConfigError if there are more, or it cannot be written."""
-    if len(found) > MOST_PICTURES:
-        raise ConfigError("--sheet", len(found), f"has room for {MOST_PICTURES} pictures")
+    check_room(len(found))
     columns = math.ceil(math.sqrt(len(found)))
     lines = 1 + max((len(each.labels) for each in found), default=1)
     width, height = CELL_PX + GAP_PX, CELL_PX + GAP_PX + lines * LINE_PX
@@ -57,7 +62,8 @@ def _small(file: Path) -> Image.Image:
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """Return as much of a text as a cell has room for."""
+    """Return as much of a text as a cell has room for, on one line."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text[:CELL_PX])
     while font.getlength(text) > CELL_PX:
         text = text[:-1]
     return text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mfd_flower.config import RunConfig
-from mfd_flower.models.inputs import federation_of
+from mfd_flower.models.inputs import federation_of, spec_of
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.node_state import RUN_NAME
 from mfd_flower.packets import version_digest
@@ -63,7 +63,7 @@ class RunFiles:
         for which, record in measured.models.items():
             tensors = tensors_of(record)
             told = {**made, "metrics": metrics, "version": version_digest(tensors)}
-            model = TrainedModel.of(tensors, run.model, classes, run.seed, told, run.data.crop_mode)
+            model = TrainedModel.of(tensors, run.model, classes, run.seed, told, spec_of(run))
             part = f"-{which}" if which else ""
             paths[which] = f"{MODELS}/{self.name}{part}-{kind}.safetensors"
             model.save(self.folder / paths[which])

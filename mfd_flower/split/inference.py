@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.models.backbones import backbone_digest, load_backbone
+from mfd_flower.models.inputs import federation_of, spec_of
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
@@ -53,17 +55,19 @@ class Served:
     """Real time of the request on this machine, all members in one process."""
 
 
-def read_model(path: Path, run: RunConfig, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the tunables in a model file; ConfigError unless they are of a run's model."""
+def read_model(path: Path, run: RunConfig, classes: tuple[str, ...]) -> TrainedModel:
+    """Return the model in a file; ConfigError unless its tunables are of a run's model."""
     model = TrainedModel.load(path)
+    about, digest = model.about, backbone_digest(load_backbone(run.model, run.seed))
     for name, found, wanted in (
-        ("settings of the model", model.about.model, run.model),
-        ("classes", model.about.classes, classes),
+        ("settings of the model", about.model, run.model),
+        ("classes", about.classes, classes),
+        ("backbone's weights", about.backbone_digest, digest),
     ):
         if found != wanted:
             raise ConfigError("--model", str(path), f"its {name} are not those of the config")
     model.assembled()
-    return dict(model.tensors)
+    return model
 
 
 def model_of(
@@ -71,7 +75,7 @@ def model_of(
 ) -> TrainedModel:
     """Return tunables that a run trained, as a model that can be saved."""
     made = {"strategy": run.strategy.name, "settings": run.flat()}
-    return TrainedModel.of(tensors, run.model, classes, run.seed, made, run.data.crop_mode)
+    return TrainedModel.of(tensors, run.model, classes, run.seed, made, spec_of(run))
 
 
 def train_then_serve(
@@ -100,8 +104,8 @@ def train_then_serve(
         raise ConfigError("strategy", run.strategy.name, "accepted: one that serves, as hfsl does")
     if images is not None:
         samples = len(images)
-    elif not 1 <= samples <= run.data.test_samples:
-        raise ConfigError("--samples", samples, f"from 1 to {run.data.test_samples} held out")
+    elif not 1 <= samples <= (held_out := len(federation_of(run).test)):
+        raise ConfigError("--samples", samples, f"from 1 to {held_out} held out")
     with local_grid(run) as grid:
         addresses = call_roll(grid, run.data.nodes)
         arrays = ArrayRecord(dict(tensors if tensors is not None else initial_tunables(run)))
@@ -130,15 +134,16 @@ def _serve(service: Any, meter: MeteredGrid, samples: int) -> Served:
     answer = service.ask(samples, TIMEOUT_S)
     wall_s = time.perf_counter() - started
     latency_s, after = meter.virtual_seconds - delivery_s, meter.totals()
+    answered = int(answer["samples"])
     return Served(
         shipped="all parameters" if service.whole else "tunables",
-        samples=samples,
+        samples=answered,
         accuracy=answer.get("accuracy"),
         shipped_bytes=before["payload"],
         request_bytes={link: after[link] - before[link] for link in ("up", "down", "d2d")},
         delivery_s=delivery_s,
         latency_s=latency_s,
-        samples_per_s=samples / latency_s,
+        samples_per_s=answered / latency_s,
         flops=meter.flops,
         joules=meter.joules - joules,
         peak_node_bytes=meter.peak_node_bytes,

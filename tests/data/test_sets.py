@@ -189,3 +189,12 @@ def test_more_classes_than_messages_carry_are_refused(
     monkeypatch.setattr(federation, "_find_set_once", lambda name, path: many)
     with pytest.raises(ConfigError, match="has 32769 classes, accepted: 2 to 32768"):
         load_federation(DataConfig("too-many", nodes=2, test_samples=2), 0)
+
+
+def test_a_class_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A model file that named it could not be read."""
+    for name in ("a", "b\udce9"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "0.png")
+    with pytest.raises(ConfigError, match=r"data\.name: class = 'b\\udce9': must be text without"):
+        load_federation(DataConfig(f"folder:{tmp_path}", nodes=1, test_samples=1), 0)

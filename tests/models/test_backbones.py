@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, build
 from mfd_flower.config import DataConfig, ModelConfig, TrainConfig
 from mfd_flower.data import load_federation
+from mfd_flower.data.samples import prepared
 from mfd_flower.models import (
     backbone_digest,
     build_model,
@@ -25,6 +29,7 @@ from mfd_flower.models import (
     load_backbone,
 )
 from mfd_flower.models.backbones import FM_TINY_FILE, VIT_SMALL, new_fm_tiny, vit_small_file
+from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.models.trunk import checked_trunk
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +109,18 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
             {"backbone": "file:gone", "arch": "cait_xxs24_224"},
             "is timm's Cait: its class token meets",
         ),
+        (
+            {"backbone": "hub:vit_tiny_patch16_224.nonsense"},
+            "timm does not make it (Invalid pretrained tag (nonsense)",
+        ),
+        (
+            {"backbone": "random", "arch": "vitamin_small_224", "img_size": 50},
+            "model.img_size = 50: accepted: multiples of the patch, 16 px",
+        ),
+        (
+            {"backbone": "file:gone", "arch": "vit_tiny_r_s16_p8_224", "img_size": 80},
+            "model.img_size = 80: accepted: multiples of the patch, 32 px",
+        ),
         ({"img_size": 30}, "model.img_size = 30: accepted: multiples of the patch, 7 px"),
         ({"in_chans": 3}, "takes images of 3 channels, the weights are of 1; only weights of 3"),
         ({"blocks": 7}, "model.blocks = 7: accepted: at most 6"),
@@ -122,6 +139,38 @@ def test_what_is_no_backbone_is_refused_in_one_line(settings: dict[str, Any], li
     with pytest.raises(ConfigError, match=re.escape(line)) as caught:
         load_backbone(ModelConfig(**settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("img_size", 4096), ("in_chans", 64), ("prompts", 4096), ("lora_rank", 1024)]
+)
+def test_sizes_that_no_memory_holds_are_no_settings(name: str, most: int) -> None:
+    assert build(ModelConfig, {name: most})
+    for value in (most + 1, 2**62):
+        with pytest.raises(ConfigError, match=f"{name} = {value}: must be .*at most {most}"):
+            build(ModelConfig, {name: value})
+
+
+def test_what_timm_fails_on_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def fails(name: str, **keywords: Any) -> torch.nn.Module:
+        if "img_size" in keywords:
+            raise AssertionError
+        return create(name, **keywords)
+
+    monkeypatch.setattr("timm.create_model", fails)
+    with pytest.raises(ConfigError, match=r"timm does not make it \(AssertionError\)"):
+        load_backbone(ModelConfig("random", "test_vit", img_size=64))
+
+
+def test_a_pipe_is_no_file_of_weights(tmp_path: Path) -> None:
+    """It is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"not a safetensors file \(no regular file\)"):
+        load_backbone(ModelConfig(backbone=f"file:{tmp_path}/pipe"))
+    with pytest.raises(ConfigError, match=r"not a safetensors file \(no regular file\)"):
+        TrainedModel.load(tmp_path / "pipe")
 
 
 def test_vit_small_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,10 +208,21 @@ def test_one_channel_is_seen_as_the_same_in_three(tmp_path: Path) -> None:
     save_file(colour.state_dict(), file)
     config = ModelConfig(backbone=f"file:{file}", arch="test_vit", img_size=48, in_chans=1)
     grey = load_backbone(config)
-    image = torch.randn(1, 1, 48, 48)
-    expected = colour.forward_features(image.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(grey.forward_features(image), expected)
-    assert input_spec(grey).channels == 1
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 1), np.uint8)
+    one, three = (
+        prepared(pixels, np.zeros(2, np.int64), input_spec(model)).inputs[:]
+        for model in (grey, colour)
+    )
+    assert (one.shape[1], three.shape[1]) == (1, 3)
+    expected = colour.forward_features(three)
+    torch.testing.assert_close(grey.forward_features(one), expected)
+    # Not where channels are normalised apart: the weights are summed as timm sums them.
+    colour.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    apart = prepared(pixels, np.zeros(2, np.int64), input_spec(colour)).inputs[:]
+    averaged = replace(input_spec(grey), mean=(0.449,), std=(0.226,))
+    seen = grey.forward_features(prepared(pixels, np.zeros(2, np.int64), averaged).inputs[:])
+    difference = (seen - colour.forward_features(apart)).norm() / seen.norm()
+    assert 1e-4 < difference < 0.2
 
 
 @pytest.mark.parametrize(

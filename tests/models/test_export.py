@@ -107,7 +107,9 @@ def trained(config: ModelConfig, made: dict[str, Any] = MADE, crop_mode: str = "
     tunables = get_tunables(build_model(config, len(CLASSES), 3))
     noise = {n: torch.randn(t.shape, generator=generator) * 0.05 for n, t in tunables.items()}
     tensors = {name: tunables[name] + noise[name] for name in tunables}
-    return TrainedModel.of(tensors, config, CLASSES, 3, made, crop_mode)
+    spec = input_spec(load_backbone(config, 3))
+    spec = replace(spec, crop_mode=crop_mode or spec.crop_mode)
+    return TrainedModel.of(tensors, config, CLASSES, 3, made, spec)
 
 
 def saved(config: ModelConfig, path: Path, made: dict[str, Any] = MADE) -> Path:
@@ -278,6 +280,7 @@ def test_onnx_gives_the_trained_models_logits(tmp_path: Path, tune: str) -> None
     images = torch.randn(3, 1, 28, 28)
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     (logits,) = session.run(["logits"], {"images": images.numpy()})
+    assert re.search(r"`model.onnx` .* \| \d\S* \|\n", (folder / "README.md").read_text())
     expected = logits_of(trained(config).assembled(), images)
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-5)
     assert (
@@ -337,7 +340,7 @@ def test_other_logits_than_the_trained_models_are_refused(
     monkeypatch.setattr(package, "head_tensors", forgotten)
     for tune in ("head", "lora"):
         model = saved(ModelConfig(tune=tune), tmp_path / "model.safetensors")  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=r"logits of timm alone are .* apart"):
+        with pytest.raises(ConfigError, match=r"exported logits are .* apart"):
             export(model, tmp_path / "home")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 

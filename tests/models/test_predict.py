@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,14 @@ from safetensors.torch import load_file, save_file
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
+from mfd_flower.files import write_text
+from mfd_flower.models import input_spec, load_backbone
+from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.model_file import TrainedModel
-from mfd_flower.models.predict import predict
+from mfd_flower.models.predict import Pictures, Prediction, picture_files, predict
+from mfd_flower.models.residents import images_of
 from mfd_flower.node import evaluate_tunables
+from mfd_flower.report.sheet import write_sheet
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from tests.test_cli import call
@@ -125,12 +132,18 @@ def no_number(parts: dict[str, Any]) -> None:
     parts["tensors"]["head.bias"][3] = float("nan")
 
 
+def too_large(parts: dict[str, Any]) -> None:
+    bias = parts["tensors"]["head.bias"].double()
+    parts["tensors"]["head.bias"] = bias.index_fill(0, torch.tensor([3]), 1e300)
+
+
 def whole_numbers(parts: dict[str, Any]) -> None:
     parts["tensors"]["head.bias"] = parts["tensors"]["head.bias"].to(torch.int8)
 
 
 REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "not finite": (no_number, "head.bias = 'float32': has values that are not finite"),
+    "not finite in fp32": (too_large, "head.bias = 'float64': has values that are not finite as"),
     "integers": (whole_numbers, "head.bias = 'int8': accepted: float32, float16"),
     "other weights": (
         lambda p: p["about"].update(backbone_digest="0" * 64),
@@ -146,6 +159,20 @@ REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda p: p["about"]["model"].update(backbone="file:/dev/null", arch="fm-tiny"),
         "not a safetensors file",
     ),
+    "control characters": (
+        lambda p: p["tensors"].update({"x\nmfd: all is well\x1b[31m": torch.zeros(2)}),
+        r"tensor = 'x\nmfd: all is well\x1b[31m': no tunable has such a name",
+    ),
+    "lone surrogate": (
+        lambda p: p["about"]["classes"].__setitem__(0, "\udce9"),
+        r"classes[0] = '\udce9': must be text without lone surrogates",
+    ),
+    "backbone of no name": (
+        lambda p: p["about"]["model"].update(backbone="file:\ud800"),
+        r"model.backbone = 'file:\ud800': must be text without lone surrogates",
+    ),
+    "negative seed": (lambda p: p["about"].update(seed=-1), "seed = -1: must be at least 0"),
+    "no input": (lambda p: p["about"].pop("input"), "input = None: missing"),
     "missing tensor": (lambda p: p["tensors"].pop("head.bias"), "tunables missing: head.bias"),
 }
 
@@ -166,6 +193,78 @@ def test_what_is_no_model_is_refused_in_one_line(
     assert not (tmp_path / "t.csv").exists()
 
 
+INPUTS: dict[str, tuple[Any, str]] = {
+    "size_px": (224, "input.size_px = 224: the backbone's is 28"),
+    "channels": (3, "input.channels = 3: the backbone's is 1"),
+    "mean": ([0.5, 0.5], "input.mean = (0.5, 0.5): the backbone's is (0.5,)"),
+    "std": ([0.0], "input.std[0] = 0.0: must be at least 0.001"),
+    "interpolation": ("cubic", "input.interpolation = 'cubic': accepted: nearest, bilinear"),
+    "crop_pct": (float("nan"), "input.crop_pct = nan: must be finite"),
+    "crop_mode": (["border"], "input.crop_mode = ['border']: accepted: center"),
+    "crop": (1, "input.crop = 1: unknown key"),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_an_input_that_the_backbone_does_not_take_is_refused(
+    kept: tuple[RunConfig, Path], pictures: Path, tmp_path: Path, name: str
+) -> None:
+    value, said = INPUTS[name]
+
+    def change(parts: dict[str, Any]) -> None:
+        parts["about"]["input"][name] = value
+
+    bad = changed(kept[1], tmp_path / "bad.safetensors", change)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        predict(bad, [pictures / "000.png"])
+
+
+def test_the_input_in_the_file_decides_how_pictures_are_seen(
+    kept: tuple[RunConfig, Path], pictures: Path, tmp_path: Path
+) -> None:
+    def darker(parts: dict[str, Any]) -> None:
+        parts["about"]["input"]["mean"] = [0.9]
+
+    other = changed(kept[1], tmp_path / "other.safetensors", darker)
+    assert TrainedModel.load(other).spec.mean == (0.9,)
+    ours, theirs = (predict(file, [pictures / "000.png"]) for file in (kept[1], other))
+    assert ours != theirs
+
+
+def models_of(tables: dict[str, Any], folder: Path) -> tuple[RunConfig, TrainedModel]:
+    """Run one round of a ViT whose pictures timm cuts to 0.9 of their sides."""
+    model = {"backbone": "random", "arch": "vit_tiny_patch16_224", "img_size": 32, "blocks": 1}
+    small = {"nodes": 2, "train_samples": 8, "test_samples": 4}
+    tables = {"data": {**small, **tables}, "model": {**model, "tune": "head"}}
+    run = RunConfig.from_tables({**tables, "strategy": {"name": "fedavg", "rounds": 1}})
+    return run, TrainedModel.load(folder / run_locally(run, files=RunFiles(folder, "a"))["model"])
+
+
+def test_a_picture_of_a_set_in_memory_is_seen_as_in_training(tmp_path: Path) -> None:
+    """Whole, though timm would cut a tenth off each side for this backbone."""
+    run, model = models_of({"name": "mnist5k"}, tmp_path)
+    assert input_spec(load_backbone(run.model)).crop_pct == 0.9
+    federation = federation_of(run)
+    trained_on = images_of(run, "test").inputs[:]
+    for place, index in enumerate(federation.test):
+        digit = Image.fromarray(federation.images.images[index, ..., 0])
+        digit.resize((112, 112), Image.Resampling.NEAREST).save(tmp_path / f"{place}.png")
+    seen = Pictures.read(picture_files([tmp_path / "?.png"]), model.spec).images
+    assert (seen - trained_on).abs().mean() < 0.06  # Of values from -1 to 1.
+
+
+def test_picture_files_are_seen_as_timm_shows_them(tmp_path: Path) -> None:
+    for index in range(14):
+        place = tmp_path / "pictures" / "ab"[index % 2] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 50), 60).save(place)
+    run, model = models_of({"name": f"folder:{tmp_path}/pictures"}, tmp_path)
+    assert model.spec == input_spec(load_backbone(run.model))
+    files = picture_files([tmp_path / "pictures"])
+    seen = {bytes(image.numpy()) for image in Pictures.read(files, model.spec).images}
+    assert {bytes(image.numpy()) for image in images_of(run, "test").inputs[:]} <= seen
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floats_are_read(
     kept: tuple[RunConfig, Path], pictures: Path, tmp_path: Path, dtype: torch.dtype
@@ -182,11 +281,29 @@ def test_other_floats_are_read(
 def test_a_file_that_was_cut_off_or_changed_anywhere_is_refused_or_is_another_model(
     kept: tuple[RunConfig, Path], tmp_path: Path
 ) -> None:
-    data, bad = kept[1].read_bytes(), tmp_path / "bad.safetensors"
+    # Without settings, whose numbers can be spelled in two ways: 1e-10, 1E-10.
+    own, bad = TrainedModel.load(kept[1]), tmp_path / "bad.safetensors"
+    own = replace(own, about=replace(own.about, made={}))
+    own.save(bad)
+    data = bad.read_bytes()
     for length in [0, 1, 7, 8, 100, len(data) // 2, len(data) - 1]:
         bad.write_bytes(data[:length])
         with pytest.raises(ConfigError, match="MODEL"):
             TrainedModel.load(bad)
+    generator, header = np.random.default_rng(0), 8 + int.from_bytes(data[:8], "little")
+    # Of all kinds: the header's length, each of its words, and numbers.
+    for place in [*range(8), *range(8, header, 4), *range(header, len(data), len(data) // 30)]:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << int(generator.integers(8))
+        bad.write_bytes(flipped)
+        try:
+            found = TrainedModel.load(bad)
+        except ConfigError:
+            continue
+        same = found.tensors.keys() == own.tensors.keys() and all(
+            torch.equal(found.tensors[name], own.tensors[name]) for name in own.tensors
+        )
+        assert not same or found.about != own.about
 
 
 @pytest.mark.parametrize(
@@ -197,6 +314,8 @@ def test_a_file_that_was_cut_off_or_changed_anywhere_is_refused_or_is_another_mo
         (["{model}", "{empty}"], "no such file, and no pictures there"),
         (["{model}", "{pictures}", "--sheet", "/proc/x.png"], "--sheet = '/proc/x.png': not"),
         (["{model}", "{pictures}", "--csv", "{empty}"], "not writable (is a folder)"),
+        (["{model}", "~nobodyx/a.png"], "PICTURES = '~nobodyx/a.png': Could not determine home"),
+        (["{model}", 5000 * "a"], "PICTURES = str of length 5000: File name too long"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -211,6 +330,50 @@ def test_bad_input_is_one_line(
     code, out, err = call(capsys, "predict", *(word.format(**places) for word in words))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_a_name_that_is_no_text_is_escaped_in_a_table(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture, table = tmp_path / "a\udce9.png", tmp_path / "t.csv"
+    picture.write_bytes((pictures / "000.png").read_bytes())
+    code, _, _ = call(capsys, "predict", kept[1], picture, "--json", "--csv", table)
+    assert code == 0
+    assert rf"{tmp_path}/a\udce9.png," in table.read_text()
+    assert not table.with_name("t.csv.partial").exists()
+
+
+def test_nothing_half_written_is_left(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(OSError, match=r"t\.csv"):
+        write_text(tmp_path / "t.csv", "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_more_pictures_than_a_sheet_holds_are_refused_before_any_is_classified(
+    kept: tuple[RunConfig, Path],
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mfd_flower.models.predict.read_pictures", None)
+    words = [*[pictures] * 11, "--sheet", "sheet.png"]
+    code, out, err = call(capsys, "predict", kept[1], *words)
+    assert (code, out) == (2, "")
+    assert err == "mfd: --sheet = 440: has room for 400 pictures\n"
+    assert not Path("sheet.png").exists()
+
+
+def test_any_name_of_a_class_stands_on_a_sheet(pictures: Path, tmp_path: Path) -> None:
+    sheets = []
+    for name in ("a b", "a\nb"):
+        picture = str(pictures / "000.png")
+        write_sheet(tmp_path / "s.png", [Prediction(picture, (name, 10**5 * "W"), (0.6, 0.4))])
+        sheets.append((tmp_path / "s.png").read_bytes())
+    assert sheets[0] == sheets[1]
 
 
 @pytest.fixture(autouse=True)
