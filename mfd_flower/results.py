@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 FILE = "results.json"
+REPORT_FILES = (
+    *("report.html", "rounds.csv", "summary.csv", "summary.json"),
+    *(f"{kind}-[0-9]*.{end}" for kind in ("accuracy", "bytes", "visits") for end in ("png", "svg")),
+)
+"""Patterns of what a report on them consists of, in the same folder."""
 MACHINE = ("cores", "processor", "python", "packages")
 RUN: Mapping[str, type] = {
     "scenario": str,

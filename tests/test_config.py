@@ -210,6 +210,6 @@ def test_an_entry_may_be_kept_to_some_scenarios() -> None:
     ]
     tables["strategies"][1]["only"] = ["c"]
     with pytest.raises(
-        ConfigError, match=r"strategies\.only = \['c'\]: a list of scenarios, of a, b"
+        ConfigError, match=r"strategies\.only = \['c'\]: a list of one or more scenarios, of a, b"
     ):
         comparison_from_tables(tables, "test")

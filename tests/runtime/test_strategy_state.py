@@ -47,7 +47,7 @@ def test_what_a_strategy_keeps_comes_back_as_it_was(name: str) -> None:
         np.array([object()]),
         object(),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_written_down_is_no_state(value: Any) -> None:
     """And it ends no run, whatever its comparison with another one does."""
