@@ -20,7 +20,6 @@ from mfd_flower.names import MAX_CLASSES
 
 Part = int | Literal["test", "validation"]
 """What a node trains on, the common test set, or what all nodes hold out."""
-_find_set_once = functools.lru_cache(maxsize=4)(find_set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +112,15 @@ def _dealt_once(
 
 
 def _images_once(key: Key) -> ImageSet:
-    def find() -> ImageSet | PictureSet:
-        found = _find_set_once(key.name, key.path)
-        if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
-            accepted = f"has {classes} classes, accepted: 2 to {MAX_CLASSES}"
-            raise ConfigError("data.name", key.name, accepted)
-        for label in found.classes:
-            checked("data.name: class", label, str)
-        return found
+    return decoded_once(key, functools.partial(_found_once, key.name, key.path))
 
-    return decoded_once(key, find)
+
+@functools.lru_cache(maxsize=4)
+def _found_once(name: str, path: str) -> ImageSet | PictureSet:
+    found = find_set(name, path)
+    if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
+        accepted = f"has {classes} classes, accepted: 2 to {MAX_CLASSES}"
+        raise ConfigError("data.name", name, accepted)
+    for label in found.classes:
+        checked("data.name: class", label, str)
+    return found
