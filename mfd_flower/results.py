@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ VERSION = (
 )
 """What a report shows of the machine, of a run, of a point, and of a version in its ledger."""
 MOST_NODES = 100_000
+NODE = re.compile(r"n(0|[1-9][0-9]{0,8})")
 
 
 @dataclass
@@ -122,10 +124,13 @@ def _check(results: Results) -> None:
         for name, kind in RUN.items():
             checked(f"runs[{place}].{name}", run[name], kind)
         checked(f"runs[{place}].nodes", run["nodes"], int, {"low": 1, "high": MOST_NODES})
-        addresses = {f"n{node}" for node in range(run["nodes"])}
-        for name, others in (("visits", set()), ("sources", {""})):
-            if unknown := {*run.get(name, ())} - addresses - others:
-                raise ConfigError(f"runs[{place}].{name}", min(unknown), "must be nodes of the run")
+        for name, other in (("visits", None), ("sources", "")):
+            for address in run.get(name, ()):
+                if address == other:
+                    continue
+                node = NODE.fullmatch(address)
+                if node is None or int(node[1]) >= run["nodes"]:
+                    raise ConfigError(f"runs[{place}].{name}", address, "must be nodes of the run")
         for point in run["points"]:
             for name, kind in POINT.items():
                 checked(f"runs[{place}].points.{name}", point[name], kind)

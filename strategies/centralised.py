@@ -116,6 +116,6 @@ class Centralised(Rounds, Strategy):
         ask = RecordDict({"config": ConfigRecord({"ask": "data"})})
         asked = {f"n{node}": node for node in self.missing}
         uploads = grid.ask("query.upload", dict.fromkeys(asked, ask), timeout) if asked else {}
+        self.missing = [node for address, node in asked.items() if address not in uploads]
         for address, upload in uploads.items():
-            self.missing.remove(asked[address])
             self.content[f"data-{asked[address] - 1}"] = upload.array_records["data"]

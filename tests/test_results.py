@@ -108,6 +108,7 @@ def damaged(*path: Any, value: Any = None) -> str:
         damaged("runs", 0, "wall_seconds"),
         damaged("runs", 0, "visits", value=["x"]),
         damaged("runs", 0, "visits", value=[["n0"]]),
+        damaged("runs", 0, "sources", value=["n03", "n0", "n1", "n2"]),
         damaged("runs", 0, "sources", value=["n9", "n0", "n1", "n2"]),
         damaged("runs", 0, "nodes", value=2_000_000),
         damaged("runs", 0, "nodes", value=0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -85,6 +86,7 @@ def _shared(place: Path, key: Key, pictures: PictureSet) -> ImageSet:
 
 def _write(place: Path, found: ImageSet) -> None:
     begun = place.with_suffix(".part")
+    shutil.rmtree(begun, ignore_errors=True)  # Of a process that was killed.
     begun.mkdir()
     np.save(begun / PIXELS, found.images)
     names = [each for each in ("client", "is_test") if getattr(found, each) is not None]

@@ -18,7 +18,7 @@ import numpy as np
 from mfd_flower.checks import ConfigError
 from mfd_flower.data.image_set import PictureSet, some
 from mfd_flower.data.labels import by_number, class_indices, is_number
-from mfd_flower.data.pictures import Embedded, is_picture
+from mfd_flower.data.pictures import Embedded, pictures_below
 
 MOST_CLIENT_CHARS = 200
 TEST_SPLITS = ("test", "val", "validation")
@@ -41,7 +41,7 @@ def folder_set(place: str) -> PictureSet:
     files, labels, client, is_test = [], [], [], []
     for part in parts:
         for label, name in enumerate(classes):
-            found = _pictures_below(part / name)
+            found = pictures_below(part / name)
             files += found
             labels += [label] * len(found)
             below = [file.relative_to(part / name).parts for file in found]
@@ -54,25 +54,6 @@ def _folders(root: Path) -> list[str]:
     return sorted(
         entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
     )
-
-
-def _pictures_below(folder: Path) -> list[Path]:
-    """Return a class's pictures, by folder and name; links lead nowhere twice, and not upwards."""
-    found: list[Path] = []
-    above = set(folder.resolve().parents)
-    seen: set[Path] = set()
-    left = [folder] if folder.is_dir() else []
-    while left:
-        here = left.pop()
-        if (real := here.resolve()) in seen or real in above:
-            continue
-        seen.add(real)
-        for entry in here.iterdir():
-            if is_picture(entry):
-                found.append(entry)
-            elif entry.is_dir() and not entry.name.startswith("."):
-                left.append(entry)
-    return sorted(found, key=lambda file: (str(file.parent), file.name))
 
 
 def csv_set(place: str) -> PictureSet:

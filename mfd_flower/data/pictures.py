@@ -103,8 +103,10 @@ def read_pictures(
 
     def read(index: int) -> NDArray[np.uint8] | Unreadable:
         try:
-            with _opened(files[index]) as picture, _room_for(picture):
-                return np.asarray(transform(_plain(picture, spec))).transpose(1, 2, 0)
+            with _opened(files[index]) as picture:
+                _draft(picture, spec)
+                with _room_for(picture):
+                    return np.asarray(transform(_plain(picture, spec))).transpose(1, 2, 0)
         except Exception as error:  # Decoders raise whatever they meet, errors of many types.
             reason = " ".join(str(error).split()) or type(error).__name__
             return Unreadable(index, str(files[index]), reason)
@@ -154,7 +156,29 @@ def _with_progress(found: Iterator[Any], total: int) -> Iterator[Any]:
     yield from tqdm(found, "reading pictures", total, leave=False, delay=QUIET_S, disable=hidden)
 
 
-def is_picture(path: Path) -> bool:
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and below it, by folder and name.
+
+    Links lead nowhere twice, and not upwards; what is hidden is none.
+    """
+    found: list[Path] = []
+    above = set(folder.resolve().parents)
+    seen: set[Path] = set()
+    left = [folder] if folder.is_dir() else []
+    while left:
+        here = left.pop()
+        if (real := here.resolve()) in seen or real in above:
+            continue
+        seen.add(real)
+        for entry in sorted(here.iterdir(), reverse=True):
+            if _is_picture(entry):
+                found.append(entry)
+            elif entry.is_dir() and not entry.name.startswith("."):
+                left.append(entry)
+    return sorted(found, key=lambda file: (str(file.parent), file.name))
+
+
+def _is_picture(path: Path) -> bool:
     """Whether a folder's file is one of `FORMATS`, by its name; desktops' hidden files are none."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     return kind in FORMATS and not path.name.startswith(".") and path.is_file()
@@ -180,13 +204,21 @@ def _room_for(picture: Image.Image) -> Iterator[None]:
 _large = threading.Lock()
 
 
-def _plain(picture: Image.Image, spec: InputSpec) -> Image.Image:
-    """Decode a picture: 8 bits, grey or RGB as the model wants it, upright, on white."""
-    side = math.floor(spec.size_px / spec.crop_pct)
+def _draft(picture: Image.Image, spec: InputSpec) -> None:
+    """Let a JPEG be decoded no larger than the model needs it."""
     short, long = sorted(picture.size)
     if long > MOST_SIDES * short:
         raise ValueError(f"too long and thin, {long} x {short} pixels")
-    picture.draft(None, (DRAFT_GAP * side, DRAFT_GAP * side))
+    side = DRAFT_GAP * _resized_px(spec)
+    picture.draft(None, (side, side))
+
+
+def _resized_px(spec: InputSpec) -> int:
+    return math.floor(spec.size_px / spec.crop_pct)
+
+
+def _plain(picture: Image.Image, spec: InputSpec) -> Image.Image:
+    """Decode a picture: 8 bits, grey or RGB as the model wants it, upright, on white."""
     picture.load()  # Of a TIFF that turns it, and of a PNG the tags may stand behind the pixels.
     turn = _turn(picture)
     if picture.mode.startswith(("I", "F")):
@@ -196,7 +228,8 @@ def _plain(picture: Image.Image, spec: InputSpec) -> Image.Image:
     if picture.mode == "LAB":
         picture = picture.convert("RGB")
     picture = picture.convert(_mode(spec))
-    if spec.crop_mode == "border" and min(picture.size) < (least := -(-max(picture.size) // side)):
+    least = -(-max(picture.size) // _resized_px(spec))
+    if spec.crop_mode == "border" and min(picture.size) < least:
         # The short side keeps a pixel when the long one fits.
         picture = picture.resize([max(length, least) for length in picture.size])
     return picture if turn is None else picture.transpose(turn)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
-from mfd_flower.data.pictures import is_picture, read_pictures
+from mfd_flower.data.pictures import pictures_below, read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models.devices import device_for, held
 from mfd_flower.models.model_file import TrainedModel
@@ -128,7 +128,7 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
 
 def _found(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(each for each in path.rglob("*") if is_picture(each))
+        return pictures_below(path)
     if path.exists():
         return [path]
     matches = map(Path, sorted(glob.glob(str(path), recursive=True)))

@@ -98,3 +98,11 @@ def test_runs_take_the_pictures_that_were_checked(pictures: Path, tmp_path: Path
     assert len(first.runs) == 2
     assert all("1 of 24 pictures" in run["notes"][0] for run in first.runs)
     assert not (tmp_path / "out" / ".features").exists()
+
+
+def test_what_a_killed_process_left_is_no_hindrance(pictures: Path, tmp_path: Path) -> None:
+    key = Key(f"folder:{pictures}", "", SPEC, False)
+    (tmp_path / f"{decoded._place(tmp_path, key).name}.part" / "half").mkdir(parents=True)
+    share_decoded(tmp_path)
+    found = decoded_once(key, lambda: folder_set(str(pictures)))
+    assert len(found.images) == 23

@@ -310,3 +310,19 @@ def test_large_pictures_are_decoded_one_after_another(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pictures, "_plain", watched)
     read_pictures([as_file(scene(300, 300), "PNG") for _ in range(24)], PLAIN)
     assert most == [1]
+
+
+def test_a_jpeg_is_as_large_as_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of any camera are decoded side by side."""
+
+    class Refuses:
+        def __enter__(self) -> None:
+            raise AssertionError("waits for the others")
+
+        def __exit__(self, *error: object) -> None: ...
+
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 5_000)
+    monkeypatch.setattr(pictures, "_large", Refuses())
+    read_one(as_file(scene(300, 300), "JPEG"))
+    _, (refused,) = read_pictures([as_file(scene(300, 300), "PNG")], PLAIN)
+    assert "waits for the others" in refused.reason
