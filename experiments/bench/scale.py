@@ -1,5 +1,6 @@
 """Measure what one machine needs: for a walk over many nodes, and for a set larger than the budget.
 
+    apt-get install dataset-fashion-mnist
     python experiments/bench/scale.py                         # both
     python experiments/bench/scale.py --nodes 100,1000        # a walk, 5 samples a node
     python experiments/bench/scale.py --samples 10000         # tokens of ViT-B/16 in two processes
@@ -24,16 +25,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord
 
 from mfd_flower.config import RunConfig
-from mfd_flower.data.sets import ImageSet, load_set
 from mfd_flower.models.residents import keep_features, shard
 from mfd_flower.network.world import world_of
 from mfd_flower.node import initial_tunables
@@ -46,16 +44,6 @@ SAMPLES_A_NODE = 5
 HOPS = 300
 
 
-def tripled(path: str) -> ImageSet:
-    """Return MNIST-5k three times over: 15,000 images."""
-    found = load_set("mnist5k", path)
-    return replace(
-        found,
-        images=np.concatenate([found.images] * 3),
-        labels=np.concatenate([found.labels] * 3),
-    )
-
-
 def memory_mb() -> dict[str, float]:
     """Return this process's resident memory: its own, and mapped from files."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -63,7 +51,7 @@ def memory_mb() -> dict[str, float]:
     return {"own_mb": int(fields["RssAnon"]) / 1e3, "files_mb": int(fields["RssFile"]) / 1e3}
 
 
-def walk(nodes: int, hops: int) -> dict[str, Any]:
+def walk(nodes: int, hops: int, images: str) -> dict[str, Any]:
     """Walk over `nodes`; returns what a hop takes, and the memory at the end."""
     run = RunConfig.from_tables(
         {
@@ -71,7 +59,7 @@ def walk(nodes: int, hops: int) -> dict[str, Any]:
                 "nodes": nodes,
                 "train_samples": SAMPLES_A_NODE * nodes,
                 "test_samples": 100,
-                "name": "scale:tripled",
+                "name": images,
                 "validation": 0.0,
             },
             "train": {"accelerator": "cpu"},
@@ -110,13 +98,15 @@ def walk(nodes: int, hops: int) -> dict[str, Any]:
     return {"nodes": nodes, "wall_ms": median_ms(wall), "cpu_ms": median_ms(cpu), **grown}
 
 
-def go_through(samples: int, folder: Path, cache_gb: float, arch: str) -> dict[str, Any]:
+def go_through(
+    samples: int, folder: Path, cache_gb: float, arch: str, images: str
+) -> dict[str, Any]:
     """Read every sample's features twice, as training and evaluation do; returns the memory."""
     nodes = 10
     run = RunConfig.from_tables(
         {
             "data": {
-                "name": "scale:tripled",
+                "name": images,
                 "nodes": nodes,
                 "train_samples": samples - samples // 5,
                 "test_samples": samples // 5,
@@ -162,16 +152,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10000, help="of the large set, 0 for none")
     parser.add_argument("--arch", default="vit_base_patch16_224")
     parser.add_argument("--cache-gb", type=float, default=2.0)
+    parser.add_argument("--images", default="fashion-mnist", help="as data.name of a config")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     chosen = parser.parse_args()
     found: dict[str, Any] = {"walks": [], "large": []}
     for nodes in map(int, filter(None, chosen.nodes.split(","))):
-        found["walks"] += in_processes(walk, (nodes, chosen.hops))
+        found["walks"] += in_processes(walk, (nodes, chosen.hops, chosen.images))
         print(found["walks"][-1], flush=True)
     if chosen.samples:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            one = (chosen.samples, folder, chosen.cache_gb, chosen.arch)
+            one = (chosen.samples, folder, chosen.cache_gb, chosen.arch, chosen.images)
             found["large"] = in_processes(go_through, one, one)
             files_gb = sum(path.stat().st_size for path in folder.rglob("*.npy")) / 1e9
         assert len({row.pop("sum") for row in found["large"]}) == 1, "two processes, two answers"

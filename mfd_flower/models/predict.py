@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +116,8 @@ def picture_files(places: Iterable[Path | str]) -> list[Path]:
     for place in places:
         try:
             found = _found(Path(place).expanduser())
-        except (OSError, RuntimeError) as error:  # A name is too long, a user is not known.
+        except (OSError, RuntimeError, ValueError) as error:
+            # A name is too long, a user is not known, a pattern is none.
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError("PICTURES", str(place), reason) from error
         if not found:
@@ -131,5 +131,11 @@ def _found(path: Path) -> list[Path]:
         return pictures_below(path)
     if path.exists():
         return [path]
-    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
-    return [each for each in matches if each.is_file()]
+    path = path / "*" if path.name == "**" else path
+    # Unlike glob's own, `**` of a path goes through no links, which may lead in circles.
+    matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return [each for each in matches if each.is_file() and _hidden(each) <= _hidden(path)]
+
+
+def _hidden(path: Path) -> set[str]:
+    return {part for part in path.parts if part.startswith(".")}

@@ -58,8 +58,10 @@ def summary_tables(summary: Mapping[str, Any]) -> Iterator[RichTable]:
 def plain_table(shown: Sequence[Column], rows: Sequence[Row], title: str = "") -> RichTable:
     """Return a table for the terminal."""
     # Labels, classes and files may hold brackets, which rich would read as its markup.
-    headings = (escape(column.heading) for column in shown)
-    table = RichTable(*headings, title=escape(title) or None, **STYLE)
+    table = RichTable(title=escape(title) or None, **STYLE)
+    for column in shown:
+        # A path is the only name of a picture, so it is broken rather than cut.
+        table.add_column(escape(column.heading), overflow="fold")
     for row in rows:
         table.add_row(*(escape(column.cell(row)) for column in shown))
     return table

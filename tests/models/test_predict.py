@@ -154,6 +154,28 @@ def test_a_name_that_is_no_text_is_escaped_in_a_table(
     assert not table.with_name("t.csv.partial").exists()
 
 
+def test_patterns_mean_files_that_are_seen_and_end_where_links_go_in_circles(
+    pictures: Path, tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.txt", "deep/c.png", ".d.png", ".hidden/e.png"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.symlink_to(pictures / "000.png")
+    for name in ("one", "two", "deep/three"):
+        (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
+
+    def found(pattern: str) -> list[str]:
+        return [str(each.relative_to(tmp_path)) for each in picture_files([tmp_path / pattern])]
+
+    assert found("**") == ["a.png", "b.txt", "deep/c.png"]
+    assert found("**/*.png") == ["a.png", "deep/c.png"]
+    assert found("[ab].*") == ["a.png", "b.txt"]
+    assert found(".hidden/*") == [".hidden/e.png"]
+    assert found("one/*.png") == ["one/a.png"]
+    with pytest.raises(ConfigError, match=r"\*\.gif': no such file, and no pictures there"):
+        found("**/*.gif")
+
+
 def test_nothing_half_written_is_left(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(OSError, match=r"t\.csv"):

@@ -22,7 +22,7 @@ SMALLEST = {
     "pictures": "--photos 20 --megapixels 0.5 --folder {out}/photos",
     "pipeline": "--forward-s 0.05 --steps 1",
     "routing": "--sizes 50",
-    "scale": "--nodes 20 --hops 25 --samples 60 --arch test_vit --cache-gb 0.002",
+    "scale": "--images mnist5k --nodes 20 --hops 25 --samples 60 --arch test_vit --cache-gb 0.002",
 }
 
 pytestmark = pytest.mark.slow
