@@ -29,6 +29,7 @@ RUN: Mapping[str, type] = {
     "strategy": str,
     "seed": int,
     "yardstick": bool,
+    "diverged": str,
     "tunables": int,
     "wall_seconds": float,
 }

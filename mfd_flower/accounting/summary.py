@@ -1,7 +1,9 @@
-"""From measured runs to the comparison's answer: bytes to the best FedAvg's accuracy.
+"""From measured runs to the comparison's answer: what it takes to reach an accuracy.
 
-Two questions are kept apart. At the same payload: what did the way of learning save? And with
-another payload (full, LoRA, prompts): what did sending less save on top?
+Targets are shares of the best accuracy that any row of a table reaches. A row's numbers are medians
+over its seeds; a seed that never gets there is a loss, not a gap. The yardstick is the baseline
+that keeps the target with the fewest bytes. Against the cheapest baseline of the same payload a
+second ratio tells what the way of learning saves from what sending less saves.
 """
 
 from __future__ import annotations
@@ -9,22 +11,35 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from mfd_flower.accounting.targets import first_point, kept_point, trailing_point
 
 Run = Mapping[str, Any]
 """A run, or one of its measured points."""
+Reached = Mapping[int, Run | None]
+"""By seed, the point at which a target is reached."""
 SHARES = (0.90, 0.95, 0.98, 0.99, 1.00)
 """Targets, as shares of the best accuracy that any row of a table reaches."""
 HEADLINE_SHARE = 0.99
+SPENT: Mapping[str, Callable[[Run], float | None]] = {
+    "bytes": lambda point: point["bytes"]["wire"],
+    "payload_bytes": lambda point: point["bytes"]["payload"],
+    "busiest_bytes": lambda point: point["busiest_node_bytes"],
+    "flops": lambda point: point["flops"],
+    "virtual_seconds": lambda point: point["virtual_seconds"],
+    "wall_seconds": lambda point: point["wall_seconds"],
+}
+"""What was spent up to a point; None where it is not known."""
 
 
 def summarise(runs: Sequence[Run], margin: float) -> dict[str, Any]:
     """Summarise the runs of a comparison: scenario to its answer, with one row a strategy.
 
-    ``target`` is the final accuracy of the most accurate yardstick entry less `margin`,
-    ``yardstick`` the entry that reaches it with the fewest `wire` bytes, ``best`` the best accuracy
-    of any row's mean curve.
+    ``best`` is the highest accuracy of any row's mean curve, ``target`` lies below it by `margin`
+    as a share of it, ``cheapest`` is the row that keeps the target with the fewest wire bytes, and
+    ``yardstick`` the cheapest baseline. A run that diverged reaches nothing.
     """
     scenarios: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
@@ -42,35 +57,100 @@ def payload_name(settings: Mapping[str, Any]) -> str:
 
 
 def _scenario(by_strategy: Mapping[str, Sequence[Run]], margin: float) -> dict[str, Any]:
-    curves = {name: mean_curve([r["points"] for r in runs]) for name, runs in by_strategy.items()}
-    best = max(point["accuracy"] for curve in curves.values() for point in curve)
-    rows = [_row(name, runs) | _shares(curves[name], best) for name, runs in by_strategy.items()]
-    # A baseline of which nodes failed is a weaker one than its name says.
-    yardsticks = [row for row in rows if row["yardstick"] and not row["failures"]]
-    target = max((row["final"]["mean"] - margin for row in yardsticks), default=None)
-
-    def reach(points: Sequence[Run], kind: str = "wire") -> float | None:
-        return None if target is None else first_reach(points, target, kind)
-
+    sound = {name: [r for r in runs if not r["diverged"]] for name, runs in by_strategy.items()}
+    curves = [mean_curve([run["points"] for run in runs]) for runs in sound.values() if runs]
+    best = max((point["accuracy"] for curve in curves for point in curve), default=0.0)
+    target = (1 - margin) * best
+    kept = {name: _kept(runs, target) for name, runs in by_strategy.items()}
+    rows = [
+        _row(name, runs) | _targets(runs, best) | {"target": _spent(kept[name], "kept_")}
+        for name, runs in by_strategy.items()
+    ]
+    yardstick = _cheapest([row for row in rows if row["yardstick"]])
     for row in rows:
-        curve, runs = curves[row["strategy"]], by_strategy[row["strategy"]]
-        row["target_wire"] = reach(curve)
-        row["target_payload"] = reach(curve, "payload")
-        row["seeds_target_wire"] = [reach(run["points"]) for run in runs]
-    reaching = [row for row in yardsticks if row["target_wire"]]
-    yardstick = min(reaching, key=lambda row: row["target_wire"], default=None)
-    for row in rows:
-        row["ratio"] = None
-        if yardstick and row["target_wire"] is not None:
-            row["ratio"] = row["target_wire"] / yardstick["target_wire"]
-        row["same_payload"] = yardstick is not None and row["payload"] == yardstick["payload"]
+        alike = [r for r in rows if r["yardstick"] and r["payload"] == row["payload"]]
+        for name, other in (("ratio", yardstick), ("alike_ratio", _cheapest(alike))):
+            row[name] = other and _ratio(kept[row["strategy"]], kept[other["strategy"]])
+    cheapest = _cheapest(rows)
     return {
         "target": target,
         "best": best,
+        "cheapest": cheapest and cheapest["strategy"],
         "yardstick": yardstick and yardstick["strategy"],
-        "yardstick_bytes": yardstick and yardstick["target_wire"],
+        "yardstick_bytes": yardstick and yardstick["target"]["kept_bytes"],
         "rows": rows,
     }
+
+
+def _targets(runs: Sequence[Run], best: float) -> dict[str, Any]:
+    """Return ``targets`` of a row, and its wire bytes at the headline's share."""
+    targets = []
+    for share in SHARES:
+        target = share * best
+        kept = _kept(runs, target)
+        first = _reached(runs, lambda points, _, target=target: first_point(points, target))
+        trailing = _reached(
+            runs, lambda points, n, target=target: trailing_point(points, target, n)
+        )
+        spent = _spent(kept, "kept_")
+        for name, reached in (("first_bytes", first), ("trailing_bytes", trailing)):
+            spent[name] = _median(reached, SPENT["bytes"])
+        targets.append({"share": share, "accuracy": target, **spent})
+    headline = targets[SHARES.index(HEADLINE_SHARE)]
+    readings = ("kept_bytes", "first_bytes", "trailing_bytes")
+    return {"targets": targets, **{name: headline[name] for name in readings}}
+
+
+def _kept(runs: Sequence[Run], target: float) -> Reached:
+    return _reached(runs, lambda points, nodes: kept_point(points, target, nodes))
+
+
+def _reached(
+    runs: Iterable[Run], find: Callable[[Sequence[Run], int], Run | None]
+) -> dict[int, Run | None]:
+    """Return the point that `find` finds on each seed's curve."""
+    return {r["seed"]: None if r["diverged"] else find(r["points"], r["nodes"]) for r in runs}
+
+
+def _spent(reached: Reached, prefix: str) -> dict[str, float | int | None]:
+    """Return the medians of what was spent to reach a target, and how many seeds reach it."""
+    found = {f"{prefix}{name}": _median(reached, of) for name, of in SPENT.items()}
+    return {**found, "seeds": sum(point is not None for point in reached.values())}
+
+
+def _median(reached: Reached, of: Callable[[Run], float | None]) -> float | None:
+    """Return the median over seeds; None if half of them never get there, or one is not known."""
+    values = [math.inf if point is None else of(point) for point in reached.values()]
+    if None in values:
+        return None
+    middle = statistics.median(values)  # type: ignore[type-var]
+    return None if middle == math.inf else middle
+
+
+def _cheapest(rows: Sequence[Run]) -> Run | None:
+    reaching = [row for row in rows if row["target"]["kept_bytes"] is not None]
+    return min(reaching, key=lambda row: row["target"]["kept_bytes"], default=None)
+
+
+def _ratio(here: Reached, there: Reached) -> dict[str, float | None] | None:
+    """Return a row's wire bytes over another one's on the same seeds: median, least and most.
+
+    The least and the most of n seeds hold the true median with a confidence of 1 - 2 / 2^n, as
+    order statistics do for any distribution: 94 % with five seeds. A ratio without end is None.
+    """
+    found = []
+    for seed in here.keys() & there.keys():
+        ours, theirs = here[seed], there[seed]
+        if ours is None and theirs is None:
+            continue
+        size = math.inf if ours is None else SPENT["bytes"](ours)
+        other = math.inf if theirs is None else SPENT["bytes"](theirs)
+        if other:
+            found.append(size / other)
+    if not found:
+        return None
+    all_of_it = {"median": statistics.median(found), "low": min(found), "high": max(found)}
+    return {name: None if ratio == math.inf else ratio for name, ratio in all_of_it.items()}
 
 
 def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
@@ -83,7 +163,7 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     busiest = [p["busiest_node_bytes"] for p in last]
     return {
         "strategy": name,
-        "payload": payload_name(runs[0]["settings"]),
+        "payload": runs[0].get("payload") or payload_name(runs[0]["settings"]),
         "tunables": runs[0]["tunables"],
         "yardstick": runs[0]["yardstick"],
         "seeds": len(runs),
@@ -97,19 +177,14 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         **_control(runs),
         "visits_entropy": spread([visits_entropy(run["visits"], run["nodes"]) for run in runs]),
         "virtual_seconds": mean("virtual_seconds"),
+        "wall_seconds": mean("wall_seconds"),
         "joules": mean("joules"),
         "flops": mean("flops"),
         "peak_node_bytes": max(p["peak_node_bytes"] for p in last),
         "busiest_node_bytes": None if None in busiest else max(busiest),
         "failures": sum(len(run["failures"]) for run in runs),
+        "diverged": {run["seed"]: run["diverged"] for run in runs if run["diverged"]},
     }
-
-
-def _shares(curve: Sequence[Run], best: float) -> dict[str, Any]:
-    """Return ``targets`` of a row, and its bytes at the headline's share."""
-    targets = targets_of(curve, best)
-    headline = targets[SHARES.index(HEADLINE_SHARE)]
-    return {"targets": targets} | {k: v for k, v in headline.items() if k.endswith("_bytes")}
 
 
 def _control(runs: Sequence[Run]) -> dict[str, float]:
@@ -121,25 +196,6 @@ def _control(runs: Sequence[Run]) -> dict[str, float]:
         "control_bytes": control / len(runs),
         "control_share": control / total if total else 0.0,
     }
-
-
-def first_reach(points: Sequence[Run], target: float, kind: str = "wire") -> float | None:
-    """Return the bytes of a kind at the first point at or above `target`; None if none is."""
-    return next((p["bytes"][kind] for p in points if p["accuracy"] >= target), None)
-
-
-def targets_of(curve: Sequence[Run], best: float) -> list[dict[str, float | None]]:
-    """Return the `wire` bytes by which a curve reaches each of `SHARES` of the best accuracy."""
-    return [
-        {
-            "share": share,
-            "accuracy": share * best,
-            "kept_bytes": None,
-            "first_bytes": first_reach(curve, share * best),
-            "trailing_bytes": None,
-        }
-        for share in SHARES
-    ]
 
 
 def mean_curve(runs: Sequence[Sequence[Run]]) -> list[dict[str, Any]]:

@@ -23,22 +23,32 @@ def megabytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
-def fraction(ratio: float) -> str:
-    """Write a ratio as 1/x where that reads better."""
+def fraction(ratio: float | None) -> str:
+    """Write a ratio as 1/x where that reads better; None is one without end."""
+    if ratio is None:
+        return "never"
     return f"1/{1 / ratio:.3g}" if 0 < ratio < 0.95 else f"{ratio:.3g}x"
+
+
+def _with_range(ratio: Mapping[str, float | None]) -> str:
+    median, low, high = (fraction(ratio[name]) for name in ("median", "low", "high"))
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 TEXTS: dict[str, Callable[[Any], str]] = {
     "": str,
     "bytes": megabytes,
     "share": lambda share: f"{100 * share:.2g} %",
-    "ratio": fraction,
+    "ratio": _with_range,
     "mean": lambda found: f"{found['mean']:.3f} ± {found['std']:.3f}",
     "s": lambda seconds: f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s",
     "J": lambda joules: f"{joules:.1f} J",
     "FLOP": lambda flops: f"{flops / 1e9:.0f} GFLOP",
 }
-"""Unit to how a value of it is written; a "mean" is one over seeds, with standard deviation."""
+"""Unit to how a value of it is written.
+
+A "mean" is one over seeds, with standard deviation, a "ratio" a median with the least and the most.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,12 @@ class Table:
     """Whether the terminal shows it too."""
 
 
-SAME = Table("At the same payload", "same_payload", brief=True)
-PAYLOAD = Table("What the payload saves on top", "total_payload", brief=True)
+ANSWER = Table("Wire to the target", "strategy", brief=True)
 TARGETS = Table("Wire to shares of the best accuracy", "strategy")
+READINGS = Table("Three readings of 99 % of the best accuracy", "strategy")
 TRAVEL = Table("How the model travelled", "control_bytes")
 COSTS = Table("Costs of the whole run", "strategy")
-TABLES = (SAME, PAYLOAD, TARGETS, TRAVEL, COSTS)
+TABLES = (ANSWER, TARGETS, READINGS, TRAVEL, COSTS)
 
 
 @dataclass(frozen=True)
@@ -84,42 +94,85 @@ class Column:
         return self.none if value is None else TEXTS[self.unit](value)
 
 
-def _reaches(share: float) -> Column:
-    def first(row: Row) -> float | None:
-        return row["targets"][SHARES.index(share)]["first_bytes"]
+def _keeps(share: float) -> Column:
+    def kept(row: Row) -> float | None:
+        return row["targets"][SHARES.index(share)]["kept_bytes"]
 
-    how = f"Wire until the mean curve first reaches {share:.0%} of the best accuracy of any row."
-    return Column(f"{share:.0%}", first, "bytes", how, (TARGETS,), "never")
+    how = f"Wire until {share:.0%} of the best accuracy of any row is reached and kept."
+    return Column(f"{share:.0%}", kept, "bytes", how, (TARGETS,), "never")
 
 
-def _seeds(row: Row) -> str:
-    return f"{sum(size is not None for size in row['seeds_target_wire'])}/{row['seeds']}"
+def _of_target(name: str) -> Callable[[Row], Any]:
+    return lambda row: row["target"][name]
 
 
 RATES = "Follows from counted bytes and FLOPs and the rates in the settings."
 COLUMNS = (
-    Column("payload", "payload", "", "What is tuned and therefore sent.", (PAYLOAD,)),
     Column("strategy", "strategy", "", "The entry's label in the config.", TABLES),
-    Column("one transfer", lambda r: 4 * r["tunables"], "bytes", "Tunables in fp32.", (PAYLOAD,)),
-    Column("final accuracy", "final", "mean", "On the test set at the last point.", (SAME,)),
+    Column("payload", "payload", "", "What is tuned and therefore sent.", (ANSWER,)),
+    Column("final accuracy", "final", "mean", "On the test set at the last point.", (ANSWER,)),
+    Column(
+        *("wire to target", _of_target("kept_bytes"), "bytes"),
+        "Bytes as serialised until the target is reached and then kept for one update of every"
+        " node: median of the seeds.",
+        (ANSWER,),
+        "never",
+    ),
+    Column(
+        *("of the yardstick's", "ratio", "ratio"),
+        "Wire to target over that of the cheapest baseline, seed by seed: median, least and most.",
+        (ANSWER,),
+    ),
+    Column(
+        *("at the same payload", "alike_ratio", "ratio"),
+        "The same over the cheapest baseline that sends the same payload.",
+        (ANSWER,),
+    ),
+    Column(
+        *("payload to target", _of_target("kept_payload_bytes"), "bytes"),
+        "The array data in the wire to target.",
+        (ANSWER,),
+        "never",
+    ),
+    Column(
+        *("busiest node", _of_target("kept_busiest_bytes"), "bytes"),
+        "Wire of the node that sent and received most until then.",
+        (ANSWER,),
+    ),
+    Column(
+        *("seeds", lambda r: f"{r['target']['seeds']}/{r['seeds']}", ""),
+        "Seeds that reach and keep the target.",
+        (ANSWER,),
+    ),
     Column("best accuracy", "best", "mean", "On the test set at the best point.", (TARGETS,)),
     Column("macro accuracy", "macro", "mean", "Mean recall of a class at the end.", (TARGETS,)),
-    Column("last tour", "tour", "mean", "Over the last N local updates, N nodes.", (SAME, PAYLOAD)),
+    *map(_keeps, SHARES),
     Column(
-        *("wire to target", "target_wire", "bytes"),
-        "Bytes as serialised until the mean curve over seeds first reaches the target.",
-        (SAME, PAYLOAD),
+        *("kept", "kept_bytes", "bytes"),
+        "Reached, and then kept for one update of every node.",
+        (READINGS,),
         "never",
     ),
-    Column("of FedAvg's", "ratio", "ratio", "Over the yardstick's wire.", (SAME, PAYLOAD)),
+    Column("first reach", "first_bytes", "bytes", "Reached once.", (READINGS,), "never"),
     Column(
-        *("payload to target", "target_payload", "bytes"),
-        "The array data in the wire to target.",
-        (SAME,),
+        *("trailing", "trailing_bytes", "bytes"),
+        "End of the first updates, as many as nodes, that are there on the mean.",
+        (READINGS,),
         "never",
     ),
-    Column("seeds", _seeds, "", "Seeds whose own curve reaches the target.", (SAME,)),
-    *map(_reaches, SHARES),
+    Column("last tour", "tour", "mean", "Over the last N local updates, N nodes.", (READINGS,)),
+    Column(
+        *("compute to target", _of_target("kept_flops"), "FLOP"),
+        "Floating point operations of all nodes until the headline's target is kept.",
+        (READINGS,),
+        "never",
+    ),
+    Column(
+        *("virtual time to target", _of_target("kept_virtual_seconds"), "s"),
+        RATES,
+        (READINGS,),
+        "never",
+    ),
     Column(
         *("visits entropy", "visits_entropy", "mean"),
         "1 where all nodes are visited equally often, 0 where it is always the same one.",
@@ -133,8 +186,9 @@ COLUMNS = (
     Column("wire sent", "total_wire", "bytes", "All messages as serialised.", (COSTS,)),
     Column("payload sent", "total_payload", "bytes", "The array data in them.", (COSTS,)),
     Column("of wire", "control_share", "share", "The share of control bytes.", (TRAVEL, COSTS)),
+    Column("one transfer", lambda r: 4 * r["tunables"], "bytes", "Tunables in fp32.", (COSTS,)),
     Column(
-        *("busiest node", "busiest_node_bytes", "bytes"),
+        *("busiest node, whole run", "busiest_node_bytes", "bytes"),
         "Wire that the node with most of it sent and received.",
         (COSTS,),
     ),
@@ -144,6 +198,7 @@ COLUMNS = (
         (COSTS,),
     ),
     Column("virtual time", "virtual_seconds", "s", RATES, (TRAVEL, COSTS)),
+    Column("wall time", "wall_seconds", "s", "On the machine that measured.", (COSTS,)),
     Column("energy", "joules", "J", RATES, (COSTS,)),
     Column("compute", "flops", "FLOP", "Floating point operations of all nodes.", (COSTS,)),
     Column(

@@ -20,15 +20,16 @@ STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "pad_e
 
 
 def heading(name: str, scenario: Mapping[str, Any]) -> str:
-    """Say what the numbers of a scenario are measured against."""
-    if scenario["target"] is None:
-        return f"{name}: no FedAvg entry to measure against"
+    """Say what the numbers of a scenario are measured against, and what is cheapest."""
+    said = f"{name}: wire to accuracy {scenario['target']:.3f}"
+    if scenario["cheapest"] is None:
+        return f"{said}, which no entry keeps"
     if scenario["yardstick"] is None:
-        return f"{name}: target accuracy {scenario['target']:.3f}, which no FedAvg entry reaches"
-    return (
-        f"{name}: bytes to accuracy {scenario['target']:.3f}, yardstick {scenario['yardstick']}"
-        f" ({megabytes(scenario['yardstick_bytes'])})"
-    )
+        return f"{said}, cheapest {scenario['cheapest']}; no baseline keeps it"
+    yardstick = f"{scenario['yardstick']} ({megabytes(scenario['yardstick_bytes'])})"
+    if scenario["cheapest"] == scenario["yardstick"]:
+        return f"{said}, cheapest {yardstick}, a baseline"
+    return f"{said}, cheapest {scenario['cheapest']}, yardstick {yardstick}"
 
 
 def tables_of(
@@ -37,12 +38,7 @@ def tables_of(
     """Yield the tables of a scenario that have something to say: title, columns and rows."""
     for table in columns.TABLES:
         rows = [row for row in scenario["rows"] if row[table.shows]]
-        title = f"{name}: {table.title}"
-        if table is columns.SAME:
-            rows, title = rows or scenario["rows"], heading(name, scenario)
-        elif table is columns.PAYLOAD:
-            differ = len({row["same_payload"] for row in scenario["rows"]}) > 1
-            rows = sorted(rows, key=lambda row: -row["tunables"]) if differ else []
+        title = heading(name, scenario) if table is columns.ANSWER else f"{name}: {table.title}"
         if rows:
             yield table, title, [c for c in columns.COLUMNS if table in c.tables], rows
 
@@ -97,6 +93,9 @@ def _numbers(column: Column, row: Row) -> Iterator[tuple[str, Any]]:
     if column.unit == "mean":
         yield column.heading, value["mean"]
         yield f"{column.heading} (std)", value["std"]
+    elif column.unit == "ratio":
+        for name in ("median", "low", "high"):
+            yield f"{column.heading} ({name})", value and value[name]
     else:
         yield f"{column.heading} ({column.unit})" if column.unit else column.heading, value
 

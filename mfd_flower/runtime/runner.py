@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from joblib import cpu_count
 
+from mfd_flower.accounting.targets import diverged
 from mfd_flower.adversary.attackers import poisoners
 from mfd_flower.config import RunConfig
 from mfd_flower.handlers import StrategyClientApp
@@ -153,6 +154,7 @@ def run_on(
         "settings": run.flat(),
         "notes": federation_of(run).notes,
         "points": curve.points,
+        "diverged": diverged(curve.points, federation_of(run).num_classes),
         "visits": meter.visits,
         "sources": meter.sources,
         "wire_by_type": dict(meter.wire_by_type),

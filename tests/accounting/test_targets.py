@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfd_flower.accounting.plan import plan
-from mfd_flower.accounting.summary import (
-    SHARES,
-    first_reach,
-    mean_curve,
-    summarise,
-    targets_of,
-    visits_entropy,
-)
+from mfd_flower.accounting.summary import SHARES, mean_curve, summarise, visits_entropy
+from mfd_flower.accounting.targets import diverged, first_point, kept_point, trailing_point
 
 
 def curve(accuracies: list[float], gap: int = 1, size: int = 10) -> list[dict[str, Any]]:
@@ -33,33 +28,99 @@ def curve(accuracies: list[float], gap: int = 1, size: int = 10) -> list[dict[st
             "flops": 0.0,
             "peak_node_bytes": 0,
             "busiest_node_bytes": None,
+            "wall_seconds": 0.0,
         }
         for i, accuracy in enumerate(accuracies)
     ]
 
 
-def test_first_reach_is_where_the_curve_first_touches() -> None:
-    walk = curve([0.1, 0.9, 0.2, 0.2, 0.8, 0.95])
-    assert first_reach(walk, 0.8) == 11
-    assert first_reach(walk, 0.8, "payload") == 10
-    assert first_reach(walk, 0.95, "payload") == 50
-    assert first_reach(walk, 0.96) is None
-    assert first_reach([], 0.5) is None
+def wire(point: Any) -> int | None:
+    return None if point is None else point["bytes"]["wire"]
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), min_size=1))
-def test_a_higher_target_is_never_reached_earlier(
-    accuracies: list[float], targets: list[float]
+def test_three_readings_of_a_curve_worked_out_by_hand() -> None:
+    """Two nodes, one update a point, eleven bytes each."""
+    walk = curve([0.1, 0.9, 0.2, 0.2, 0.8, 0.95, 0.9])
+    assert wire(first_point(walk, 0.8)) == 11
+    assert wire(kept_point(walk, 0.8, nodes=2)) == 44
+    # The mean of 0.2 and 0.8 is not there, that of 0.8 and 0.95 is.
+    assert wire(trailing_point(walk, 0.8, nodes=2)) == 55
+    assert wire(kept_point(walk, 0.95, nodes=2)) is None
+    assert wire(trailing_point(walk, 0.95, nodes=2)) is None
+    assert wire(kept_point(walk, 0.9, nodes=2)) == 55
+
+
+def test_what_a_run_ends_with_is_kept() -> None:
+    """Of a method that sends once there is one point, and its model stays as it is."""
+    once = [*curve([0.1]), *curve([0.1, 0.9], gap=10)[1:]]
+    for find in (kept_point, trailing_point):
+        assert wire(find(once, 0.9, 10)) == 11
+        assert find(once, 0.91, 10) is None
+    late = curve([0.1, 0.1, 0.9])
+    assert wire(kept_point(late, 0.9, 10)) == wire(trailing_point(late, 0.9, 10)) == 22
+
+
+CURVES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 4)), min_size=1, max_size=30)
+
+
+def uneven(pairs: list[tuple[float, int]]) -> list[dict[str, Any]]:
+    """A curve with so many updates before each point."""
+    points = curve([accuracy for accuracy, _ in pairs])
+    updates = itertools.accumulate(gap for _, gap in pairs)
+    return [point | {"updates": u} for point, u in zip(points, updates, strict=True)]
+
+
+@given(CURVES, st.floats(0, 1), st.integers(1, 12))
+def test_kept_and_trailing_are_never_before_first(
+    pairs: list[tuple[float, int]], target: float, nodes: int
 ) -> None:
-    points = curve(accuracies)
-    reached = [first_reach(points, target) for target in sorted(targets)]
-    known = [size for size in reached if size is not None]
-    assert reached == known + [None] * (len(reached) - len(known))
-    assert known == sorted(known)
-    best = max(accuracies)
-    shares = targets_of(points, best)
-    assert shares[-1]["first_bytes"] == points[accuracies.index(best)]["bytes"]["wire"]
-    assert [t["accuracy"] for t in shares] == pytest.approx([s * best for s in SHARES])
+    points = uneven(pairs)
+    first = wire(first_point(points, target))
+    for find in (kept_point, trailing_point):
+        reached = wire(find(points, target, nodes))
+        assert reached is None or (first is not None and reached >= first)
+
+
+@given(CURVES, st.floats(0, 1), st.integers(1, 12))
+def test_on_a_rising_curve_what_is_reached_is_kept(
+    pairs: list[tuple[float, int]], target: float, nodes: int
+) -> None:
+    rising = sorted(accuracy for accuracy, _ in pairs)
+    points = uneven([(a, gap) for a, (_, gap) in zip(rising, pairs, strict=True)])
+    assert kept_point(points, target, nodes) is first_point(points, target)
+
+
+@given(CURVES, st.floats(0, 1), st.integers(1, 12), st.integers(1, 1000))
+def test_readings_know_no_unit(
+    pairs: list[tuple[float, int]], target: float, nodes: int, scale: int
+) -> None:
+    """Curves of larger messages are reached at the same point, as are those of finer updates."""
+    points = uneven(pairs)
+    larger = [p | {"bytes": {k: scale * v for k, v in p["bytes"].items()}} for p in points]
+    finer = [p | {"updates": scale * p["updates"]} for p in points]
+    for find in (kept_point, trailing_point):
+        reached = wire(find(points, target, nodes))
+        assert wire(find(larger, target, nodes)) == (None if reached is None else scale * reached)
+        assert wire(find(finer, target, scale * nodes)) == reached
+
+
+@given(CURVES, st.lists(st.floats(0, 1), min_size=1), st.integers(1, 12))
+def test_a_higher_target_is_never_reached_earlier(
+    pairs: list[tuple[float, int]], targets: list[float], nodes: int
+) -> None:
+    points = uneven(pairs)
+    for find in (lambda p, t, n: first_point(p, t), kept_point, trailing_point):
+        reached = [wire(find(points, target, nodes)) for target in sorted(targets)]
+        known = [size for size in reached if size is not None]
+        assert reached == known + [None] * (len(reached) - len(known))
+        assert known == sorted(known)
+
+
+def test_a_curve_that_ends_nowhere_or_below_chance_diverged() -> None:
+    good = [point | {"loss": 1.0} for point in curve([0.1, 0.11])]
+    assert diverged(good, 10) == ""
+    assert diverged(good, 5) == "the accuracy ends below chance, 0.2"
+    assert diverged([*good, good[-1] | {"loss": float("nan")}], 10) == "the loss is not finite"
 
 
 def test_mean_curve_averages_accuracy_and_bytes() -> None:
@@ -82,57 +143,79 @@ def run(
         "settings": settings,
         "points": points,
         "failures": [],
+        "diverged": "",
         "wall_seconds": 0.0,
         "visits": ["n0", "n1", "n2", "n0"],
         "wire_by_type": {"train": 99, "query.ack": 1},
     }
 
 
-def test_yardstick_is_the_hardest_fedavg() -> None:
-    """The target comes from the most accurate FedAvg, the bytes from the thriftiest."""
-    summary = summarise(
+def rows_of(runs: list[dict[str, Any]], margin: float = 0.01) -> tuple[dict[str, Any], Any]:
+    scenario = summarise(runs, margin)["iid"]
+    return scenario, {row["strategy"]: row for row in scenario["rows"]}
+
+
+def test_the_yardstick_is_the_cheapest_baseline_that_keeps_the_target() -> None:
+    scenario, rows = rows_of(
         [
-            run("fedavg 1", curve([0.1, 0.7, 0.85, 0.9], gap=3, size=60)),
-            run("fedavg 5", curve([0.1, 0.89, 0.89, 0.89], gap=3, size=60)),
-            run("walk", curve([0.1, 0.5, 0.9, 0.9, 0.9, 0.92])),
-            run("walk full", curve([0.1, 0.9, 0.9, 0.9, 0.9], size=1000), tune="full"),
+            run("fedavg 1", curve([0.1, 0.7, 0.85, 0.92], gap=3, size=60)),
+            run("fedavg 5", curve([0.1, 0.91, 0.91, 0.91], gap=3, size=60)),
+            run("fedavg cheap", curve([0.1, 0.8, 0.8, 0.8], gap=3)),
+            run("walk", curve([0.1, 0.95, 0.5, 0.91, 0.92, 0.92])),
+            run("walk full", curve([0.1, 0.92, 0.92, 0.92, 0.92], size=1000), tune="full"),
         ],
-        margin=0.02,
-    )["iid"]
-    rows = {row["strategy"]: row for row in summary["rows"]}
-    assert summary["target"] == pytest.approx(0.88)
-    assert summary["best"] == 0.92
-    assert (summary["yardstick"], summary["yardstick_bytes"]) == ("fedavg 5", 61)
-    assert (rows["walk"]["target_wire"], rows["walk"]["target_payload"]) == (22, 20)
-    assert rows["walk"]["ratio"] == pytest.approx(22 / 61)
-    assert rows["fedavg 1"]["ratio"] == pytest.approx(3)
-    assert rows["walk"]["same_payload"]
+        margin=0.05,
+    )
+    assert scenario["best"] == 0.95
+    assert scenario["target"] == pytest.approx(0.95 * 0.95)
+    assert (scenario["yardstick"], scenario["yardstick_bytes"]) == ("fedavg 5", 61)
+    assert scenario["cheapest"] == "walk"
+    assert rows["walk"]["target"]["kept_bytes"] == 33
+    assert rows["walk"]["target"]["kept_payload_bytes"] == 30
+    assert rows["walk"]["ratio"] == pytest.approx(dict.fromkeys(("median", "low", "high"), 33 / 61))
+    assert rows["fedavg 1"]["ratio"]["median"] == pytest.approx(3)
+    assert rows["fedavg cheap"]["ratio"]["median"] is None
+    assert rows["walk"]["alike_ratio"] == rows["walk"]["ratio"]
+    assert rows["walk full"]["alike_ratio"] is None
+    assert rows["walk full"]["ratio"]["median"] == pytest.approx(1001 / 61)
     assert rows["walk"]["control_share"] == pytest.approx(0.01)
     assert rows["walk"]["control_bytes"] == 1
-    assert not rows["walk full"]["same_payload"]
 
 
-def test_rows_say_where_shares_of_the_best_accuracy_are_first_reached() -> None:
+def test_rows_say_where_shares_of_the_best_accuracy_are_reached() -> None:
     runs = [run("fedavg", curve([0.1, 0.95], size=60)), run("walk", curve([0.1, 0.91, 0.99, 1.0]))]
-    summary = summarise(runs, margin=0.01)["iid"]
-    rows = {row["strategy"]: row for row in summary["rows"]}
+    _, rows = rows_of(runs)
     assert [t["share"] for t in rows["walk"]["targets"]] == list(SHARES)
+    assert [t["accuracy"] for t in rows["walk"]["targets"]] == list(SHARES)
     assert [t["first_bytes"] for t in rows["walk"]["targets"]] == [11, 22, 22, 22, 33]
-    assert [t["first_bytes"] for t in rows["fedavg"]["targets"]] == [61, 61, None, None, None]
+    assert [t["kept_bytes"] for t in rows["fedavg"]["targets"]] == [61, 61, None, None, None]
     for row in rows.values():
         headline = row["targets"][SHARES.index(0.99)]
         for kind in ("kept_bytes", "first_bytes", "trailing_bytes"):
             assert row[kind] == headline[kind]
 
 
-def test_a_baseline_of_which_nodes_failed_is_no_yardstick() -> None:
-    weak = run("fedavg weak", curve([0.1, 0.99]))
-    weak["failures"] = [{"node": "n0", "step": 1, "reason": "ValueError: no"}]
-    summary = summarise([weak, run("fedavg", curve([0.1, 0.8]))], margin=0.0)["iid"]
-    assert (summary["yardstick"], summary["target"]) == ("fedavg", 0.8)
-    summary = summarise([weak], margin=0.0)["iid"]
-    assert (summary["yardstick"], summary["target"]) == (None, None)
-    assert summary["rows"][0]["target_wire"] is None
+def test_a_seed_that_never_gets_there_is_a_loss() -> None:
+    reaches, fails = curve([0.1, 0.5, 0.9]), curve([0.1, 0.5, 0.5])
+    fedavg = [run("fedavg", curve([0.1, 0.9], size=60), seed=seed) for seed in range(3)]
+    for failing, kept in ((0, 22), (1, 22), (2, None), (3, None)):
+        walks = [run("walk", fails if s < failing else reaches, seed=s) for s in range(3)]
+        _, rows = rows_of(fedavg + walks)
+        target, ratio = rows["walk"]["target"], rows["walk"]["ratio"]
+        assert (target["kept_bytes"], target["seeds"]) == (kept, 3 - failing)
+        assert ratio["low"] == (None if failing == 3 else pytest.approx(22 / 61))
+        assert ratio["high"] == (pytest.approx(22 / 61) if failing == 0 else None)
+
+
+def test_a_run_that_diverged_is_named_and_reaches_nothing() -> None:
+    wild = run("fedavg wild", curve([0.1, 1.0, 0.0])) | {"diverged": "it ends below chance"}
+    scenario, rows = rows_of([wild, run("fedavg", curve([0.1, 0.8]))])
+    assert (scenario["yardstick"], scenario["best"]) == ("fedavg", 0.8)
+    assert rows["fedavg wild"]["diverged"] == {0: "it ends below chance"}
+    assert rows["fedavg wild"]["target"]["kept_bytes"] is None
+    assert rows["fedavg wild"]["first_bytes"] is None
+    scenario, _ = rows_of([wild])
+    assert (scenario["yardstick"], scenario["cheapest"]) == (None, None)
 
 
 def test_whitepaper_example_is_28_terabytes() -> None:

@@ -15,7 +15,7 @@ from mfd_flower.accounting.summary import summarise
 from mfd_flower.report import columns
 from mfd_flower.report.columns import COLUMNS, SERVED, TABLES, TEXTS, Column
 from mfd_flower.report.page import write_report
-from mfd_flower.report.tables import markdown, summary_tables
+from mfd_flower.report.tables import heading, markdown, summary_tables
 from mfd_flower.results import Results
 from tests.accounting.test_targets import curve, run
 
@@ -26,7 +26,7 @@ RUNS = [
     {**run("walk full", curve([0.1, 0.9], size=1000), tune="full"), "tunables": 9700},
     run("lost", curve([0.1, 0.2])),
 ]
-RESULTS = Results({"name": "test", "margin": 0.01}, MACHINE, RUNS)
+RESULTS = Results({"name": "test", "margin": 0.06}, MACHINE, RUNS)
 
 
 def terminal(summary: dict[str, Any]) -> str:
@@ -64,23 +64,40 @@ def test_every_column_stands_in_a_table_has_a_unit_and_says_how_it_was_counted()
     assert len({column.heading for column in COLUMNS}) == len(COLUMNS)  # they name CSV's
 
 
-def test_every_row_stands_at_its_payload() -> None:
-    tables = markdown(RESULTS.summary).split("\n\n")
-    same, payload = tables[1], tables[3]
-    assert "walk full" not in same
-    assert all(name in payload for name in ("fedavg", "walk", "walk full", "lost"))
-    assert payload.index("walk full") < payload.index("fedavg")  # large payloads first
+def test_a_payload_is_compared_with_its_own_kind() -> None:
+    shown = {column.heading: column for column in COLUMNS}
+    rows = {row["strategy"]: row for row in RESULTS.summary["iid"]["rows"]}
+    assert shown["of the yardstick's"].cell(rows["walk"]) == "1/5.55"
+    assert shown["at the same payload"].cell(rows["walk"]) == "1/5.55"
+    assert shown["at the same payload"].cell(rows["walk full"]) == "-"
 
 
 def test_what_never_happens_and_what_is_not_known_are_told_apart() -> None:
     shown = {column.heading: column for column in COLUMNS}
     (lost,) = [row for row in RESULTS.summary["iid"]["rows"] if row["strategy"] == "lost"]
     assert shown["wire to target"].cell(lost) == shown["99%"].cell(lost) == "never"
-    assert shown["of FedAvg's"].cell(lost) == shown["busiest node"].cell(lost) == "-"
+    assert shown["of the yardstick's"].cell(lost) == "never"
+    assert shown["busiest node"].cell(lost) == "-"
     assert shown["seeds"].cell(lost) == "0/1"
 
 
-def test_without_a_yardstick_all_rows_are_shown() -> None:
-    summary = summarise(RUNS[1:], margin=0.01)
-    assert "no FedAvg entry to measure against" in markdown(summary)
-    assert all(run["strategy"] in terminal(summary) for run in RUNS[1:])
+def test_the_title_names_what_is_cheapest() -> None:
+    def title(runs: list[dict[str, Any]]) -> str:
+        return heading("iid", summarise(runs, margin=0.06)["iid"])
+
+    assert title(RUNS).endswith("accuracy 0.893, cheapest walk, yardstick fedavg (122 B)")
+    assert title(RUNS[:1]).endswith("accuracy 0.846, cheapest fedavg (122 B), a baseline")
+    assert title(RUNS[1:]).endswith("accuracy 0.893, cheapest walk; no baseline keeps it")
+    wild = RUNS[0] | {"diverged": "the loss is not finite"}
+    assert title([wild]).endswith("accuracy 0.000, which no entry keeps")
+
+
+def test_a_ratio_has_its_range() -> None:
+    seeds = [
+        run(name, curve([0.1, 0.9], size=size), seed=seed)
+        for seed, sizes in enumerate([(60, 30), (60, 20), (60, 10)])
+        for name, size in zip(("fedavg", "walk"), sizes, strict=True)
+    ]
+    (row,) = [r for r in summarise(seeds, 0.01)["iid"]["rows"] if r["strategy"] == "walk"]
+    shown = {column.heading: column for column in COLUMNS}
+    assert shown["of the yardstick's"].cell(row) == "1/2.9 (1/5.55 to 1/1.97)"

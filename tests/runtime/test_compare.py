@@ -122,7 +122,7 @@ def test_results_follow_the_schema(finished: Path) -> None:
         assert updates == sorted(updates)
     rows = results["summary"]["base"]["rows"]
     assert [row["strategy"] for row in rows] == ["fedavg", "mfd-walk", "prompts"]
-    assert not rows[2]["same_payload"]
+    assert rows[1]["payload"] != rows[2]["payload"]
     for row in rows:
         assert row.keys() >= {"targets", "kept_bytes", "first_bytes", "trailing_bytes"}
 
