@@ -15,6 +15,8 @@ from mfd_flower.config import RunConfig
 
 SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
 COMPARISON_KEYS = ("name", "seeds", "margin", "checkpoint_every", "scenarios", "strategies")
+BASELINES = ("fedavg", "ridge", "class-means", "fedcof", "gossip")
+"""What may be a yardstick without being named one, beside all of Flower's own strategies."""
 CHECKPOINT_EVERY = 10
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
 
@@ -28,7 +30,7 @@ class PlannedRun:
     scenario: str
     label: str
     yardstick: bool
-    """Whether this entry may set the accuracy that the others have to reach."""
+    """Whether this entry is a baseline, of which the cheapest is what others are measured by."""
     config: RunConfig
 
     @property
@@ -48,7 +50,7 @@ class Comparison:
 
     name: str
     margin: float
-    """Accuracy below the yardstick's final one that counts as reaching it."""
+    """Share of the best accuracy by which the headline's target lies below it."""
     runs: tuple[PlannedRun, ...]
     checkpoint_every: int = CHECKPOINT_EVERY
     """Steps from one checkpoint of a run to the next; 0 keeps none. No number depends on it."""
@@ -115,9 +117,14 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     if count > 1:
         raise ConfigError("strategies.label", key, "each run needs its own label and seed")
     if not any(run.yardstick for run in runs):
-        runs = [replace(run, yardstick=run.config.strategy.name == "fedavg") for run in runs]
+        runs = [replace(run, yardstick=_is_baseline(run.config.strategy.name)) for run in runs]
     name = checked("name", tables.get("name", default_name), str)
     return Comparison(name, margin, tuple(runs), every)
+
+
+def _is_baseline(strategy: str) -> bool:
+    """Whether a strategy is what others have to beat where a file does not say it."""
+    return strategy in BASELINES or strategy.startswith("flwr.")
 
 
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mfd_flower.accounting.targets import first_point, kept_point, trailing_point
@@ -61,7 +61,7 @@ def _scenario(by_strategy: Mapping[str, Sequence[Run]], margin: float) -> dict[s
     curves = [mean_curve([run["points"] for run in runs]) for runs in sound.values() if runs]
     best = max((point["accuracy"] for curve in curves for point in curve), default=0.0)
     target = (1 - margin) * best
-    kept = {name: _kept(runs, target) for name, runs in by_strategy.items()}
+    kept = {name: _reached(runs, target, kept_point) for name, runs in by_strategy.items()}
     rows = [
         _row(name, runs) | _targets(runs, best) | {"target": _spent(kept[name], "kept_")}
         for name, runs in by_strategy.items()
@@ -87,29 +87,27 @@ def _targets(runs: Sequence[Run], best: float) -> dict[str, Any]:
     targets = []
     for share in SHARES:
         target = share * best
-        kept = _kept(runs, target)
-        first = _reached(runs, lambda points, _, target=target: first_point(points, target))
-        trailing = _reached(
-            runs, lambda points, n, target=target: trailing_point(points, target, n)
-        )
-        spent = _spent(kept, "kept_")
-        for name, reached in (("first_bytes", first), ("trailing_bytes", trailing)):
-            spent[name] = _median(reached, SPENT["bytes"])
+        spent = _spent(_reached(runs, target, kept_point), "kept_")
+        for name, find in (("first_bytes", _first), ("trailing_bytes", trailing_point)):
+            spent[name] = _median(_reached(runs, target, find), SPENT["bytes"])
         targets.append({"share": share, "accuracy": target, **spent})
     headline = targets[SHARES.index(HEADLINE_SHARE)]
     readings = ("kept_bytes", "first_bytes", "trailing_bytes")
     return {"targets": targets, **{name: headline[name] for name in readings}}
 
 
-def _kept(runs: Sequence[Run], target: float) -> Reached:
-    return _reached(runs, lambda points, nodes: kept_point(points, target, nodes))
+def _first(points: Sequence[Run], target: float, nodes: int) -> Run | None:
+    return first_point(points, target)
 
 
 def _reached(
-    runs: Iterable[Run], find: Callable[[Sequence[Run], int], Run | None]
-) -> dict[int, Run | None]:
-    """Return the point that `find` finds on each seed's curve."""
-    return {r["seed"]: None if r["diverged"] else find(r["points"], r["nodes"]) for r in runs}
+    runs: Sequence[Run], target: float, find: Callable[[Sequence[Run], float, int], Run | None]
+) -> Reached:
+    """Return the point at which each seed reaches a target, as `find` reads its curve."""
+    return {
+        run["seed"]: None if run["diverged"] else find(run["points"], target, run["nodes"])
+        for run in runs
+    }
 
 
 def _spent(reached: Reached, prefix: str) -> dict[str, float | int | None]:
@@ -143,8 +141,7 @@ def _ratio(here: Reached, there: Reached) -> dict[str, float | None] | None:
         ours, theirs = here[seed], there[seed]
         if ours is None and theirs is None:
             continue
-        size = math.inf if ours is None else SPENT["bytes"](ours)
-        other = math.inf if theirs is None else SPENT["bytes"](theirs)
+        size, other = (math.inf if p is None else p["bytes"]["wire"] for p in (ours, theirs))
         if other:
             found.append(size / other)
     if not found:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from mfd_flower.accounting.wire import Size, measure
@@ -37,6 +38,7 @@ from mfd_flower.records import (
     stamped,
     taken,
 )
+from mfd_flower.results import reason_of
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
@@ -47,6 +49,8 @@ COUNTERS = (
     *("updates", "peak_node_bytes", "flops", "joules", "node_flops", "node_peak_bytes"),
     *("wire_by_type", "_bytes", "_node_bytes"),
 )
+RAISED = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
+"""What tells that a node's code failed, not the network."""
 TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
 
 
@@ -54,6 +58,7 @@ class _Sent(NamedTuple):
     address: str
     link: str
     arrived_s: float
+    source: str
 
 
 class MeteredGrid(PassThrough, Grid):
@@ -78,9 +83,12 @@ class MeteredGrid(PassThrough, Grid):
         The `wire` of `totals` by message type: what was payload's and what was control's. What
         links beside the star carried stands under ``<message type>.link``.
     visits, sources
-        Address of every training request in order, and where it came from; empty for the server.
+        Address of every node that trained, in order, and where the request for that came from;
+        empty for the server. Requests that got no answer, or an old one, are none.
     failures, failed
         Reason of every error reply, and the address that it concerns.
+    raised
+        Address and last line of the first error that a node's own code raised; else empty.
     """
 
     def __init__(
@@ -107,6 +115,7 @@ class MeteredGrid(PassThrough, Grid):
         self.sources: list[str] = []
         self.failures: list[str] = []
         self.failed: list[str] = []
+        self.raised = ""
         self._node_bytes: Counter[str] = Counter()
 
     def state_dict(self) -> RecordDict:
@@ -246,23 +255,26 @@ class MeteredGrid(PassThrough, Grid):
             transfer = Transfer(source, address, cast(Link, "down" if link == "star" else link))
             starts_s = self._clock.free_s(source)
             arrives_s = self._transfer(transfer, sizes[id(content)], message_type, starts_s)
-            sent.append(_Sent(address, link, max(arrives_s, self._clock.free_s(address))))
-            if message_type.partition(".")[0] == "train":
-                self.visits.append(address)
-                self.sources.append(source if source != EDGE else "")
+            begins_s = max(arrives_s, self._clock.free_s(address))
+            sent.append(_Sent(address, link, begins_s, source if source != EDGE else ""))
         return sent
 
     def _bill_reply(self, reply: Message) -> Message:
         asked, message_type = reply.metadata.reply_to_message_id, reply.metadata.message_type
-        unknown = _Sent(self.address(reply.metadata.src_node_id), "star", 0.0)
-        address, link, done_s = self._sent.pop(asked, unknown)
+        unknown = _Sent(self.address(reply.metadata.src_node_id), "star", 0.0, "")
+        address, link, done_s, source = self._sent.pop(asked, unknown)
         if reply.has_error():
             self.failures.append(str(reply.error.reason).strip())
             self.failed.append(address)
+            if reply.error.code in RAISED and not self.raised:
+                self.raised = f"{address}: {reason_of(reply.error.reason)}"
             # The sender knows of the failure one latency after the request would have arrived.
             self._clock.occupy(EDGE, done_s + self._world.latency_s(address, EDGE, done_s))
             return reply
         if (report := taken(reply.content, REPORT)) is not None:
+            if integer(report, "fits"):
+                self.visits.append(address)
+                self.sources.append(source)
             done_s += self._bill_work(address, report, message_type, done_s)
         self._clock.occupy(address, done_s)
         size = measure(reply.content)

@@ -100,7 +100,8 @@ def run_on(
     NodesMissingError
         If the engine does not run the nodes, or not as many at once as the strategy needs.
     RunFailedError
-        If no node returned a trained model.
+        If no node returned a trained model, or a node's code raised an error and no fault and no
+        threat was asked for: a method of which some nodes do not work is not that method.
     """
     strategy = build_strategy(run)
     check_run(run)
@@ -118,10 +119,17 @@ def run_on(
     flowers = has_flowers_loop(strategy)
     by_nodes = node_metrics(strategy) if flowers else {}
 
+    tolerant = bool(run.faults.total or run.threat.kind)
+
+    def check_nodes(where: str) -> None:
+        if meter.raised and not tolerant:
+            raise RunFailedError(f"{where}: {meter.raised}")
+
     def evaluate(step: int, arrays: ArrayRecord | Models) -> MetricRecord | None:
         # Flower's loop begins anew behind a checkpoint, and with what was measured before it. Of
         # other loops no step is left out: a walk's go back where the holder of a model dies.
         step += done if flowers else 0
+        check_nodes(f"step {step}")
         quality: dict[str, float] = {}
         if not (flowers and done) or step > done:
             models = {"": arrays} if isinstance(arrays, ArrayRecord) else arrays
@@ -141,6 +149,7 @@ def run_on(
         num_rounds=run.strategy.rounds - (done if flowers else 0),
         evaluate_fn=evaluate,
     )
+    check_nodes("at the end")
     if meter.updates == 0:
         reason = meter.failures[-1] if meter.failures else "no training request was sent"
         raise RunFailedError(f"{run.strategy.name}: no node trained; last reason: {reason}")

@@ -25,7 +25,7 @@ from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.report.page import write_report
 from mfd_flower.results import Results
 from mfd_flower.runtime.compare import RunsFailedError, check, compare, run
-from mfd_flower.runtime.runner import run_locally
+from mfd_flower.runtime.runner import RunFailedError, run_locally
 
 TABLES: dict[str, Any] = {
     "seeds": [0, 1],
@@ -256,11 +256,18 @@ def test_a_killed_process_ends_its_own_run_alone(tmp_path: Path) -> None:
     assert kept == ["fedavg", "local-only"]
 
 
-def test_a_failing_node_is_named_with_its_reason(make_run: Callable[..., RunConfig]) -> None:
-    record = run_locally(make_run("tests.runtime.test_compare:OneFails", rounds=2))
-    reason = "ValueError: n1 is out of order"
-    assert record["failures"] == [{"node": "n1", "step": s, "reason": reason} for s in (1, 2)]
-    assert record["points"][-1]["updates"] == 4
+def test_a_failing_node_ends_the_run_by_name_unless_faults_are_asked_for(
+    make_run: Callable[..., RunConfig],
+) -> None:
+    strategy, reason = "tests.runtime.test_compare:OneFails", "ValueError: n1 is out of order"
+    with pytest.raises(RunFailedError) as failed:
+        run_locally(make_run(strategy, rounds=2))
+    assert str(failed.value) == f"step 1: n1: {reason}"
+    for asked in ({"faults": {"delay": 1e-9}}, {"threat": {"kind": "sign-flip"}}):
+        record = run_locally(make_run(strategy, rounds=2, **asked))
+        assert record["failures"] == [{"node": "n1", "step": s, "reason": reason} for s in (1, 2)]
+        assert record["points"][-1]["updates"] == 4
+        assert set(record["visits"]) == {"n0", "n2"}
 
 
 def test_everything_is_checked_before_anything_runs() -> None:
