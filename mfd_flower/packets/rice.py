@@ -39,11 +39,13 @@ def encode(numbers: NDArray[np.int64]) -> bytes:
     unary = np.ones(int(quotients.sum()) + len(folded), bool)
     unary[np.cumsum(quotients + 1) - 1] = False
     plain = quotients < MOST
-    planes = [unary]
-    for bit in range(int(shifts.max(initial=0)) - 1, -1, -1):
-        planes.append((folded[plain & (each > bit)] >> np.uint64(bit)) & np.uint64(1))
-    parts = [shifts.astype(np.uint8).tobytes(), *(np.packbits(p).tobytes() for p in planes)]
-    return b"".join([*parts, folded[~plain].astype(">u8").tobytes()])
+    remainders = (
+        folded[plain & (each > bit)] >> np.uint64(bit) & np.uint64(1)
+        for bit in range(int(shifts.max(initial=0)) - 1, -1, -1)
+    )
+    planes = [np.packbits(plane).tobytes() for plane in (unary, *remainders)]
+    escaped = folded[~plain].astype(">u8").tobytes()
+    return b"".join([shifts.astype(np.uint8).tobytes(), *planes, escaped])
 
 
 def decode(data: bytes, count: int) -> NDArray[np.int64]:
