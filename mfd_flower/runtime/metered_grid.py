@@ -272,7 +272,7 @@ class MeteredGrid(PassThrough, Grid):
             self._clock.occupy(EDGE, done_s + self._world.latency_s(address, EDGE, done_s))
             return reply
         if (report := taken(reply.content, REPORT)) is not None:
-            if integer(report, "fits"):
+            if message_type.partition(".")[0] == "train":
                 self.visits.append(address)
                 self.sources.append(source)
             done_s += self._bill_work(address, report, message_type, done_s)

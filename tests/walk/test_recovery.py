@@ -138,8 +138,8 @@ def test_an_unreachable_next_hop_costs_one_reroute(settings: Callable[..., RunCo
     assert found.faults is not None
     asked = [entry for entry in found.faults.log if entry.address == "n2"]
     # n1 loses one message to it, chooses n3, and nobody who learnt of it asks n2 again first.
-    assert found.grid.visits.count("n2") <= NODES - 1
-    assert len(asked) == found.grid.visits.count("n2")
+    assert 1 <= len(asked) <= NODES - 1
+    assert "n2" not in found.grid.visits
     assert [p.source for p in final_chain(committed(found))].count("n2") == 0
 
 
