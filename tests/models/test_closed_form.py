@@ -1,0 +1,135 @@
+"""Heads from sums: the same sums by any way, and heads that the data itself would give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+
+from mfd_flower.models.closed_form import (
+    EXACT,
+    PENALTIES,
+    Head,
+    Sums,
+    SumsError,
+    class_means,
+    discriminant,
+    ridge,
+)
+
+CLASSES = 4
+Data = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def samples(seed: int, count: int = 120, features: int = 12, shares: object = None) -> Data:
+    """Return whole-number features of overlapping classes, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(CLASSES, count, p=shares)  # type: ignore[arg-type]
+    centres = rng.normal(size=(CLASSES, features))
+    found = 10 * (centres[labels] + rng.normal(size=(count, features)) + rng.normal(size=features))
+    return np.rint(found).astype(np.int64), labels
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 5), min_size=60, max_size=60))
+def test_whoever_holds_what_and_in_whatever_order_the_sums_are_the_same(
+    seed: int, holders: list[int]
+) -> None:
+    x, y = samples(seed, len(holders))
+    whole = Sums.of(x, y, CLASSES)
+    order = np.random.default_rng(seed).permutation(6)
+    total = Sums.nothing(x.shape[1], CLASSES)
+    for node in order:
+        mine = np.array(holders) == node
+        total = total + Sums.of(x[mine], y[mine], CLASSES)
+    assert total.digest() == whole.digest()
+    assert total.samples == len(x)
+    assert total.counts.tolist() == np.bincount(y, minlength=CLASSES).tolist()
+    for solve in (ridge, discriminant, class_means):
+        np.testing.assert_array_equal(solve(total).weight, solve(whole).weight)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 59))
+def test_what_is_taken_out_was_never_there(seed: int, count: int) -> None:
+    x, y = samples(seed, 60)
+    part = Sums.of(x[:count], y[:count], CLASSES)
+    assert (Sums.of(x, y, CLASSES) - part).digest() == Sums.of(
+        x[count:], y[count:], CLASSES
+    ).digest()
+
+
+@pytest.mark.parametrize("share", [1e-3, 0.3])
+def test_ridge_is_that_of_the_data_itself(share: float) -> None:
+    x, y = samples(0)
+    scatter = ((x - x.mean(0)) ** 2).sum() / x.shape[1]
+    oracle = Ridge(alpha=share * scatter).fit(x, np.eye(CLASSES)[y])
+    np.testing.assert_allclose(
+        ridge(Sums.of(x, y, CLASSES), [share]).logits(x), oracle.predict(x), atol=1e-9
+    )
+
+
+def test_the_penalty_is_the_one_with_the_least_generalised_cross_validation_error() -> None:
+    """The error from the data: residuals over what is left of the freedom, by the hat matrix."""
+    x, y = samples(1, 40, 30)
+    hot, centred = np.eye(CLASSES)[y], x - x.mean(0)
+    scatter = (centred**2).sum() / x.shape[1]
+
+    def error(share: float) -> float:
+        inner = centred.T @ centred + share * scatter * np.eye(x.shape[1])
+        hat = centred @ np.linalg.solve(inner, centred.T) + 1 / len(x)
+        residual = ((hot - hat @ hot) ** 2).sum()
+        return float(len(x) * residual / (len(x) - np.trace(hat)) ** 2)
+
+    best = min(PENALTIES, key=error)
+    assert PENALTIES[0] < best < PENALTIES[-1]
+    sums = Sums.of(x, y, CLASSES)
+    np.testing.assert_array_equal(ridge(sums).weight, ridge(sums, [best]).weight)
+
+
+def macro(head: Head, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
+    found = head.logits(x).argmax(1)
+    return float(np.mean([(found[y == c] == c).mean() for c in np.unique(y)]))
+
+
+def test_rare_classes_are_found_by_equal_priors() -> None:
+    found = []
+    for seed in range(5):
+        x, y = samples(seed, 1000, shares=(0.85, 0.05, 0.05, 0.05))
+        sums = Sums.of(x[::2], y[::2], CLASSES)
+        found.append([macro(s(sums), x[1::2], y[1::2]) for s in (discriminant, ridge)])
+    even, uneven = np.mean(found, 0)
+    assert even > uneven + 0.05
+
+
+@pytest.mark.parametrize("solve", [ridge, discriminant, class_means])
+def test_a_class_without_samples_is_never_chosen(solve: object) -> None:
+    x, y = samples(2)
+    kept = y != 3
+    head = solve(Sums.of(x[kept], y[kept], CLASSES))  # type: ignore[operator]
+    assert np.isfinite(head.logits(x)).all()
+    assert not (head.logits(10 * x).argmax(1) == 3).any()
+
+
+@pytest.mark.parametrize("solve", [ridge, discriminant, class_means])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_samples_give_a_finite_head(solve: object, count: int) -> None:
+    x, y = samples(3, count)
+    head = solve(Sums.of(x, y, CLASSES))  # type: ignore[operator]
+    assert np.isfinite(head.weight).all()
+    assert np.isfinite(head.bias).all()
+
+
+def test_sums_that_would_not_be_exact_are_refused() -> None:
+    large = np.full((2, 1), 2**26)
+    labels = np.zeros(2, np.int64)
+    assert Sums.of(large[:1], labels[:1], 2).gram[0, 0] == 2**52
+    with pytest.raises(SumsError, match=r"2 samples of features up to 67108864"):
+        Sums.of(large, labels, 2)
+    one = Sums.of(large[:1], labels[:1], 2)
+    with pytest.raises(SumsError, match="a sum passes"):
+        _ = one + one
+    assert 2 * one.gram[0, 0] == EXACT
+    with pytest.raises(SumsError, match="sums of 3 features and 2 classes: these have 1 and 2"):
+        _ = one + Sums.nothing(3, 2)
