@@ -60,6 +60,8 @@ def test_trained_tunables_answer_again(config: Path, capsys: pytest.CaptureFixtu
         (["--strategy", "fedavg"], "strategy = 'fedavg': accepted: one that serves"),
         (["--model", "nothing.safetensors"], "not a safetensors file"),
         (["--save", "/proc/x"], "--save = '/proc/x': not writable"),
+        (["nowhere.png", "--csv", "/proc/x"], "--csv = '/proc/x': not writable"),
+        (["nowhere.png", "--sheet", "/proc/x"], "--sheet = '/proc/x': not writable"),
         (["nowhere.png"], "PICTURES = 'nowhere.png': no such file"),
     ],
 )
