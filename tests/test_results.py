@@ -19,6 +19,7 @@ from mfd_flower.files import to_json
 from mfd_flower.report.page import write_report
 from mfd_flower.results import VERSION, Results, reason_of
 from tests.accounting.test_targets import curve, run
+from tests.test_cli import call
 
 MACHINE = {"cores": 2, "processor": "x86_64", "python": "3.11", "packages": {"torch": "2"}}
 
@@ -126,6 +127,18 @@ def test_whatever_stands_where_results_are_read_or_refused_in_one_line(
             refusals.append(str(error))
     assert refusals
     assert not any("\n" in line for line in refusals)
+
+
+@pytest.mark.parametrize("name", ["peak_node_bytes", "joules", "macro_accuracy", "virtual_seconds"])
+@pytest.mark.parametrize("value", ["much", [1], 10**400])
+def test_what_only_a_report_shows_is_refused_there_in_one_line(
+    tmp_path: Path, name: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(damaged("runs", 0, "points", 1, name, value=value))
+    code, out, err = call(capsys, "report", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"DIR = '{tmp_path}': results.json is damaged" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from tests.harness import trial
@@ -96,3 +98,18 @@ def test_alone_the_centre_trains_on_its_own_data(make_run: MakeRun) -> None:
     record = run_locally(run)
     assert record["failures"] == []
     assert record["points"][-1]["updates"] == 1
+
+
+@pytest.mark.parametrize("strategy", ["local-only", "centralised", "fedavg"])
+def test_what_is_damaged_on_its_way_does_not_arrive(make_run: MakeRun, strategy: str) -> None:
+    """These strategies check nothing that they get: Flower's digests give damage away."""
+    run = make_run(strategy, 9, 2, model={"tune": "head"})
+    calm = run_locally(run)
+    for faults in ({"corruption": 0.4}, {"death": 0.3, "downtime": 1}):
+        shaken = run_locally(replace(run, faults=FaultsConfig(**faults)))
+        losses, undisturbed = ([p["loss"] for p in r["points"]] for r in (shaken, calm))
+        assert len(losses) == len(undisturbed)
+        assert shaken["failures"]
+        assert losses != undisturbed
+        assert all(map(math.isfinite, losses))
+        assert shaken["points"][-1]["updates"] <= calm["points"][-1]["updates"]
