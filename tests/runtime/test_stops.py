@@ -266,6 +266,8 @@ def test_ctrl_c_while_the_forkserver_imports_is_heard_by_the_command_alone(tmp_p
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not (tmp_path / "importing").exists():
             assert process.poll() is None
