@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,13 +106,21 @@ class Results:
         schema = found.get("schema") if isinstance(found, dict) else None
         if schema != SCHEMA:
             raise refused(f"{FILE} is of schema {show(schema)}, accepted: {SCHEMA}; measure again")
-        try:
+        with reading(folder):
             results = cls(found["config"], found["machine"], found["runs"])
             _check(results)
             _ = results.summary
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise refused(f"{FILE} is damaged ({type(error).__name__}: {error})") from error
         return results
+
+
+@contextmanager
+def reading(folder: Path | str) -> Iterator[None]:
+    """Say in one line that results of unknown origin are not what a run writes."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("DIR", str(folder), f"{FILE} is damaged ({reason})") from error
 
 
 def _check(results: Results) -> None:

@@ -48,6 +48,8 @@ class MFDWalk(OwnLoop, Strategy):
     """
 
     moved: ClassVar = MOVED
+    self_checked: ClassVar = True
+    """Receivers find out for themselves what was damaged on its way."""
 
     def __init__(
         self,

@@ -127,6 +127,15 @@ def test_bad_comparison_is_refused(tables: dict[str, Any], field: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_options_that_are_nested_too_deep_are_refused() -> None:
+    options: dict[str, Any] = {}
+    for _ in range(100_000):
+        options = {"a": options}
+    line = r"^strategies\.options = dict: nested too deep$"
+    with pytest.raises(ConfigError, match=line):
+        comparison_from_tables({"strategies": [{"strategy": "fedavg", "options": options}]}, "x")
+
+
 def test_a_margin_may_be_nothing_and_a_whole_number() -> None:
     comparison = comparison_from_tables({"strategies": [{"strategy": "x"}], "margin": 0}, "test")
     assert comparison.margin == 0

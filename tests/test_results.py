@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from mfd_flower import cli
 from mfd_flower.checks import ConfigError
 from mfd_flower.files import to_json
 from mfd_flower.report.page import write_report
-from mfd_flower.results import Results, reason_of
+from mfd_flower.results import VERSION, Results, reason_of
 from tests.accounting.test_targets import curve, run
+from tests.test_cli import call
 
 MACHINE = {"cores": 2, "processor": "x86_64", "python": "3.11", "packages": {"torch": "2"}}
 
@@ -99,6 +101,46 @@ def damaged(*path: Any, value: Any = None) -> str:
     return json.dumps(found)
 
 
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of everything that stands in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (key,)
+        if isinstance(inner, dict | list):
+            yield from ((key, *rest) for rest in places(inner))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, -1, 10**400, 1e308, math.nan, math.inf, "x", "\ud800", [], {}, [[]], {"a": 1}],
+    ids=lambda value: repr(value)[:9],
+)
+def test_whatever_stands_where_results_are_read_or_refused_in_one_line(
+    tmp_path: Path, value: Any
+) -> None:
+    refusals: list[str] = []
+    for path in places(json.loads(damaged())):
+        (tmp_path / "results.json").write_text(damaged(*path, value=value))
+        try:
+            Results.load(tmp_path)
+        except ConfigError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert not any("\n" in line for line in refusals)
+
+
+@pytest.mark.parametrize("name", ["peak_node_bytes", "joules", "macro_accuracy", "virtual_seconds"])
+@pytest.mark.parametrize("value", ["much", [1], 10**400])
+def test_what_only_a_report_shows_is_refused_there_in_one_line(
+    tmp_path: Path, name: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(damaged("runs", 0, "points", 1, name, value=value))
+    code, out, err = call(capsys, "report", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"DIR = '{tmp_path}': results.json is damaged" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -114,9 +156,11 @@ def damaged(*path: Any, value: Any = None) -> str:
         damaged("runs", 0, "nodes", value=0),
         damaged("runs", 0, "points", value=[]),
         damaged("runs", 0, "points", 0, "bytes"),
+        damaged("runs", 0, "points", 0, "bytes", "wire", value=math.inf),
         damaged("runs", 0, "points", 0, "step", value="one"),
         damaged("runs", 0, "points", 0, "accuracy", value="high"),
         damaged("runs", 0, "versions", value=[{"hop": 1}]),
+        damaged("runs", 0, "versions", value=[{**dict.fromkeys(VERSION, ""), "hop": "x"}]),
         "[" * 100_000,
         '{"schema": 2, "config": ' + 50_000 * '{"a":' + "1" + 50_001 * "}",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mfd_flower import server_app
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.files import check_writable, unique_slug
+from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import local_grid
 
@@ -49,6 +51,16 @@ def test_names_of_files_are_those_of_one_run() -> None:
     for bad in ("", "..", "a/b", "-a"):
         with pytest.raises(ConfigError, match="name = "):
             RunFiles(Path(), bad)
+
+
+def test_long_names_that_differ_in_their_last_letter_have_files_of_their_own(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    outs = [tmp_path / f"{'a' * 199}{end}.json" for end in "bc"]
+    for rounds, out in enumerate(outs, 1):
+        serve(make_run("fedavg", rounds, model={"tune": "head"}), out, checkpoint_every=1)
+    models = [TrainedModel.load(tmp_path / json.loads(out.read_text())["model"]) for out in outs]
+    assert [model.about.made["metrics"]["step"] for model in models] == [1, 2]
 
 
 def test_an_empty_folder_of_checkpoints_is_removed(make_run: MakeRun, tmp_path: Path) -> None:

@@ -53,17 +53,22 @@ def draw_photo(file: Path, megapixels: float, number: int) -> None:
         colour = tuple(rng.integers(256, size=3).tolist())
         pen.ellipse((left, top, left + far, top + far), fill=colour)
     noise = Image.effect_noise((size[0] // 2, size[1] // 2), 60).resize(size)
-    Image.blend(photo, noise.convert("RGB"), 0.25).save(file, quality=92)
+    begun = file.with_suffix(".part")
+    Image.blend(photo, noise.convert("RGB"), 0.25).save(begun, "JPEG", quality=92)
+    begun.rename(file)
 
 
 def draw_photos(folder: Path, photos: int, megapixels: float) -> None:
     """Draw those that are missing."""
     with ProcessPoolExecutor(cpu_count()) as pool:
+        begun = []
         for number in range(photos):
             file = folder / f"class {number % CLASSES}" / f"{number}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             if not file.exists():
-                pool.submit(draw_photo, file, megapixels, number)
+                begun.append(pool.submit(draw_photo, file, megapixels, number))
+        for each in begun:
+            each.result()
 
 
 def resident_mb(kind: str) -> float:
@@ -101,10 +106,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/photos"))
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     chosen = parser.parse_args()
-    draw_photos(chosen.folder, chosen.photos, chosen.megapixels)
+    folder = chosen.folder / f"{chosen.photos} of {chosen.megapixels:g} MP"
+    draw_photos(folder, chosen.photos, chosen.megapixels)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as pool:
-        found = pool.submit(load, chosen.folder, chosen.photos).result()
+        found = pool.submit(load, folder, chosen.photos).result()
     for name, value in found.items():
         print(f"{name:24} {value:8g}")
     if chosen.json:

@@ -18,7 +18,7 @@ from mfd_flower.cli.screen import ConfigPath, JsonOption, err_console, out_conso
 from mfd_flower.comparison import Comparison, load_comparison
 from mfd_flower.files import to_json
 from mfd_flower.report.progress import Say
-from mfd_flower.results import Results, reason_of
+from mfd_flower.results import Results, reading, reason_of
 
 measure_app = typer.Typer()
 
@@ -115,7 +115,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write tables, plots and report.html again from results.json."""
-    _report(folder, Results.load(folder), as_json, as_markdown)
+    results = Results.load(folder)
+    with reading(folder):
+        _report(folder, results, as_json, as_markdown)
 
 
 def _measure(comparison: Comparison, how: _How) -> None:

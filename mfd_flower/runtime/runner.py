@@ -64,10 +64,12 @@ def local_grid(
 
 def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> MeteredGrid:
     """Return an engine with the run's faults, if it has any, and its bill around it."""
-    links = links_of(find_strategy(run.strategy.name), run)
+    strategy = find_strategy(run.strategy.name)
+    links = links_of(strategy, run)
     if run.faults.total:
-        # What goes from node to node is checked by nodes, what the star carries by Flower.
-        grid = FaultyGrid(grid, run.faults, run.seed, addresses, self_checked=links)
+        # Nodes of a walk check for themselves what they send each other; all else Flower does.
+        checked = links if getattr(strategy, "self_checked", False) else ()
+        grid = FaultyGrid(grid, run.faults, run.seed, addresses, self_checked=checked)
     world = world_of(run.network, run.data.nodes, run.seed)
     return MeteredGrid(grid, links, world, addresses)
 

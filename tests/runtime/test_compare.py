@@ -229,6 +229,22 @@ def test_one_strategy_of_a_comparison_runs_as_its_entry_says(finished: Path) -> 
     assert entry == kept | files
 
 
+def test_labels_that_differ_in_their_last_letter_have_files_of_their_own(tmp_path: Path) -> None:
+    """Names of files are cut short; the report has the labels in full."""
+    labels = ["a" * 199 + end for end in "bc"]
+    signed = {"strategy": "mfd-walk", "options": {"traits": {"ledger": {}}}}
+    entries = [{**signed, "label": label, "rounds": n} for n, label in enumerate(labels, 1)]
+    tables = {**TABLES, "checkpoint_every": 1, "seeds": [0], "strategies": entries}
+    results = compare(tables, tmp_path, jobs=1)
+    models = [TrainedModel.load(tmp_path / entry["model"]) for entry in results.runs]
+    assert [model.about.made["metrics"]["step"] for model in models] == [3, 6]
+    assert len({entry["ledger"] for entry in results.runs}) == 2
+    assert all((tmp_path / entry["ledger"]).is_file() for entry in results.runs)
+    page = write_report(tmp_path, results).read_text()
+    assert all(label in page for label in labels)
+    assert all(len(path.name) < 150 for path in tmp_path.rglob("*"))
+
+
 def test_a_failing_run_leaves_the_others(tmp_path: Path) -> None:
     strategies = [
         {"strategy": "tests.runtime.test_compare:Broken", "label": "broken", "rounds": 1},

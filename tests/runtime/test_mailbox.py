@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from flwr.serverapp import Grid
 
 from mfd_flower.config import RunConfig
 from mfd_flower.runtime import mailbox
-from mfd_flower.runtime.mailbox import Mailbox
+from mfd_flower.runtime.mailbox import Mailbox, NodeStateError
 from mfd_flower.runtime.pass_through import PassThrough
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import local_grid, run_on
@@ -142,6 +143,35 @@ def test_runs_of_one_name_keep_their_states_apart(
         losses.append([[p["loss"] for p in record["points"]] for record in (again, whole)])
     assert all(again == whole for again, whole in losses)
     assert not any(states.iterdir())
+
+
+def test_a_run_that_begins_anew_leaves_no_states_of_its_earlier_start(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run, files, states = make_run("local-only", 3), RunFiles(tmp_path, "a", 1), tmp_path / "states"
+    with local_grid(run, 1, states) as grid, pytest.raises(StoppedError):
+        run_on(grid, run, stop_behind(1), files)
+    assert any(states.iterdir())
+    with local_grid(run, 1, states) as grid:
+        run_on(grid, run, None, files, save=lambda record: None)
+    assert not any(states.iterdir())
+
+
+def test_a_damaged_state_of_a_node_ends_the_run_and_is_named(
+    make_run: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run, states = make_run("local-only", 3, model={"tune": "head"}), tmp_path / "states"
+    files = RunFiles(tmp_path, "a", 1, resume=True)
+    with local_grid(run, 1, states) as grid, pytest.raises(StoppedError):
+        run_on(grid, run, stop_behind(1), files)
+    (state,) = states.rglob("n1/1.state")
+    body = b"no records"
+    for content in (b"", state.read_bytes()[:-1], hashlib.sha256(body).digest() + body):
+        state.write_bytes(content)
+        with local_grid(run, 1, states) as grid, pytest.raises(NodeStateError) as error:
+            run_on(grid, run, None, files)
+        assert f"state-dir = '{state}': no such state" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def stop_behind(step: int) -> Callable[[dict[str, Any]], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.records import from_bytes, to_bytes
+from mfd_flower.runtime.checkpoints import Checkpoints
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
 from mfd_flower.runtime.run_files import RunFiles
@@ -196,6 +198,15 @@ def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_refused(
             run_locally(run, files=files)
         assert "\n" not in str(error.value)
     state.write_bytes(data)
+    log = state.with_name("run.jsonl")
+    lines = log.read_bytes().splitlines(keepends=True)
+    whole = b"".join(lines)
+    for content in (b"", b"".join(lines[:-1]), whole[:-1], bytes(len(whole)), b"[" * len(whole)):
+        log.write_bytes(content)
+        with pytest.raises(ConfigError, match="damaged checkpoint") as error:
+            run_locally(run, files=files)
+        assert "\n" not in str(error.value)
+    log.write_bytes(whole)
     (state.parent / "run.id").write_text("../..")
     with pytest.raises(ConfigError, match="damaged checkpoint"):
         run_locally(run, files=files)
@@ -241,6 +252,25 @@ def test_a_checkpoint_costs_the_same_however_far_the_run_is(
     run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1))
     assert sizes[-1] < 1.2 * sizes[0]
     assert all(len(names) <= 1 + 2 * 3 for names in written)
+    new = [later - earlier for earlier, later in itertools.pairwise(written)]
+    assert {len(names) for names in new} == {2}, "of who sent the packet and who got it"
+
+
+def test_a_checkpoint_adds_to_the_log_what_is_new_and_leaves_the_rest(tmp_path: Path) -> None:
+    checkpoints, points, log = Checkpoints(tmp_path / "a", {}), [], tmp_path / "a" / "run.jsonl"
+    checkpoints.begin()
+    before, added = b"", set()
+    for number in range(100, 200):
+        points.append({"step": number})
+        checkpoints.save(number, {}, {}, {"points": points})
+        content = log.read_bytes()
+        assert content.startswith(before)
+        added.add(len(content) - len(before))
+        before = content
+    assert len(added) == 1
+    kept = Checkpoints(tmp_path / "a", {}).load()
+    assert kept is not None
+    assert kept.log == {"points": points}
 
 
 def test_a_checkpoint_costs_the_same_however_much_went_wrong(

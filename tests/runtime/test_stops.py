@@ -117,20 +117,44 @@ def test_a_stop_while_a_run_is_saved_loses_nothing_of_it(
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("seeds", "stops"), [([0], 1), ([0, 1], 1), ([0, 1], 2)])
 def test_checkpoints_of_runs_that_are_saved_are_dropped_later_if_a_stop_came_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: list[int], stops: int
 ) -> None:
     def stopped(files: RunFiles) -> None:
         raise KeyboardInterrupt
 
-    tables = {**TABLES, "seeds": [0, 1]}
-    for _ in range(2):
+    tables = {**TABLES, "seeds": seeds}
+    for _ in range(stops):
         with monkeypatch.context() as patch:
             patch.setattr(RunFiles, "drop_checkpoints", stopped)
             with pytest.raises(KeyboardInterrupt):
                 compare(tables, tmp_path, jobs=1, resume=True)
         assert (tmp_path / "checkpoints").is_dir()
     compare(tables, tmp_path, jobs=1, resume=True)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_without_checkpoints_a_stopped_run_begins_again_and_the_others_stay(
+    tmp_path: Path,
+) -> None:
+    tables = {**TABLES, "checkpoint_every": 0, "seeds": [0, 1]}
+
+    def hear(key: str, event: Mapping[str, Any] | str) -> None:
+        if key.endswith("seed 1") and isinstance(event, Mapping) and event["step"] == 2:
+            raise KeyboardInterrupt
+
+    watch: Any = lambda comparison, done: nullcontext(hear)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 runs are kept"):
+        compare(tables, tmp_path, jobs=1, watch=watch)
+    (kept,) = Results.load(tmp_path).runs
+    heard: list[tuple[str, Any]] = []
+    again = compare(tables, tmp_path, jobs=1, resume=True, watch=hearing(heard)).runs
+    assert again[0] == kept
+    told = [event for key, event in heard if key != "device"]
+    assert [e["step"] if isinstance(e, Mapping) else e for e in told] == [
+        *("begins", 0, 1, 2, 3, "ends"),
+    ]
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -242,6 +266,8 @@ def test_ctrl_c_while_the_forkserver_imports_is_heard_by_the_command_alone(tmp_p
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not (tmp_path / "importing").exists():
             assert process.poll() is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mfd_flower.config import RunConfig
+from mfd_flower.config import FaultsConfig, RunConfig
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from tests.harness import trial
@@ -50,6 +52,29 @@ def test_a_node_that_missed_the_first_round_begins_in_the_next(make_run: MakeRun
     assert set(second) == {"n0", "n1", "n2"}
 
 
+def test_a_node_that_is_not_heard_of_counts_as_it_was_last_heard(make_run: MakeRun) -> None:
+    run = make_run("local-only", 2, model={"tune": "head"})
+    lost = Fault("request-lost", "n1", occurrence=2, message_type="train.alone")
+    first, second = trial(run, faults=[lost]).models[1:]
+    assert second["n1"] is first["n1"]
+    assert second["n0"] is not first["n0"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("centralised", "train.centre"), ("local-only", "train.alone"), ("fedavg", "train")],
+)
+def test_a_node_that_is_down_for_two_rounds_has_failed_twice(
+    make_run: MakeRun, strategy: str, kind: str
+) -> None:
+    """Every request to train is answered or counted as failed, and every round has its model."""
+    dies = Fault("dies-before-training", "n0", occurrence=2, downtime=1, message_type=kind)
+    found = trial(make_run(strategy, 4, model={"tune": "head"}), faults=[dies])
+    assert found.steps == [0, 1, 2, 3, 4]
+    assert found.grid.failed == ["n0", "n0"]
+    assert len(found.grid.visits) == found.grid.updates + 2
+
+
 @pytest.mark.parametrize("strategy", ["centralised", "local-only"])
 def test_what_is_still_to_be_delivered_survives_a_stop(
     make_run: MakeRun, tmp_path: Path, strategy: str
@@ -73,3 +98,18 @@ def test_alone_the_centre_trains_on_its_own_data(make_run: MakeRun) -> None:
     record = run_locally(run)
     assert record["failures"] == []
     assert record["points"][-1]["updates"] == 1
+
+
+@pytest.mark.parametrize("strategy", ["local-only", "centralised", "fedavg"])
+def test_what_is_damaged_on_its_way_does_not_arrive(make_run: MakeRun, strategy: str) -> None:
+    """These strategies check nothing that they get: Flower's digests give damage away."""
+    run = make_run(strategy, 9, 2, model={"tune": "head"})
+    calm = run_locally(run)
+    for faults in ({"corruption": 0.4}, {"death": 0.3, "downtime": 1}):
+        shaken = run_locally(replace(run, faults=FaultsConfig(**faults)))
+        losses, undisturbed = ([p["loss"] for p in r["points"]] for r in (shaken, calm))
+        assert len(losses) == len(undisturbed)
+        assert shaken["failures"]
+        assert losses != undisturbed
+        assert all(map(math.isfinite, losses))
+        assert shaken["points"][-1]["updates"] <= calm["points"][-1]["updates"]
