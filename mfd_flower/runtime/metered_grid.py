@@ -86,7 +86,7 @@ class MeteredGrid(PassThrough, Grid):
         Address of every node that trained, in order, and where the request for that came from;
         empty for the server. Requests that got no answer, or an old one, are none.
     failures, failed
-        Reason of every error reply, and the address that it concerns.
+        Reason of every error reply and missing reply, and the address that it concerns.
     raised
         Address and last line of the first error that a node's own code raised; else empty.
     """
@@ -225,8 +225,10 @@ class MeteredGrid(PassThrough, Grid):
         places = {request.metadata.message_id: place for place, request in enumerate(requests)}
         replies.sort(key=lambda r: places.get(r.metadata.reply_to_message_id, len(places)))
         found = [self._bill_reply(reply) for reply in replies]
-        for message_id in places:  # To those without a reply none will be asked for.
-            self._sent.pop(message_id, None)
+        for message_id in places:  # For those without a reply none will be asked.
+            if (unanswered := self._sent.pop(message_id, None)) is not None:
+                self.failures.append("no reply in time")
+                self.failed.append(unanswered.address)
         return found
 
     def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
