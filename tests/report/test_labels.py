@@ -45,9 +45,9 @@ def test_a_label_is_shown_as_it_is(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_heading_names_scenario_and_yardstick_as_they_are(label: str) -> None:
+def test_a_heading_names_scenario_and_cheapest_row_as_they_are(label: str) -> None:
     fedavg = run(f"fedavg {label}", curve([0.1, 0.9])) | {"scenario": label}
-    said = f"{label}: bytes to accuracy 0.900, yardstick fedavg {label} ("
+    said = f"{label}: wire to accuracy 0.900, cheapest fedavg {label} ("
     assert said in printed(*summary_tables(summarise([fedavg], 0.0)))
 
 
