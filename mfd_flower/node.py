@@ -22,11 +22,14 @@ from mfd_flower.data import Samples
 from mfd_flower.data.augmentation import process_generators
 from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
 from mfd_flower.models.build import check_model
+from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
 from mfd_flower.models.inputs import augmented, federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
+from mfd_flower.models.rounded import Rounding, head_inputs, scale_of
+from mfd_flower.models.sums import Sums
 from mfd_flower.models.training import (
     FitResult,
     Metrics,
@@ -98,6 +101,14 @@ def evaluate_tunables(
     model = loaded_model(run, tensors)
     test = shard(run, "test") if samples is None else samples
     return evaluate(model, test, stage=model.frozen_stage(), precision=run.train.precision)
+
+
+def with_head(
+    run: RunConfig, tensors: Mapping[str, Tensor], head: Head, rounding: Rounding
+) -> dict[str, Tensor]:
+    """Return tunables whose head is one that was solved for rounded features."""
+    weight, bias = scale_of(run, rounding).unrounded(head)
+    return {**tensors, "head.weight": weight, "head.bias": bias}
 
 
 @dataclass(frozen=True)
@@ -197,6 +208,24 @@ class Node:
             old, rng = initial_tunables(self.run), self.rng(step, UPDATE)
             trained = on_update(Update(tensors, trained, old, self.run.threat.scale, rng))
         return trained, result
+
+    def sums(self, tensors: Mapping[str, Tensor], rounding: Rounding) -> Sums:
+        """Return the sums over this node's samples of what stands in front of the head.
+
+        It counts as a local update: what is learnt of the node's data, in closed form.
+        """
+        model, samples = loaded_model(self.run, tensors), training_samples(self.run, self.index)
+        whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
+        found = Sums.of(whole, samples.labels.numpy(), self.num_classes)
+        if (report := current_report.get()) is not None:
+            stage, cells = model.frozen_stage(), found.gram.size + found.cross.size
+            report.fits += 1
+            report.flops += 2.0 * len(samples) * cells
+            if stage != "features":
+                report.flops += forward_flops(model, samples, stage)
+            weights = sum(p.nbytes for p in model.parameters())
+            report.peak_bytes = max(report.peak_bytes, weights + whole.nbytes + 16 * cells)
+        return found
 
     def fit_flops(self) -> float:
         """Return the floating point operations of one local update."""

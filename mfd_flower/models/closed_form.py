@@ -8,96 +8,22 @@ they are the same to the last bit whoever came first.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 2**53
-"""From here on a float64 skips whole numbers, and a sum of them depends on its order."""
+from mfd_flower.models.sums import Sums
+
 PENALTIES = 10.0 ** np.arange(-8, 3.25, 0.25)
 """Ridge penalties that are tried, as shares of the features' mean variance."""
-
-
-class SumsError(ValueError):
-    """Sums that are not those of features."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What is known of samples: whole numbers, of which those of disjoint samples add up."""
-
-    gram: NDArray[np.int64]
-    """``(d + 1, d + 1)``, sum of x x^T over samples; the last feature is 1."""
-    cross: NDArray[np.int64]
-    """``(d + 1, classes)``, sum of x over the samples of each class; its last row counts them."""
-
-    @classmethod
-    def of(cls, features: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Self:
-        """Sum over samples; ``(n, d)`` whole numbers and ``(n,)`` classes.
-
-        Raises
-        ------
-        SumsError
-            If a sum could be 2^53 or more.
-        """
-        largest = int(np.abs(features).max(initial=1))
-        if len(features) * largest**2 >= EXACT:
-            said = f"{len(features)} samples of features up to {largest}: a sum may pass 2^53"
-            raise SumsError(said)
-        # Products and sums of whole numbers below 2^53 are exact in float64, and BLAS is fast.
-        rows = np.ones((len(features), features.shape[1] + 1))
-        rows[:, :-1] = features
-        hot = np.zeros((len(features), classes))
-        hot[np.arange(len(features)), labels] = 1
-        return cls((rows.T @ rows).astype(np.int64), (rows.T @ hot).astype(np.int64))
-
-    @classmethod
-    def nothing(cls, features: int, classes: int) -> Self:
-        """Return the sums over no samples."""
-        return cls(
-            np.zeros((features + 1, features + 1), np.int64),
-            np.zeros((features + 1, classes), np.int64),
-        )
-
-    def __add__(self, other: Sums) -> Sums:
-        """Return the sums over both; they must have no sample in common."""
-        self._same_shape(other)
-        total = Sums(self.gram + other.gram, self.cross + other.cross)
-        if max(np.abs(total.gram).max(), np.abs(total.cross).max()) >= EXACT:
-            raise SumsError(f"{total.samples} samples: a sum passes 2^53")
-        return total
-
-    def __sub__(self, part: Sums) -> Sums:
-        """Return the sums as if the samples of `part`, which are in them, had never been added."""
-        self._same_shape(part)
-        return Sums(self.gram - part.gram, self.cross - part.cross)
-
-    @property
-    def samples(self) -> int:
-        """How many there are."""
-        return int(self.gram[-1, -1])
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Samples of each class, ``(classes,)``."""
-        return self.cross[-1]
-
-    def digest(self) -> str:
-        """Return 64 hexadecimal digits that stand for the sums, on every machine the same."""
-        found = hashlib.sha256(np.array([*self.gram.shape, *self.cross.shape], "<i8").tobytes())
-        for part in (self.gram, self.cross):
-            found.update(np.ascontiguousarray(part, "<i8").tobytes())
-        return found.hexdigest()
-
-    def _same_shape(self, other: Sums) -> None:
-        ours, theirs = (self.gram.shape, self.cross.shape), (other.gram.shape, other.cross.shape)
-        if ours != theirs:
-            raise SumsError(f"sums of {theirs[0][0] - 1} features and {theirs[1][1]} classes: "
-                            f"these have {ours[0][0] - 1} and {ours[1][1]}")  # fmt: skip
+SHARPNESS = 10.0
+"""The factor with which the log loss of regressed logits on held-out images was least lay between 8
+and 15: fm-tiny on MNIST, Fashion-MNIST and digits, 200 to 4,000 samples."""
+ABSENT = 10.0
+"""Nats by which a class without samples lies below the least of the others."""
 
 
 @dataclass(frozen=True)
@@ -161,16 +87,91 @@ def discriminant(sums: Sums) -> Head:
     shrunk = (1 - share) * covariance
     shrunk[np.diag_indices(size)] += share * trace / size or 1.0
     weight = np.linalg.solve(shrunk, means.T).T
-    bias = np.where(present, -0.5 * (weight * means).sum(1), -np.inf)
-    return Head(weight, np.where(present, bias, bias[present].min(initial=0.0) - 1e6))
+    return _of_present(weight, -0.5 * (weight * means).sum(1), present)
 
 
-def class_means(sums: Sums) -> Head:
-    """Choose the class whose mean is nearest (FedNCM, Legate et al. 2023, arXiv 2306.05387)."""
-    counts = sums.counts.astype(float)
-    means = sums.cross[:-1].T / np.maximum(counts, 1)[:, None]
-    bias = -0.5 * (means**2).sum(1)
-    return Head(means, np.where(counts > 0, bias, bias.min() - 1e6))
+def class_means(cross: NDArray[np.int64]) -> Head:
+    """Choose the class whose mean has the largest cosine with a sample.
+
+    FedNCM (Legate et al. 2023, arXiv 2306.05387, section 4); `cross` is ``(d + 1, classes)``.
+    """
+    counts = cross[-1].astype(float)
+    means = cross[:-1].T / np.maximum(counts, 1)[:, None]
+    return _of_present(_of_length_1(means), np.zeros(len(means)), counts > 0)
+
+
+def fedcof(parts: Sequence[NDArray[np.int64]], shrinkage: float = 1.0) -> Head:
+    """Solve for a head by covariances that follow from how the nodes' class means are spread.
+
+    FedCOF (Goswami et al. 2025, arXiv 2412.14326): means of n samples scatter around their class's
+    mean with its covariance over n. What lies between the classes is left out of the Gram matrix,
+    but for the common mean, as there. `parts` are the `cross` of each node, ``(d + 1, classes)``;
+    `shrinkage` is added to every variance, in squared features.
+    """
+    every = np.stack(parts).astype(float)
+    counts = every[:, -1]
+    totals, whole = counts.sum(0), every[:, :-1].sum(0)
+    size = every.shape[1] - 1
+    means = whole / np.maximum(totals, 1)
+    gram = np.zeros((size, size))
+    for label in np.flatnonzero(totals):
+        have = counts[:, label] > 0
+        weights = np.sqrt(counts[have, label])[:, None]
+        off = (every[have, :-1, label] / counts[have, label, None] - means[:, label]) * weights
+        covariance = off.T @ off / max(int(have.sum()) - 1, 1)
+        covariance[np.diag_indices(size)] += shrinkage
+        gram += (totals[label] - 1) * covariance
+    centre = whole.sum(1) / max(totals.sum(), 1)
+    gram += totals.sum() * np.outer(centre, centre)
+    weight = np.linalg.lstsq(gram, whole, rcond=None)[0].T
+    return _of_present(_of_length_1(weight), np.zeros(len(weight)), totals > 0)
+
+
+def solve(kind: Literal["ridge", "discriminant"], sums: Sums) -> Head:
+    """Return the head of a kind, its logits sharp enough for their softmax to be likely.
+
+    A `ridge` head's logits lie about 0 and 1: they are multiplied by `SHARPNESS`. Those of a
+    `discriminant`, which takes its Gaussians for the truth, are brought to the same mean distance
+    between a class and the others. No decision changes.
+    """
+    regressed = ridge(sums)
+    if kind == "ridge":
+        return _times(regressed, SHARPNESS)
+    head = discriminant(sums)
+    wanted, found = _distance(regressed, sums), _distance(head, sums)
+    return _times(head, SHARPNESS * wanted / found if wanted > 0 and found > 0 else 1.0)
+
+
+def _times(head: Head, factor: float) -> Head:
+    return Head(head.weight * factor, head.bias * factor)
+
+
+def _distance(head: Head, sums: Sums) -> float:
+    """Return by how much a class's own logit lies above the others', at the classes' means."""
+    present = np.flatnonzero(sums.counts)
+    logits = head.logits(sums.cross[:-1, present].T / sums.counts[present, None])[:, present]
+    others = max(len(present) - 1, 1)
+    own = np.trace(logits) / len(present) if len(present) else 0.0
+    return float(own - (logits.sum() / len(present) - own) / others) if len(present) else 0.0
+
+
+def _of_present(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], present: NDArray[np.bool_]
+) -> Head:
+    """Return a head that never chooses a class without samples, and is finite for it.
+
+    Such a class has the mean logit of the others, and less than the least bias.
+    """
+    if present.all() or not present.any():
+        return Head(weight, bias)
+    weight, bias = weight.copy(), bias.copy()
+    weight[~present], bias[~present] = weight[present].mean(0), bias[present].min() - ABSENT
+    return Head(weight, bias)
+
+
+def _of_length_1(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
 
 
 def _centred(sums: Sums) -> tuple[NDArray[np.float64], ...]:

@@ -128,10 +128,14 @@ class PromptedViT(nn.Module):
 
     def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Classify from `stage` on; logits ``(batch, num_classes)``."""
+        return self.head(self.features_from(stage, inputs))
+
+    def features_from(self, stage: str, inputs: Tensor) -> Tensor:
+        """Return the inputs of the head from `stage` on, ``(batch, dim)``."""
         if stage == "features":
-            return self.head(inputs)
+            return inputs
         tokens = self.embed(inputs) if stage == "images" else inputs
-        return self.head(self.pool(self.through_blocks(tokens, entry_block(stage))))
+        return self.pool(self.through_blocks(tokens, entry_block(stage)))
 
     def insert_prompts(self, tokens: Tensor, index: int, entry: int = 0) -> Tensor:
         """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.

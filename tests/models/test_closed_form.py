@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 
 from mfd_flower.models.closed_form import (
-    EXACT,
     PENALTIES,
     Head,
-    Sums,
-    SumsError,
     class_means,
     discriminant,
+    fedcof,
     ridge,
+    solve,
 )
+from mfd_flower.models.sums import EXACT, Sums, SumsError
 
 CLASSES = 4
 Data = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -33,6 +34,14 @@ def samples(seed: int, count: int = 120, features: int = 12, shares: object = No
     return np.rint(found).astype(np.int64), labels
 
 
+def nearest_mean(sums: Sums) -> Head:
+    return class_means(sums.cross)
+
+
+def covariances_for_free(sums: Sums) -> Head:
+    return fedcof([sums.cross])
+
+
 @given(st.integers(0, 2**31), st.lists(st.integers(0, 5), min_size=60, max_size=60))
 def test_whoever_holds_what_and_in_whatever_order_the_sums_are_the_same(
     seed: int, holders: list[int]
@@ -44,20 +53,19 @@ def test_whoever_holds_what_and_in_whatever_order_the_sums_are_the_same(
     for node in order:
         mine = np.array(holders) == node
         total = total + Sums.of(x[mine], y[mine], CLASSES)
-    assert total.digest() == whole.digest()
+    assert total.to_bytes() == whole.to_bytes()
     assert total.samples == len(x)
     assert total.counts.tolist() == np.bincount(y, minlength=CLASSES).tolist()
-    for solve in (ridge, discriminant, class_means):
-        np.testing.assert_array_equal(solve(total).weight, solve(whole).weight)
+    for head in (ridge, discriminant, nearest_mean):
+        np.testing.assert_array_equal(head(total).weight, head(whole).weight)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 59))
 def test_what_is_taken_out_was_never_there(seed: int, count: int) -> None:
     x, y = samples(seed, 60)
     part = Sums.of(x[:count], y[:count], CLASSES)
-    assert (Sums.of(x, y, CLASSES) - part).digest() == Sums.of(
-        x[count:], y[count:], CLASSES
-    ).digest()
+    without = Sums.of(x[count:], y[count:], CLASSES)
+    assert (Sums.of(x, y, CLASSES) - part).to_bytes() == without.to_bytes()
 
 
 @pytest.mark.parametrize("share", [1e-3, 0.3])
@@ -103,20 +111,20 @@ def test_rare_classes_are_found_by_equal_priors() -> None:
     assert even > uneven + 0.05
 
 
-@pytest.mark.parametrize("solve", [ridge, discriminant, class_means])
-def test_a_class_without_samples_is_never_chosen(solve: object) -> None:
+@pytest.mark.parametrize("head_of", [ridge, discriminant, nearest_mean, covariances_for_free])
+def test_a_class_without_samples_is_never_chosen(head_of: object) -> None:
     x, y = samples(2)
     kept = y != 3
-    head = solve(Sums.of(x[kept], y[kept], CLASSES))  # type: ignore[operator]
+    head = head_of(Sums.of(x[kept], y[kept], CLASSES))  # type: ignore[operator]
     assert np.isfinite(head.logits(x)).all()
     assert not (head.logits(10 * x).argmax(1) == 3).any()
 
 
-@pytest.mark.parametrize("solve", [ridge, discriminant, class_means])
+@pytest.mark.parametrize("head_of", [ridge, discriminant, nearest_mean, covariances_for_free])
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_samples_give_a_finite_head(solve: object, count: int) -> None:
+def test_few_samples_give_a_finite_head(head_of: object, count: int) -> None:
     x, y = samples(3, count)
-    head = solve(Sums.of(x, y, CLASSES))  # type: ignore[operator]
+    head = head_of(Sums.of(x, y, CLASSES))  # type: ignore[operator]
     assert np.isfinite(head.weight).all()
     assert np.isfinite(head.bias).all()
 
@@ -133,3 +141,42 @@ def test_sums_that_would_not_be_exact_are_refused() -> None:
     assert 2 * one.gram[0, 0] == EXACT
     with pytest.raises(SumsError, match="sums of 3 features and 2 classes: these have 1 and 2"):
         _ = one + Sums.nothing(3, 2)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "discriminant"])
+def test_a_solved_head_decides_as_it_did_and_its_logits_are_likely(kind: str) -> None:
+    """Neither so flat that all classes seem likely, nor so sharp that a mistake costs the world."""
+    x, y = samples(4, 2000)
+    sums = Sums.of(x[::2], y[::2], CLASSES)
+    plain, head = {"ridge": ridge, "discriminant": discriminant}[kind](sums), solve(kind, sums)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(head.logits(x).argmax(1), plain.logits(x).argmax(1))
+
+    def log_loss(factor: float) -> float:
+        logits = factor * head.logits(x[1::2])
+        return float(-log_softmax(logits, axis=1)[np.arange(len(x) // 2), y[1::2]].mean())
+
+    least = min(log_loss(factor) for factor in np.geomspace(0.1, 10, 41))
+    assert log_loss(1.0) < least + 0.05
+    assert log_loss(0.1) > least + 0.5
+    assert log_loss(10.0) > least + 0.05
+
+
+def test_means_of_many_small_nodes_tell_the_covariance() -> None:
+    """The more nodes, the nearer FedCOF's head is to the one from the samples themselves."""
+    far = []
+    for nodes in (20, 2000):
+        x, y = samples(5, 4 * nodes)
+        owner = np.arange(len(x)) % nodes
+        parts = [Sums.of(x[owner == n], y[owner == n], CLASSES).cross for n in range(nodes)]
+        found = fedcof(parts, 0.0).weight
+        scatter = sum(
+            (part - part.mean(0)).T @ (part - part.mean(0))
+            for part in (x[y == label].astype(float) for label in range(CLASSES))
+        )
+        gram = scatter + np.outer(x.sum(0), x.sum(0)) / len(x)
+        wanted = np.linalg.solve(
+            gram, np.stack([x[y == label].sum(0) for label in range(CLASSES)]).T
+        ).T
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        far.append(float(np.abs(found - wanted).max()))
+    assert far[1] < 0.1 < far[0]
