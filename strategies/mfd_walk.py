@@ -10,6 +10,7 @@ star carries it in two messages (``relay``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flwr.app import ArrayRecord, RecordDict
@@ -59,11 +60,16 @@ class MFDWalk(OwnLoop, Strategy):
         traits: Mapping[str, Any] = {},
     ) -> None:
         self.run = run
-        self.plan = Plan.read(run, policy, walkers, traits)
+        self.plan = self.plan_for(run, policy, walkers, traits, **self.options)
         self.admission = self.plan.judges
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         self.replica = ""
         self.course: Course | None = None
+
+    plan_for: ClassVar = staticmethod(Plan.read)
+    """Makes the plan of these options, on every node too."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """What a plan of another walk needs besides."""
 
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
@@ -99,7 +105,7 @@ class MFDWalk(OwnLoop, Strategy):
         self._relay = relay
         while relay.in_flight:
             self._land(relay, course)
-            several = dict(course.models) if self.plan.walkers > 1 else {}
+            several = dict(course.models) if len(course.models) > 1 else {}
             yield Step(course.done, course.models[course.moved], several)
             self._send_on(relay, course)
         self.not_taken = relay.not_taken
@@ -125,7 +131,7 @@ class MFDWalk(OwnLoop, Strategy):
             proven = proven and trait.proven(before, proven, content)
         if proven is not None:
             course.made[packet.walker] = proven.hop - 1
-            course.models[packet.walker] = ArrayRecord(proven.decoded())
+            course.models[packet.walker] = ArrayRecord(dict(self.plan.model_of(self.run, proven)))
             course.moved = packet.walker
         course.moved = course.moved or packet.walker
         course.done = course.landings if self.plan.judges else sum(course.made.values())

@@ -111,16 +111,38 @@ class _Steps8:
         return f":scale: values from {low:g} to {high:g}, must lie between {bounds}"
 
 
-Codec = _Rounded | _Steps8
+class _Bytes:
+    """Bytes of a code of its own, as they are."""
+
+    exact = True
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, Spec]:
+        return {"": Spec(torch.uint8, shape)}
+
+    def encode(self, wanted: Tensor) -> dict[str, Tensor]:
+        return {"": wanted}
+
+    def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        return parts[""]
+
+    def check(self, parts: Mapping[str, Tensor]) -> str:
+        return ""
+
+
+Codec = _Rounded | _Steps8 | _Bytes
 CODECS: dict[str, Codec] = {
     "fp32": _Rounded(torch.float32, exact=True),
     "bf16": _Rounded(torch.bfloat16),
     "fp16": _Rounded(torch.float16),
     "int8": _Steps8(),
 }
+"""For tunables, which are float32."""
+BYTES = "bytes"
+ALL: dict[str, Codec] = {**CODECS, BYTES: _Bytes()}
 CodecName = Annotated[str, Form("|".join(CODECS), f"one of {', '.join(CODECS)}")]
+AnyCodecName = Annotated[str, Form("|".join(ALL), f"one of {', '.join(ALL)}")]
 FP32, BF16, FP16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
-SAFETENSORS = {FP32: "F32", BF16: "BF16", FP16: "F16", INT8: "I8"}
+SAFETENSORS = {FP32: "F32", BF16: "BF16", FP16: "F16", INT8: "I8", torch.uint8: "U8"}
 """What the safetensors format calls the dtypes of the codecs' parts."""
 
 
@@ -128,7 +150,7 @@ def layouts(
     names: Iterable[str], shapes: Mapping[str, Sequence[int]], codec: str
 ) -> dict[str, Spec]:
     """Return the encoded tensors that stand for the tunables of these names."""
-    coder = CODECS[codec]
+    coder = ALL[codec]
     return {
         f"{name}{key}": spec
         for name in names
@@ -141,8 +163,8 @@ def encode(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Encode tunables for the wire.
 
-    `tensors` are float32 with at least one element each; `residual`, what earlier encodings
-    dropped, is added to them first.
+    `tensors` are float32, or uint8 for ``bytes``, with at least one element each; `residual`, what
+    earlier encodings dropped, is added to them first.
 
     Returns
     -------
@@ -161,9 +183,11 @@ def encode(
     left = dict(residual or {})
     encoded: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or not tensor.numel():
+        dtype = torch.uint8 if codec == BYTES else torch.float32
+        if tensor.dtype != dtype or not tensor.numel():
             found = f"{tensor.dtype} with {tensor.numel()} values"
-            raise PacketError(f"{name}: {found}, must be float32 with some")
+            wanted_dtype = str(dtype).removeprefix("torch.")
+            raise PacketError(f"{name}: {found}, must be {wanted_dtype} with some")
         before = left.pop(name, None)
         if before is not None and before.shape != tensor.shape:
             shapes = f"shape {tuple(before.shape)}, not {tuple(tensor.shape)}"
@@ -183,7 +207,7 @@ def encode(
 def decode(
     encoded: Mapping[str, Tensor], codec: str, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Tensor]:
-    """Return the tunables, some or all of those in `shapes`, that `encoded` stands for as float32.
+    """Return the tunables, some or all of those in `shapes`, that `encoded` stands for.
 
     They share memory with it where the codec is exact: neither is written to afterwards.
     `PacketError` if a tensor is missing, unknown, or not of the dtype and shape that follow.
@@ -225,7 +249,7 @@ def check_values(encoded: Mapping[str, Tensor], codec: str) -> None:
     for key, tensor in encoded.items():
         if tensor.is_floating_point() and not all(map(math.isfinite, torch.aminmax(tensor))):
             raise PacketError(f"payload {key}: has values that are not finite")
-    coder = CODECS[codec]
+    coder = ALL[codec]
     for key, tensor in encoded.items():
         if ":" not in key and (wrong := coder.check(_parts(encoded, key, coder, tensor.shape))):
             raise PacketError(f"payload {key}{wrong}")
@@ -240,9 +264,9 @@ def tunable_names(keys: Mapping[str, object], shapes: Mapping[str, object]) -> l
 
 
 def _codec(codec: str) -> Codec:
-    if codec not in CODECS:
-        raise PacketError(f"codec = {show(codec)}: accepted: {', '.join(CODECS)}")
-    return CODECS[codec]
+    if codec not in ALL:
+        raise PacketError(f"codec = {show(codec)}: accepted: {', '.join(ALL)}")
+    return ALL[codec]
 
 
 def _parts(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
 from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Walker
-from mfd_flower.packets.codecs import CodecName
+from mfd_flower.packets.codecs import AnyCodecName
 from mfd_flower.packets.frame import wrong
 
 MAX_HOPS = 2**31 - 1
@@ -26,6 +26,8 @@ MAX_ELEMENTS = 2**40
 Hops = Annotated[int, Bounds(0, MAX_HOPS)]
 NAME = r"(?!__metadata__)[A-Za-z0-9_./-]{1,200}"
 Name = Annotated[str, Form(NAME, "a name of up to 200 letters, digits, _ . / -")]
+MEMBERS = r"(?:[0-9a-f]{2}){0,512}"
+Members = Annotated[str, Form(MEMBERS, "a bitmap of up to 4,096 nodes in hexadecimal")]
 Shape = Annotated[tuple[Annotated[int, Bounds(1, MAX_ELEMENTS)], ...], Length(MAX_AXES)]
 
 
@@ -54,7 +56,7 @@ class Header:
     """``full``: the payload has every tunable; ``delta``: those that differ from `base`."""
     base: Digest = ""
     """Version that a delta builds on; empty for ``full``."""
-    codec: CodecName = "fp32"
+    codec: AnyCodecName = "fp32"
     shapes: Annotated[Mapping[Name, Shape], Length(MAX_TUNABLES, least=1)]
     """Shape of every tunable of the travelling model, sorted by name."""
     gate: Annotated[float, Bounds(0.0, 1.0)] = 0.0
@@ -69,6 +71,16 @@ class Header:
     """Samples that the walk has trained on."""
     walker: Walker = "w0"
     """Which of several walks the packet belongs to."""
+    tour: Annotated[str, Form(r"(?:[0-9a-f]{32})?", "32 hexadecimal digits")] = ""
+    """Of sums, which no node adds itself to twice: what its own record of that is called."""
+    features: Digest = ""
+    """What sums are of: the digest of frozen model and rounding."""
+    included: Members = ""
+    """Whose samples the sums are over."""
+    passed: Members = ""
+    """Who was asked and is not in them: other walkers have it, or it could not be reached."""
+    meeting: Address = ""
+    """Node at which several walkers' sums are added up."""
 
     def __post_init__(self) -> None:
         """Check every field by itself, then those that others bound."""

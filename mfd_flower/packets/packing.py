@@ -57,9 +57,10 @@ def repack(
     encoded, left = encode(changes, arrived.codec, residual)
     payload = {**arrived.payload, **encoded}
     # What did not change was decoded when it came.
-    shapes = {name: arrived.shapes[name] for name in changes}
+    shapes = {name: tuple(tensor.shape) for name, tensor in changes.items()}
     decoded = {**arrived.decoded(), **decode(encoded, arrived.codec, shapes)}
     header |= {"version": version_digest(decoded), "parent": arrived.version}
+    header["shapes"] = {**arrived.shapes, **shapes}
     return replace(arrived, **header, payload=payload).knowing(decoded), left
 
 

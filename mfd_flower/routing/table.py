@@ -50,6 +50,11 @@ class RoutingTable:
         return address in self._entries
 
     @property
+    def gone(self) -> frozenset[str]:
+        """Addresses that were here, or did not answer, and are not here now."""
+        return frozenset(self._gone)
+
+    @property
     def neighbours(self) -> list[str]:
         """Addresses that were heard directly."""
         heard = (address for address, entry in self._entries.items() if entry.via == address)
@@ -110,6 +115,7 @@ class RoutingTable:
         number; the neighbour itself only with a newer one.
         """
         self.drop(neighbour)
+        self._gone.setdefault(neighbour, 0)
         self._entries = {a: entry for a, entry in self._entries.items() if entry.via != neighbour}
 
     def via(self, address: str) -> str:

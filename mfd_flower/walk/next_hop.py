@@ -51,7 +51,13 @@ def next_hop(
     node, table, policy = visit.node, visit.table, visit.plan.policy
     world = node.world_view()
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
-    known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
+    if policy.advert_hops:
+        known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
+    else:
+        near = (a for a in world.neighbours if a not in table.gone and a not in busy)
+        known = [
+            Candidate(a, link_bps=world.rate_to_bps(a), last_visit=last.get(a, -1)) for a in near
+        ]
     for trait in visit.plan.traits:
         known = list(trait.route(visit, known))
     if not known:
@@ -72,7 +78,7 @@ def next_hop(
     )
     rng = node.rng(number, CHOICE)
     chosen = choose(policy.name, here, fresh, seen, rng, **policy.options)
-    return chosen if chosen == node.address else table.via(chosen)
+    return table.via(chosen) if chosen in table else chosen
 
 
 def acknowledge(message: Message, context: Context) -> Message:

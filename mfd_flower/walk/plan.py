@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
 from mfd_flower.routing import POLICIES, policy_options
+from mfd_flower.strategy import find_strategy
 from mfd_flower.walk.trait import Trait
 from mfd_flower.walk.traits import read_traits
-from mfd_flower.walk.traits.codec import Codec
 
 MOVED = {
     "policy_options": "options.policy = { name = ..., OPTION = ... }",
@@ -51,8 +51,9 @@ class Policy:
     """Nodes most recently left that a packet does not return to while others are there."""
     start_node: int = bounded(0, 0)
     """Index of the node where the first walker begins; others begin evenly spaced behind it."""
-    advert_hops: int = bounded(1, 1, 16)
-    """Links that an advert crosses."""
+    advert_hops: int = bounded(1, 0, 16)
+    """Links that an advert crosses; at 0 nobody announces anything, and who holds a packet knows
+    its own links alone."""
     advert_every: int = bounded(0, 0)
     """Tours between two announcements; 0 announces once, at the start."""
     advert_lifetime_s: float = bounded(0.0, 0.0)
@@ -92,13 +93,23 @@ class Plan:
     traits: tuple[Trait, ...]
 
     @classmethod
-    def read(cls, run: RunConfig, policy: object, walkers: object, traits: object) -> Plan:
-        """Build a plan from the options; raises `ConfigError` for the first not acceptable."""
+    def read(
+        cls,
+        run: RunConfig,
+        policy: object = "label-balance",
+        walkers: object = 1,
+        traits: object = {},
+        own: Mapping[str, Trait] = {},
+    ) -> Plan:
+        """Build a plan from the options; raises `ConfigError` for the first not acceptable.
+
+        `own` are traits that the strategy always has.
+        """
         nodes = run.data.nodes
         most = max(1, nodes // 2)
         if type(walkers) is not int or not 1 <= walkers <= most:
             raise ConfigError("options.walkers", walkers, f"from 1 to {most}, half of the nodes")
-        return cls(nodes, Policy.read(policy, nodes), walkers, read_traits(traits))
+        return cls(nodes, Policy.read(policy, nodes), walkers, read_traits(traits, own))
 
     @property
     def judges(self) -> bool:
@@ -114,26 +125,34 @@ class Plan:
     ) -> Packet:
         """Return a walker's first packet, as its origin sends it to itself."""
         index = (self.policy.start_node + walker * self.nodes // self.walkers) % self.nodes
-        packet, _ = pack(
-            tensors,
-            packet_id=f"{run.seed:024x}{walker:08x}",
-            model_id=run.model.backbone.partition(":")[0],
-            source=f"n{index}",
-            destination=f"n{index}",
-            ttl=ttl,
-            hop=1,
-            seen=(0.0,) * federation_of(run).num_classes,
-            codec=next(trait.name for trait in self.traits if isinstance(trait, Codec)),
-            walker=f"w{walker}",
-        )
-        return packet
+        header: Mapping[str, Any] = {
+            "packet_id": f"{run.seed:024x}{walker:08x}",
+            "model_id": run.model.backbone.partition(":")[0],
+            "source": f"n{index}",
+            "destination": f"n{index}",
+            "ttl": ttl,
+            "hop": 1,
+            "seen": (0.0,) * federation_of(run).num_classes,
+            "walker": f"w{walker}",
+        }
+        for trait in reversed(self.traits):
+            tensors, header = trait.begin(run, tensors, header)
+        return pack(tensors, **header)[0]
+
+    def model_of(self, run: RunConfig, packet: Packet) -> Mapping[str, Tensor]:
+        """Return the tunables that a full packet stands for."""
+        tensors: Mapping[str, Tensor] = packet.decoded()
+        for trait in self.traits:
+            tensors = trait.model(run, packet, tensors)
+        return tensors
 
 
 @functools.lru_cache(maxsize=64)
 def plan_of(run: RunConfig) -> Plan:
     """Return the plan of a run, read once a process."""
-    given = {"policy": Policy.name, "walkers": 1, "traits": {}, **run.strategy.keywords()}
-    return Plan.read(run, given["policy"], given["walkers"], given["traits"])
+    strategy = find_strategy(run.strategy.name)
+    plan_for: Callable[..., Plan] = getattr(strategy, "plan_for", Plan.read)
+    return plan_for(run, **run.strategy.keywords())
 
 
 @functools.lru_cache(maxsize=8)

@@ -102,6 +102,8 @@ class Relay:
 
     def announce(self, sequence: int) -> None:
         """Fill the nodes' routing tables, see `announce.exchange`."""
+        if not self._plan.policy.advert_hops:
+            return
         now_s = self._grid.virtual_seconds
         topology = {name: self._world.neighbours(name, now_s) for name in self._addresses}
         if not exchange(self.requests, topology, self._plan.policy, sequence):

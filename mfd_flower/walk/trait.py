@@ -18,6 +18,7 @@ from mfd_flower.routing import Candidate
 from mfd_flower.strategy import Handler
 
 if TYPE_CHECKING:
+    from mfd_flower.config import RunConfig
     from mfd_flower.packets import Packet
     from mfd_flower.walk.plan import Plan
     from mfd_flower.walk.relay import Relay
@@ -81,6 +82,20 @@ class Trait:
     judges: ClassVar[bool] = False
     """Receivers may refuse a version. Then a hop may be used up without a new one, and the last
     version is shown to one more receiver, by ``query.judge``."""
+
+    # What travels, known to every node from the settings.
+
+    def begin(
+        self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Return what a walker's first packet has in place of the initial tunables, and header."""
+        return tensors, header
+
+    def model(
+        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the tunables that a packet stands for, whose payload decodes to `tensors`."""
+        return tensors
 
     # On a node, in the order of a visit.
 

@@ -155,6 +155,10 @@ class Visit:
         """Let a trait keep a record for this packet's walker, once the hop is committed."""
         self._staged[self._key(trait)] = record
 
+    def keep_for_all(self, name: str, record: ArrayRecord | ConfigRecord) -> None:
+        """Keep a record of this node's, whichever walker comes, once the hop is committed."""
+        self._staged[name] = record
+
     def pack(self, residual: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Make the next version out of `start` and `changes`; returns what encoding dropped."""
         samples = self.start.samples + self.fit.samples

@@ -6,16 +6,19 @@ for each walker: what one walker's packet lost must not go into another's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flwr.app import ArrayRecord
+from torch import Tensor
 
 from mfd_flower.packets.codecs import CodecName
 from mfd_flower.records import tensors_of
 from mfd_flower.walk.trait import Layer, Trait
 
 if TYPE_CHECKING:
+    from mfd_flower.config import RunConfig
     from mfd_flower.walk.visit import Visit
 
 RESIDUAL = "codec"
@@ -29,6 +32,12 @@ class Codec(Trait):
     """A key of `mfd_flower.packets.CODECS`."""
 
     layer: ClassVar[Layer] = Layer.CODEC
+
+    def begin(
+        self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Encode from the first packet on."""
+        return tensors, {**header, "codec": self.name}
 
     def depart(self, visit: Visit) -> None:
         """Make the next version, and keep what encoding dropped for the walker's next visit."""
