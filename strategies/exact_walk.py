@@ -32,7 +32,7 @@ from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import Packet, PacketError
 from mfd_flower.packets.codecs import BYTES
 from mfd_flower.packets.members import bitmap, members_in
-from mfd_flower.records import integer
+from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.course import Course
 from mfd_flower.walk.plan import Plan
@@ -69,7 +69,7 @@ class Summing(Trait):
             "codec": BYTES,
             "tour": hashlib.sha256(f"tour of {run.seed}".encode()).hexdigest()[:32],
             "features": features_digest(run, tensors, self.features),
-            "meeting": f"n{self.start_node}",
+            "meeting": f"n{self.start_node}" if self.walkers > 1 else "",
         }
         return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, {**header, **told}
 
@@ -95,23 +95,22 @@ class Summing(Trait):
         if packet.features != wanted:
             said = f"features = {packet.features[:12]}...: sums of others, here {wanted[:12]}..."
             raise UntakenError("features", said)
-        included = members_in(packet.included, self.nodes)
-        if node.address in included and not self._counted(visit, packet):
+        if node.address in members_in(packet.included, self.nodes) and not _is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
-        visit.header |= {"included": packet.included, "passed": packet.passed}
+        visit.header |= {name: getattr(packet, name) for name in ("included", "passed", "meeting")}
         self.read(run, visit.tensors)
-        if self._is_over(packet) and node.address == packet.meeting:
-            self._gather(visit, included)
+        if node.address == packet.meeting and not self._left(visit.header, packet.walker):
+            self._gather(visit)
 
     def fit(
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
     ) -> Fit:
         """Add this node's sums, unless it has done so in this tour."""
         node, packet = visit.node, visit.start
-        if self._counted(visit, packet):
-            included = members_in(visit.header["included"], self.nodes)
+        included = members_in(visit.header["included"], self.nodes)
+        if _is_counted(visit):
             if node.address not in included:
-                passed = members_in(packet.passed, self.nodes)
+                passed = members_in(visit.header["passed"], self.nodes)
                 visit.header["passed"] = bitmap({*passed, node.address})
             return Fit(dict(tensors), 0, {})
         own = node.sums(initial_tunables(node.run), self.features)
@@ -119,31 +118,35 @@ class Summing(Trait):
             total = self.read(node.run, tensors) + own
         except SumsError as error:
             raise UntakenError("overflow", f"sums: {error}") from error
-        included = members_in(visit.header["included"], self.nodes)
         visit.header["included"] = bitmap({*included, node.address})
         told = ConfigRecord({"walker": packet.walker, "hop": packet.hop, "parent": packet.version})
-        visit.keep_for_all(_counted_key(packet), told)
+        visit.keep_for_all(_key("counted", visit), told)
         return Fit({SUMS: _as_tensor(total)}, own.samples, {})
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Go where nobody was added yet; then to the meeting node, or nowhere."""
-        told = visit.header or vars(visit.onward)
-        walker = visit.onward.walker if "onward" in vars(visit) else visit.start.walker
-        known = {c.address: c for c in candidates}
-        left = self._territory(walker) - self._done(told)
+        told, packet = visit.header or vars(visit.onward), _packet(visit)
+        here, near = visit.node.address, set(visit.node.world_view().neighbours)
+        left = self._left(told, packet.walker)
+        if not left and told["meeting"]:
+            left = {told["meeting"]} - {here}
         if not left:
-            meeting = f"n{self.start_node}"
-            if self.walkers == 1 or visit.node.address == meeting:
-                return []
-            left = {meeting}
-        if wanted := [c for address, c in known.items() if address in left]:
+            return []
+        open_links = candidates or [Candidate(a) for a in sorted(near - visit.table.gone)]
+        if wanted := [c for c in open_links if c.address in left]:
             return wanted
-        near = set(visit.node.world_view().neighbours)
-        if left - near and known:
+        if left - near and open_links:
             # Somewhere behind the neighbours: through the one that the packet left longest ago.
-            oldest = min(c.last_visit for c in candidates)
-            return [c for c in candidates if c.last_visit == oldest]
-        return self._last_tries(visit, sorted(left & near))
+            oldest = min(c.last_visit for c in open_links)
+            return [c for c in open_links if c.last_visit == oldest]
+        if again := self._last_tries(visit, sorted(left & near)):
+            return again
+        if not visit.header or left == {told["meeting"]}:
+            # Sent again, a packet comes to its holder once more, which then writes down whom.
+            return []
+        passed = members_in(told["passed"], self.nodes)
+        visit.header["passed"] = bitmap(passed | left)
+        return self.route(visit, candidates)
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""
@@ -153,33 +156,41 @@ class Summing(Trait):
         if visit.header["destination"] == node.address:
             visit.header["ttl"] = 0
         visit.pack(None)
-        made = visit.onward
-        if self.walkers > 1 and self._is_over(made) and node.address == made.meeting:
-            data = made.decoded()[SUMS].numpy().tobytes()
-            told = ConfigRecord({"data": data, "included": made.included, "version": made.version})
-            visit.keep_for_all(_gathered_key(packet), told)
 
-    def _gather(self, visit: Visit, included: frozenset[str]) -> None:
-        """Add the sums that other walkers left here, if nobody is in both."""
-        record = visit.context.state.config_records.get(_gathered_key(visit.start))
-        if record is None:
+    def _gather(self, visit: Visit) -> None:
+        """Add the sums that other walkers left here; the last to come goes on with them all."""
+        packet, shape = visit.start, self._shape(visit.node.run)
+        key, included = _key("gathered", visit), members_in(packet.included, self.nodes)
+        total, walkers = self.read(visit.node.run, visit.tensors), [packet.walker]
+        if (record := visit.context.state.config_records.get(key)) is not None:
+            others = members_in(text(record, "included"), self.nodes)
+            if both := included & others:
+                said = f"included: {', '.join(sorted(both))} in both sums, which are not added up"
+                visit.answers["apart"] = ConfigRecord({"text": said})
+                return
+            total = total + Sums.from_bytes(record["data"], *shape)  # type: ignore[arg-type]
+            included, walkers = included | others, [*texts(record, "walkers"), packet.walker]
+            visit.tensors = {SUMS: _as_tensor(total)}
+            visit.merged.append(text(record, "version"))
+        visit.header["included"] = bitmap(included)
+        if len(walkers) == self.walkers:
+            visit.header |= {"meeting": "", "passed": ""}
             return
-        others = members_in(str(record["included"]), self.nodes)
-        if both := included & others:
-            said = f"included: {', '.join(sorted(both))} in both sums, which are not added up"
-            visit.answers["apart"] = ConfigRecord({"text": said})
-            return
-        shape = self._shape(visit.node.run)
-        kept = Sums.from_bytes(record["data"], *shape)  # type: ignore[arg-type]
-        total = self.read(visit.node.run, visit.tensors) + kept
-        visit.tensors = {SUMS: _as_tensor(total)}
-        visit.header["included"] = bitmap(included | others)
-        visit.merged.append(str(record["version"]))
+        visit.keep_for_all(
+            key,
+            ConfigRecord(
+                {
+                    "data": total.to_bytes(),
+                    "included": bitmap(included),
+                    "version": packet.version,
+                    "walkers": walkers,
+                }
+            ),
+        )
 
     def _last_tries(self, visit: Visit, lost: Sequence[str]) -> list[Candidate]:
-        """Return neighbours that did not answer, as long as they were not tried too often."""
-        packet = visit.onward if "onward" in vars(visit) else visit.start
-        key = f"tries/{packet.tour}"
+        """Return a neighbour that did not answer, as long as none was tried too often."""
+        key = _key("tries", visit)
         record = visit.context.state.config_records.get(key, ConfigRecord())
         tries = {address: integer(record, address) for address in record}
         again = [address for address in lost if tries.get(address, 0) < LAST_TRIES]
@@ -189,22 +200,13 @@ class Summing(Trait):
         visit.keep_for_all(key, ConfigRecord({**tries}))
         return [Candidate(again[0])]
 
-    def _counted(self, visit: Visit, packet: Packet) -> bool:
-        return _counted_key(packet) in visit.context.state
-
-    def _done(self, told: Mapping[str, Any]) -> frozenset[str]:
-        included, passed = (members_in(told[name], self.nodes) for name in ("included", "passed"))
-        return included | passed
-
-    def _is_over(self, packet: Packet) -> bool:
-        """Tell whether nobody is left to be added by a packet's walker."""
-        return self._territory(packet.walker) <= self._done(vars(packet))
-
-    def _territory(self, walker: str) -> set[str]:
-        """Return the nodes that a walker has to see to: an even share, from its start on."""
+    def _left(self, told: Mapping[str, Any], walker: str) -> set[str]:
+        """Return whom a walker has to see to yet: of its share, or after a meeting of all."""
         number = int(walker.removeprefix("w"))
         first, last = (n * self.nodes // self.walkers for n in (number, number + 1))
-        return {f"n{(self.start_node + i) % self.nodes}" for i in range(first, last)}
+        share = range(first, last) if told["meeting"] else range(self.nodes)
+        done = (members_in(told[name], self.nodes) for name in ("included", "passed"))
+        return {f"n{(self.start_node + i) % self.nodes}" for i in share}.difference(*done)
 
     def _shape(self, run: RunConfig) -> tuple[int, int]:
         return scale_of(run, self.features).features, federation_of(run).num_classes
@@ -279,9 +281,15 @@ def _as_tensor(sums: Sums) -> Tensor:
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
 
 
-def _counted_key(packet: Packet) -> str:
-    return f"counted/{packet.tour}"
+def _packet(visit: Visit) -> Packet:
+    """Return the newest packet of a visit."""
+    return visit.onward if "onward" in vars(visit) else visit.start
 
 
-def _gathered_key(packet: Packet) -> str:
-    return f"gathered/{packet.tour}"
+def _is_counted(visit: Visit) -> bool:
+    """Tell whether this node has added itself in this tour."""
+    return _key("counted", visit) in visit.context.state
+
+
+def _key(name: str, visit: Visit) -> str:
+    return f"{name}/{_packet(visit).tour}"

@@ -34,12 +34,12 @@ def hop(message: Message, context: Context) -> Message:
     try:
         for trait in traits:
             trait.arrive(visit)
+        visit.only = set(visit.tensors)
+        for trait in traits:
+            trait.select(visit)
+        train(visit)
     except UntakenError as error:
         return Message(RecordDict({UNTAKEN: error.record}), reply_to=message)
-    visit.only = set(visit.tensors)
-    for trait in traits:
-        trait.select(visit)
-    train(visit)
     for trait in traits:
         trait.after(visit)
     route(visit)

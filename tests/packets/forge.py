@@ -44,17 +44,25 @@ def delta(codec: str) -> Packet:
     return cut_down(repack(base, changes)[0], base.version, changes)
 
 
+def of_bytes() -> Packet:
+    """A packet of a code of its own, of a tour."""
+    tour = {"tour": "0f" * 16, "features": "ab" * 32, "included": "05", "meeting": "n3"}
+    code = {"sums": torch.arange(50, dtype=torch.uint8)}
+    return pack(code, codec="bytes", **{**HEADER, "updated": {"sums": 4}, **tour})[0]
+
+
 def unchanged() -> Packet:
     return cut_down(full("fp32"), full("fp32").version, ())
 
 
 def decoded(packet: Packet) -> dict[str, Tensor]:
     """Return what a receiver that holds `full` makes of a packet of this module."""
-    return restored(packet, full(packet.codec)).decoded()
+    held = full(packet.codec) if packet.kind == "delta" else None
+    return restored(packet, held).decoded()
 
 
 def all_packets() -> list[Packet]:
-    return [make(codec) for codec in CODECS for make in (full, delta)] + [unchanged()]
+    return [make(codec) for codec in CODECS for make in (full, delta)] + [unchanged(), of_bytes()]
 
 
 def parts(data: bytes) -> tuple[bytes, bytes, bytes]:

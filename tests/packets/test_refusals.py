@@ -23,6 +23,8 @@ DEFAULTS: dict[str, Any] = {
     if part.name == "updated" or part.default is not dataclasses.MISSING
 }
 NO_STRINGS: list[object] = [None, True, 1, 1.5, [], {}, "", " n0", "n0\n", "é", "a" * 300]
+NO_TEXTS = [bad for bad in NO_STRINGS if bad != ""]
+NO_BITMAPS = [bad for bad in NO_TEXTS if bad != "a" * 300]
 NO_COUNTS: list[object] = [None, True, False, 1.0, "1", [], {}, -1, 2**63, 10**400]
 JUNK: dict[str, list[Any]] = {
     "protocol": [*NO_COUNTS, 0, 2],
@@ -37,6 +39,11 @@ JUNK: dict[str, list[Any]] = {
     "hop": [*NO_COUNTS, 2**31, 3],
     "samples": NO_COUNTS,
     "visited": [None, True, 1, "n0", {}, ["n0"] * 65, [1], [""], [None], [["n0"]]],
+    "tour": [*NO_TEXTS, "0" * 31, "F" * 32],
+    "features": [*NO_TEXTS, HEX[1:]],
+    "included": [*NO_BITMAPS, "0", "0g", "AA", "00" * 513],
+    "passed": [*NO_BITMAPS, "0"],
+    "meeting": [*NO_TEXTS, "n/0"],
     "kind": [*NO_STRINGS, "half"],
     "base": [*[bad for bad in NO_STRINGS if bad != ""], HEX],
     "codec": [*NO_STRINGS, "int4", "fp16"],
