@@ -68,6 +68,9 @@ class ModelConfig:
     pooling: Literal["", "token", "avg", "map"] = ""
     """How tokens become features: the class token, the patches' mean, or the attention that the
     backbone was trained with; empty is the backbone's own way."""
+    levels: str = ""
+    """Numbers of blocks, such as `6,9,12`, behind which the class token and the patches' mean go to
+    the head, each brought to mean 0 and variance 1; empty pools the last block alone."""
     tune: Literal["full", "head", "prompts", "lora"] = "prompts"
     prompts: int = bounded(8, 1, 4096)
     """Prompt tokens a layer (VPT)."""

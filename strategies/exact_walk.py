@@ -6,6 +6,10 @@ a closed form needs, ``G0 + G1 + G2 ...`` (the sums of Fed3R, arXiv 2406.01116, 
 that; who was added stands in the packet. So the head is that of all included data in one place, at
 any skew, in any order, with any number of walkers.
 
+What the sums are of may be tuned first, as RanPAC does (McDonnell et al. 2023, arXiv 2307.02251):
+in a session of ordinary visits the packet carries prompts or LoRA, which are then frozen and travel
+beside the sums to each node that lacks them.
+
 A holder does with sums what it does with a model, `mfd_flower.walk.hop`; `Summing` stands in the
 place of training and codec.
 """
@@ -19,44 +23,43 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from mfd_flower.checks import ConfigError, build
+from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.models.closed_form import solve
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.rounded import Rounding, features_digest, scale_of
 from mfd_flower.models.sums import Sums, SumsError
 from mfd_flower.node import initial_tunables, with_head
-from mfd_flower.packets import Packet, PacketError
-from mfd_flower.packets.codecs import BYTES
+from mfd_flower.packets import Packet, PacketError, pack
+from mfd_flower.packets.codecs import BYTES, CodecName
 from mfd_flower.packets.members import bitmap, members_in
-from mfd_flower.records import integer, text, texts
+from mfd_flower.records import joined, part_of, text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.course import Course
+from mfd_flower.walk.custody import enclosed, packet_in
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.relay import Relay
+from mfd_flower.walk.tours import Tour, key
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
 from strategies.mfd_walk import MFDWalk
 
-SUMS = "sums"
+SUMS, FROZEN = "sums", "frozen"
 POLICY = {"name": "round-robin", "advert_hops": 0}
-LAST_TRIES = 3
-"""How often a holder tries a node again that did not answer, when no other is left."""
 
 
 @dataclass(frozen=True)
 class Summing(Trait):
     """Add this node's sums to those in the packet, once, and go where that is still to be done."""
 
+    tour: Tour
     features: Rounding = field(default_factory=Rounding)
     head: Literal["ridge", "discriminant"] = "ridge"
-    nodes: int = 1
-    walkers: int = 1
-    start_node: int = 0
-    """Where the first walker begins, and where all meet."""
+    session: int = bounded(0, 0)
+    codec: CodecName = "fp16"
 
     layer: ClassVar[Layer] = Layer.CODEC
     excludes: ClassVar = ("codec", "delta", "damping", "merge", "partial", "gate", "optimizer")
@@ -64,22 +67,25 @@ class Summing(Trait):
     def begin(
         self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-        """Begin with the sums over nobody."""
-        told = {
-            "codec": BYTES,
-            "tour": hashlib.sha256(f"tour of {run.seed}".encode()).hexdigest()[:32],
-            "features": features_digest(run, tensors, self.features),
-            "meeting": f"n{self.start_node}" if self.walkers > 1 else "",
-        }
-        return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, {**header, **told}
+        """Begin with the sums over nobody, or with a session."""
+        name = hashlib.sha256(f"tour of {run.seed}".encode()).hexdigest()[:32]
+        told = {**header, "tour": name, "meeting": self.tour.meeting}
+        if self.session:
+            return tensors, {**told, "codec": self.codec}
+        told |= {"codec": BYTES, "features": features_digest(run, tensors, self.features)}
+        return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, told
 
     def model(
-        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor]
+        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor], beside: RecordDict
     ) -> Mapping[str, Tensor]:
-        """Solve for the head."""
+        """Solve for the head, if these are sums."""
+        if packet.codec != BYTES:
+            return tensors
         start, sums = initial_tunables(run), self.read(run, tensors)
         if not sums.samples:
             return start
+        if self.session:
+            start = {**start, **self._in(run, beside)}
         return with_head(run, start, solve(self.head, sums), self.features)
 
     def read(self, run: RunConfig, tensors: Mapping[str, Tensor]) -> Sums:
@@ -90,123 +96,139 @@ class Summing(Trait):
 
     def arrive(self, visit: Visit) -> None:
         """Check whose sums these are; at the meeting node add up what other walkers brought."""
-        packet, node, run = visit.start, visit.node, visit.node.run
-        wanted = features_digest(run, initial_tunables(run), self.features)
+        packet, node = visit.start, visit.node
+        visit.header |= {name: getattr(packet, name) for name in ("included", "passed", "meeting")}
+        if packet.codec != BYTES:
+            if packet.hop > self.session or packet.features or packet.included:
+                raise UntakenError("session", f"hop = {packet.hop}: the session has {self.session}")
+            return
+        wanted = features_digest(node.run, self._frozen(visit), self.features)
         if packet.features != wanted:
             said = f"features = {packet.features[:12]}...: sums of others, here {wanted[:12]}..."
             raise UntakenError("features", said)
-        if node.address in members_in(packet.included, self.nodes) and not _is_counted(visit):
+        if node.address in self.tour.members(packet.included) and not _is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
-        visit.header |= {name: getattr(packet, name) for name in ("included", "passed", "meeting")}
-        self.read(run, visit.tensors)
-        if node.address == packet.meeting and not self._left(visit.header, packet.walker):
+        self.read(node.run, visit.tensors)
+        if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
             self._gather(visit)
 
     def fit(
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
     ) -> Fit:
-        """Add this node's sums, unless it has done so in this tour."""
-        node, packet = visit.node, visit.start
-        included = members_in(visit.header["included"], self.nodes)
-        if _is_counted(visit):
-            if node.address not in included:
-                passed = members_in(visit.header["passed"], self.nodes)
-                visit.header["passed"] = bitmap({*passed, node.address})
+        """Add this node's sums, unless it has done so in this tour; in a session, train."""
+        packet, run = visit.start, visit.node.run
+        if packet.codec == BYTES:
+            if not _is_counted(visit):
+                return self._added(visit, self.read(run, tensors), self._frozen(visit))
+            if visit.node.address not in self.tour.members(visit.header["included"]):
+                passed = self.tour.members(visit.header["passed"])
+                visit.header["passed"] = bitmap({*passed, visit.node.address})
             return Fit(dict(tensors), 0, {})
-        own = node.sums(initial_tunables(node.run), self.features)
-        try:
-            total = self.read(node.run, tensors) + own
-        except SumsError as error:
-            raise UntakenError("overflow", f"sums: {error}") from error
-        visit.header["included"] = bitmap({*included, node.address})
-        told = ConfigRecord({"walker": packet.walker, "hop": packet.hop, "parent": packet.version})
-        visit.keep_for_all(_key("counted", visit), told)
-        return Fit({SUMS: _as_tensor(total)}, own.samples, {})
+        trained = inner(tensors, **keywords)
+        if packet.hop < self.session:
+            return trained
+        names = [name for name in trained.tensors if not name.startswith("head.")]
+        told = {n: getattr(packet, n) for n in ("packet_id", "model_id", "destination", "walker")}
+        frozen, _ = pack(
+            {name: trained.tensors[name] for name in names},
+            **{**told, "codec": self.codec, "source": visit.node.address, "ttl": 0, "hop": 0},
+        )
+        visit.beside[FROZEN] = enclosed(frozen)
+        visit.only = {SUMS}
+        start = {**initial_tunables(run), **frozen.decoded()}
+        added = self._added(visit, Sums.nothing(*self._shape(run)), start)
+        return Fit(added.tensors, trained.samples, {})
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-        """Go where nobody was added yet; then to the meeting node, or nowhere."""
-        told, packet = visit.header or vars(visit.onward), _packet(visit)
-        here, near = visit.node.address, set(visit.node.world_view().neighbours)
-        left = self._left(told, packet.walker)
-        if not left and told["meeting"]:
-            left = {told["meeting"]} - {here}
-        if not left:
-            return []
-        open_links = candidates or [Candidate(a) for a in sorted(near - visit.table.gone)]
-        if wanted := [c for c in open_links if c.address in left]:
-            return wanted
-        if left - near and open_links:
-            # Somewhere behind the neighbours: through the one that the packet left longest ago.
-            oldest = min(c.last_visit for c in open_links)
-            return [c for c in open_links if c.last_visit == oldest]
-        if again := self._last_tries(visit, sorted(left & near)):
-            return again
-        if not visit.header or left == {told["meeting"]}:
-            # Sent again, a packet comes to its holder once more, which then writes down whom.
-            return []
-        passed = members_in(told["passed"], self.nodes)
-        visit.header["passed"] = bitmap(passed | left)
-        return self.route(visit, candidates)
+        """Go where nobody was added yet; a session goes where the policy says."""
+        in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
+        return candidates if in_session else self.tour.next(visit, candidates)
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""
-        packet, node = visit.start, visit.node
+        packet = visit.start
         if not visit.fit.samples:
             visit.header["seen"] = packet.seen
-        if visit.header["destination"] == node.address:
+        if visit.header["destination"] == visit.node.address and SUMS in visit.fit.tensors:
             visit.header["ttl"] = 0
-        visit.pack(None)
+        if packet.codec != BYTES and SUMS in visit.changes:
+            told = {**packet.values(), **visit.header, "codec": BYTES, "parent": packet.version}
+            told |= {"samples": packet.samples + visit.fit.samples, "updated": {SUMS: packet.hop}}
+            del told["version"], told["shapes"]
+            visit.onward, _ = pack(visit.changes, **told)
+        else:
+            visit.pack(None)
+
+    def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
+        """Leave out what was frozen where the receiver has it."""
+        onward = visit.onward
+        if self.session and not whole:
+            has_it = self.tour.members(onward.included) | self.tour.members(onward.passed)
+            if onward.destination in has_it and onward.destination != visit.node.address:
+                content.pop(FROZEN, None)
+
+    def _added(self, visit: Visit, sums: Sums, frozen: Mapping[str, Tensor]) -> Fit:
+        """Add this node's samples, and remember it."""
+        node, packet = visit.node, visit.start
+        own = node.sums(frozen, self.features)
+        try:
+            total = sums + own
+        except SumsError as error:
+            raise UntakenError("overflow", f"sums: {error}") from error
+        included = self.tour.members(visit.header["included"])
+        visit.header["included"] = bitmap({*included, node.address})
+        if not packet.features:
+            visit.header["features"] = features_digest(node.run, frozen, self.features)
+        told: dict[str, Any] = {"walker": packet.walker, "hop": packet.hop}
+        told["parent"] = packet.version
+        visit.keep_for_all(key("counted", visit), ConfigRecord(told))
+        return Fit({SUMS: _as_tensor(total)}, own.samples, {})
 
     def _gather(self, visit: Visit) -> None:
         """Add the sums that other walkers left here; the last to come goes on with them all."""
-        packet, shape = visit.start, self._shape(visit.node.run)
-        key, included = _key("gathered", visit), members_in(packet.included, self.nodes)
-        total, walkers = self.read(visit.node.run, visit.tensors), [packet.walker]
-        if (record := visit.context.state.config_records.get(key)) is not None:
-            others = members_in(text(record, "included"), self.nodes)
+        packet, run, kept = visit.start, visit.node.run, key("gathered", visit)
+        included, walkers = self.tour.members(packet.included), [packet.walker]
+        total = self.read(run, visit.tensors)
+        if (record := visit.context.state.config_records.get(kept)) is not None:
+            others = self.tour.members(text(record, "included"))
             if both := included & others:
                 said = f"included: {', '.join(sorted(both))} in both sums, which are not added up"
                 visit.answers["apart"] = ConfigRecord({"text": said})
                 return
-            total = total + Sums.from_bytes(record["data"], *shape)  # type: ignore[arg-type]
+            total = total + Sums.from_bytes(record["data"], *self._shape(run))  # type: ignore[arg-type]
             included, walkers = included | others, [*texts(record, "walkers"), packet.walker]
             visit.tensors = {SUMS: _as_tensor(total)}
             visit.merged.append(text(record, "version"))
         visit.header["included"] = bitmap(included)
-        if len(walkers) == self.walkers:
+        if len(walkers) == self.tour.walkers:
+            # Who was asked in vain is asked once more.
             visit.header |= {"meeting": "", "passed": ""}
             return
-        visit.keep_for_all(
-            key,
-            ConfigRecord(
-                {
-                    "data": total.to_bytes(),
-                    "included": bitmap(included),
-                    "version": packet.version,
-                    "walkers": walkers,
-                }
-            ),
-        )
+        told: dict[str, Any] = {"data": total.to_bytes(), "included": bitmap(included)}
+        told |= {"version": packet.version, "walkers": walkers}
+        visit.keep_for_all(kept, ConfigRecord(told))
 
-    def _last_tries(self, visit: Visit, lost: Sequence[str]) -> list[Candidate]:
-        """Return a neighbour that did not answer, as long as none was tried too often."""
-        key = _key("tries", visit)
-        record = visit.context.state.config_records.get(key, ConfigRecord())
-        tries = {address: integer(record, address) for address in record}
-        again = [address for address in lost if tries.get(address, 0) < LAST_TRIES]
-        if not again:
-            return []
-        tries[again[0]] = tries.get(again[0], 0) + 1
-        visit.keep_for_all(key, ConfigRecord({**tries}))
-        return [Candidate(again[0])]
+    def _frozen(self, visit: Visit) -> Mapping[str, Tensor]:
+        """Return what stands in front of the sums: as it came along, or came before."""
+        start, name = initial_tunables(visit.node.run), key(FROZEN, visit)
+        if not self.session:
+            return start
+        if FROZEN in visit.content:
+            visit.keep_for_all(name, visit.content.config_records[FROZEN])
+        elif name not in visit.context.state:
+            raise UntakenError("missing", "frozen: what the sums are of did not come along")
+        records = visit.content if FROZEN in visit.content else visit.context.state
+        visit.beside[FROZEN] = records.config_records[FROZEN if FROZEN in visit.content else name]
+        return {**start, **self._in(visit.node.run, visit.beside)}
 
-    def _left(self, told: Mapping[str, Any], walker: str) -> set[str]:
-        """Return whom a walker has to see to yet: of its share, or after a meeting of all."""
-        number = int(walker.removeprefix("w"))
-        first, last = (n * self.nodes // self.walkers for n in (number, number + 1))
-        share = range(first, last) if told["meeting"] else range(self.nodes)
-        done = (members_in(told[name], self.nodes) for name in ("included", "passed"))
-        return {f"n{(self.start_node + i) % self.nodes}" for i in share}.difference(*done)
+    def _in(self, run: RunConfig, content: RecordDict) -> Mapping[str, Tensor]:
+        """Return what was frozen, as it travels beside the sums."""
+        frozen = packet_in(content, FROZEN).decoded()
+        wanted = {name for name in initial_tunables(run) if not name.startswith("head.")}
+        if frozen.keys() != wanted:
+            said = f"of this model are {', '.join(sorted(wanted))[:200]}"
+            raise PacketError(f"frozen {min(frozen)}: {said}")
+        return frozen
 
     def _shape(self, run: RunConfig) -> tuple[int, int]:
         return scale_of(run, self.features).features, federation_of(run).num_classes
@@ -220,7 +242,7 @@ class ExactWalk(MFDWalk):
     run : RunConfig
         Settings of the run.
     policy : str or table (default: round-robin over a holder's own links)
-        As of `mfd-walk`. No choice changes the result, and without adverts none needs a byte.
+        As of `mfd-walk`. No choice changes the sums, and without adverts none costs a byte.
     walkers : int (default: 1)
         Packets under way at once, each with its share of the nodes. They meet where the first one
         begins, and are added up there.
@@ -231,6 +253,10 @@ class ExactWalk(MFDWalk):
     head : str (default: "ridge")
         A regression on the labels, or the "discriminant" of a Gaussian a class with one
         covariance, where all classes are as frequent.
+    session : int (default: 0)
+        Visits that tune prompts or LoRA first, as `mfd-walk` does; then these are frozen.
+    codec : str (default: "fp16")
+        How they travel.
     """
 
     def __init__(
@@ -241,8 +267,11 @@ class ExactWalk(MFDWalk):
         traits: Mapping[str, Any] = {},
         features: Mapping[str, Any] = {},
         head: str = "ridge",
+        session: int = 0,
+        codec: str = "fp16",
     ) -> None:
-        self.options = {"features": features, "head": head}
+        self.options = {"features": features, "head": head, "session": session, "codec": codec}
+        self._frozen = RecordDict()
         super().__init__(run, policy, walkers, traits)
 
     @staticmethod
@@ -251,25 +280,46 @@ class ExactWalk(MFDWalk):
         policy: object = POLICY,
         walkers: object = 1,
         traits: object = {},
-        features: object = {},
-        head: object = "ridge",
+        **options: object,
     ) -> Plan:
         """Return the plan of these options."""
-        if run.model.tune != "head":
-            raise ConfigError("model.tune", run.model.tune, "accepted by exact-walk: head")
         first = Plan.read(run, policy, walkers, {})
-        told = {"nodes": first.nodes, "walkers": walkers, "start_node": first.policy.start_node}
-        summing = build(Summing, {"features": features, "head": head, **told}, "options.")
+        told = {"tour": Tour(first.nodes, first.walkers, first.policy.start_node), **options}
+        summing: Summing = build(Summing, told, "options.")
+        tuned = ("prompts", "lora") if summing.session else ("head",)
+        if run.model.tune not in tuned:
+            with_it = "with a session" if summing.session else "without a session"
+            accepted = f"accepted {with_it}: {', '.join(tuned)}"
+            raise ConfigError("model.tune", run.model.tune, accepted)
+        if summing.session and first.walkers > 1:
+            raise ConfigError("options.session", summing.session, "accepted with one walker alone")
         return Plan.read(run, policy, walkers, traits, {"summing": summing})
+
+    def model_of(self, packet: Packet, content: RecordDict) -> ArrayRecord:
+        """Return the model that a packet's sums make with what was frozen, seen now or before."""
+        if FROZEN in content:
+            self._frozen = RecordDict({FROZEN: content[FROZEN]})
+        return super().model_of(packet, RecordDict({**content, **self._frozen}))
+
+    def state_dict(self) -> RecordDict:
+        """Return where all packets are, and what was frozen."""
+        return joined({"walk": super().state_dict(), "seen": self._frozen})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that step."""
+        super().load_state_dict(part_of(state, "walk"))
+        self._frozen = part_of(state, "seen")
 
     def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:
         """Give each walker hops enough to see to all nodes; it ends when its share is done."""
+        hops += max(0, self.options["session"])
         super()._launch_first(relay, course, arrays, hops * self.plan.walkers)
 
     def _land(self, relay: Relay, course: Course) -> None:
         """Let a walker whose sums are in another one's go."""
         super()._land(relay, course)
-        sums = {w: members_in(p.included, self.plan.nodes) for w, p in course.landed.items()}
+        nodes = self.plan.nodes
+        sums = {w: members_in(p.included, nodes) for w, p in course.landed.items()}
         for walker, included in sums.items():
             larger = [other for other, theirs in sums.items() if included < theirs]
             if included and larger and walker in course.models:
@@ -281,15 +331,6 @@ def _as_tensor(sums: Sums) -> Tensor:
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
 
 
-def _packet(visit: Visit) -> Packet:
-    """Return the newest packet of a visit."""
-    return visit.onward if "onward" in vars(visit) else visit.start
-
-
 def _is_counted(visit: Visit) -> bool:
     """Tell whether this node has added itself in this tour."""
-    return _key("counted", visit) in visit.context.state
-
-
-def _key(name: str, visit: Visit) -> str:
-    return f"{name}/{_packet(visit).tour}"
+    return key("counted", visit) in visit.context.state

@@ -308,6 +308,7 @@ def _check(options: HFSLOptions, run: RunConfig, entry: int, depth: int) -> None
         ("train.distillation", train.distillation, "0"),
         ("train.keep_absent_rows", train.keep_absent_rows, "false"),
         ("train.augmentation", train.augmentation, "none"),
+        ("model.levels", run.model.levels, "none"),
     ):
         if value:
             raise ConfigError(name, value, f"accepted by hfsl: {accepted}")

@@ -66,10 +66,19 @@ class MFDWalk(OwnLoop, Strategy):
         self.replica = ""
         self.course: Course | None = None
 
-    plan_for: ClassVar = staticmethod(Plan.read)
-    """Makes the plan of these options, on every node too."""
     options: Mapping[str, Any] = MappingProxyType({})
     """What a plan of another walk needs besides."""
+
+    @staticmethod
+    def plan_for(
+        run: RunConfig,
+        policy: object = "label-balance",
+        walkers: object = 1,
+        traits: object = {},
+        **options: object,
+    ) -> Plan:
+        """Return the plan of these options, on every node too."""
+        return Plan.read(run, policy, walkers, traits)
 
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
@@ -112,6 +121,10 @@ class MFDWalk(OwnLoop, Strategy):
         for trait in self.plan.traits:
             vars(self).update(trait.finish(relay, list(course.landed.values())))
 
+    def model_of(self, packet: Packet, content: RecordDict) -> ArrayRecord:
+        """Return the model that a packet stands for, which landed in a message."""
+        return ArrayRecord(dict(self.plan.model_of(self.run, packet, content)))
+
     def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:
         """Send the first packet of each walker, so many hops to go between them."""
         start, walkers = tensors_of(arrays), self.plan.walkers
@@ -131,7 +144,7 @@ class MFDWalk(OwnLoop, Strategy):
             proven = proven and trait.proven(before, proven, content)
         if proven is not None:
             course.made[packet.walker] = proven.hop - 1
-            course.models[packet.walker] = ArrayRecord(dict(self.plan.model_of(self.run, proven)))
+            course.models[packet.walker] = self.model_of(proven, content)
             course.moved = packet.walker
         course.moved = course.moved or packet.walker
         course.done = course.landings if self.plan.judges else sum(course.made.values())

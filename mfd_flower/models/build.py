@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import torch
@@ -73,6 +74,7 @@ def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
         prompts,
         config.deep,
         prompt_from=first,
+        levels=levels_of(config.levels, len(backbone.blocks)),
         dropout=config.prompt_dropout,
         generator=generator,
     )
@@ -80,6 +82,17 @@ def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
         parameter.requires_grad_(True)
     model.built_from = (config, num_classes, seed)
     return model
+
+
+def levels_of(text: str, depth: int) -> tuple[int, ...]:
+    """Return the numbers of blocks that `ModelConfig.levels` names, of `depth` that there are."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    found = tuple(int(part) for part in parts if re.fullmatch(r"[0-9]{1,4}", part))
+    rising = list(found) == sorted(set(found)) and all(1 <= level <= depth for level in found)
+    if len(found) < len(parts) or not rising:
+        accepted = f"rising numbers from 1 to {depth}, the blocks that there are, such as 2,{depth}"
+        raise ConfigError("model.levels", text, accepted)
+    return found
 
 
 def check_model(model: PromptedViT, tune: str) -> None:

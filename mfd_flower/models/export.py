@@ -69,6 +69,9 @@ def export(model: TrainedModel | Path | str, out: Path | str, *, onnx: bool = Fa
 
 
 def _write(folder: Path, trained: TrainedModel, onnx: bool) -> None:
+    if levels := trained.about.model.levels:
+        accepted = "timm has no head on several blocks; accepted by export: none"
+        raise ConfigError("model.levels", levels, accepted)
     parts, about = _Parts.of(trained), trained.about
     ours, tune = parts.ours, about.model.tune
     apart: dict[str, float] = {}

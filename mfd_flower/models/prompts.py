@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -31,7 +33,8 @@ class PromptedViT(nn.Module):
     ``(num_prompts, dim)`` for every block from `prompt_from` on if `deep`, else for that block
     alone; without any the new `head` alone is tuned. `dropout` is the probability of dropping a
     prompt's component in training, drawn for each sample as VPT does; `generator` draws the initial
-    prompts and head; without it torch's global one does.
+    prompts and head; without it torch's global one does. With `levels`, rising numbers of blocks,
+    the head gets the class token and the patches' mean behind each of them.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class PromptedViT(nn.Module):
         deep: bool = True,
         *,
         prompt_from: int = 0,
+        levels: Sequence[int] = (),
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -49,6 +53,7 @@ class PromptedViT(nn.Module):
         self.backbone = backbone.requires_grad_(False).eval()
         self.num_prompts = num_prompts
         self.prompt_from = prompt_from
+        self.levels = tuple(levels)
         self.grid = trunk.grid_size(backbone)
         self.dropout = dropout
         self.dropout_generator: torch.Generator | None = None
@@ -63,7 +68,9 @@ class PromptedViT(nn.Module):
         for _ in range(prompt_from, last) if num_prompts else ():
             drawn = torch.empty(num_prompts, dim).uniform_(-bound, bound, generator=generator)
             self.prompts.append(nn.Parameter(drawn))
-        self.head = nn.Linear(backbone.num_features, num_classes)
+        kinds = 2 if backbone.num_prefix_tokens else 1
+        features = kinds * dim * len(self.levels) if self.levels else backbone.num_features
+        self.head = nn.Linear(features, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.head.bias)
 
@@ -93,13 +100,22 @@ class PromptedViT(nn.Module):
 
         What comes in has prompts in it where an earlier block's stay, see `insert_prompts`.
         """
+        found = tokens
+        for _, behind in self._behind_blocks(tokens, entry, end):
+            found = behind
+        return found
+
+    def _behind_blocks(
+        self, tokens: Tensor, entry: int, end: int | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the index of each block, and the tokens behind it."""
         rotation = trunk.rotation(self.backbone, self.grid)
         for name, block in self.backbone.blocks.named_children():
             index = int(name)
             if entry <= index and (end is None or index < end):
                 tokens = self.insert_prompts(tokens, index, entry)
                 tokens = trunk.run_block(self.backbone, index, block, tokens, rotation)
-        return tokens
+                yield index, tokens
 
     def frozen_stage(self) -> str:
         """Name the last point in front of which nothing trains, so that its inputs can be kept.
@@ -114,17 +130,17 @@ class PromptedViT(nn.Module):
         blocks = [int(match[1]) for match in found if match]
         if len(blocks) < len(found):
             return "images"
-        return f"block-{min(blocks)}" if min(blocks) else "tokens"
+        first = min([*blocks, *self.levels])
+        return f"block-{first}" if first else "tokens"
 
     @torch.no_grad()
     def frozen_outputs(self, stage: str, images: Tensor) -> Tensor:
         """Map images to what `forward_from` takes at `stage`, without gradients."""
         if stage == "images":
             return images
-        tokens = self.embed(images)
         if stage == "features":
-            return self.pool(self.through_blocks(tokens))
-        return self.through_blocks(tokens, end=entry_block(stage))
+            return self.features_from("images", images)
+        return self.through_blocks(self.embed(images), end=entry_block(stage))
 
     def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Classify from `stage` on; logits ``(batch, num_classes)``."""
@@ -134,8 +150,22 @@ class PromptedViT(nn.Module):
         """Return the inputs of the head from `stage` on, ``(batch, dim)``."""
         if stage == "features":
             return inputs
-        tokens = self.embed(inputs) if stage == "images" else inputs
-        return self.pool(self.through_blocks(tokens, entry_block(stage)))
+        tokens, entry = self.embed(inputs) if stage == "images" else inputs, entry_block(stage)
+        if not self.levels:
+            return self.pool(self.through_blocks(tokens, entry))
+        found = [self._level(tokens)] if entry in self.levels else []
+        for index, behind in self._behind_blocks(tokens, entry, self.levels[-1]):
+            if index + 1 in self.levels:
+                prompted = len(self.prompts) > 0 and index >= self.prompt_from
+                found.append(self._level(self.without_prompts(behind) if prompted else behind))
+        return torch.cat(found, dim=1)
+
+    def _level(self, tokens: Tensor) -> Tensor:
+        """Return class token, if there is one, and mean of the patches, ``(batch, 1 or 2 dim)``."""
+        prefix = self.backbone.num_prefix_tokens
+        parts = [tokens[:, 0]] if prefix else []
+        parts.append(tokens[:, prefix:].mean(1))
+        return torch.cat([F.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
 
     def insert_prompts(self, tokens: Tensor, index: int, entry: int = 0) -> Tensor:
         """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.

@@ -165,7 +165,7 @@ def _standardised(model: PromptedViT, features: int) -> tuple[NDArray[np.float64
     found = [getattr(model.backbone, name, None) for name in ("fc_norm", "norm")]
     norm = next((m for m in found if isinstance(m, nn.LayerNorm)), None)
     shift, factor = np.zeros(features), np.ones(features)
-    if norm is None or norm.weight is None or len(norm.weight) != features:
+    if model.levels or norm is None or norm.weight is None or len(norm.weight) != features:
         return shift, factor
     weight = norm.weight.detach().cpu().double().numpy()
     learned = np.abs(weight) >= LEAST_WEIGHT

@@ -52,6 +52,8 @@ def split_model(
     if not in_order or not all(lowest <= cut <= highest for cut in cuts):
         accepted = f"accepted: strictly increasing block indices from {lowest} to {highest}"
         raise ConfigError("cuts", list(cuts), accepted)
+    if model.levels:
+        raise ConfigError("model.levels", list(model.levels), "accepted where it is split: none")
     everything = all(p.requires_grad for p in model.parameters())
     check_split(model.backbone, "full" if everything else "")
     bounds = [0, *cuts, depth, *([depth] if u_shape else [])]

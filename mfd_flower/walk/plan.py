@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from flwr.app import RecordDict
 from torch import Tensor
 
 from mfd_flower.checks import ConfigError, bounded, build
@@ -139,11 +140,11 @@ class Plan:
             tensors, header = trait.begin(run, tensors, header)
         return pack(tensors, **header)[0]
 
-    def model_of(self, run: RunConfig, packet: Packet) -> Mapping[str, Tensor]:
-        """Return the tunables that a full packet stands for."""
+    def model_of(self, run: RunConfig, packet: Packet, beside: RecordDict) -> Mapping[str, Tensor]:
+        """Return the tunables that a full packet stands for, with what travels beside it."""
         tensors: Mapping[str, Tensor] = packet.decoded()
         for trait in self.traits:
-            tensors = trait.model(run, packet, tensors)
+            tensors = trait.model(run, packet, tensors, beside)
         return tensors
 
 

@@ -92,9 +92,12 @@ class Trait:
         return tensors, header
 
     def model(
-        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor]
+        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor], beside: RecordDict
     ) -> Mapping[str, Tensor]:
-        """Return the tunables that a packet stands for, whose payload decodes to `tensors`."""
+        """Return the tunables that a packet stands for, whose payload decodes to `tensors`.
+
+        `beside` has what came, or is sent, with it.
+        """
         return tensors
 
     # On a node, in the order of a visit.

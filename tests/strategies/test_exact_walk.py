@@ -298,7 +298,10 @@ def test_a_killed_run_goes_on_to_the_same_sums(
 def test_options_that_do_not_go_together_are_named(settings: Callable[..., RunConfig]) -> None:
     for told, said in (
         ({"traits": {"damping": {}}}, r"options.traits.damping = \{\}: is none of the traits"),
-        ({"model": {"tune": "prompts"}}, "model.tune = 'prompts': accepted by exact-walk: head"),
+        (
+            {"model": {"tune": "prompts"}},
+            "model.tune = 'prompts': accepted without a session: head",
+        ),
         ({"features": {"clip": 0.0}}, "options.features.clip = 0.0"),
         ({"walkers": 4}, "options.walkers = 4"),
     ):
