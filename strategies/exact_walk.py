@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import Packet, PacketError, pack
 from mfd_flower.packets.codecs import BYTES, CodecName
 from mfd_flower.packets.members import bitmap, members_in
-from mfd_flower.records import joined, part_of, text, texts
+from mfd_flower.records import joined, part_of, tensors_of, text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.course import Course
 from mfd_flower.walk.custody import enclosed, packet_in
@@ -44,6 +45,7 @@ from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.relay import Relay
 from mfd_flower.walk.tours import Tour, key
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
+from mfd_flower.walk.traits.codec import RESIDUAL, Codec
 from mfd_flower.walk.visit import Visit
 from strategies.mfd_walk import MFDWalk
 
@@ -127,10 +129,13 @@ class Summing(Trait):
         trained = inner(tensors, **keywords)
         if packet.hop < self.session:
             return trained
-        names = [name for name in trained.tensors if not name.startswith("head.")]
         told = {n: getattr(packet, n) for n in ("packet_id", "model_id", "destination", "walker")}
+        kept = visit.recall(RESIDUAL)
+        residual = tensors_of(kept) if isinstance(kept, ArrayRecord) else {}
+        names = [name for name in trained.tensors if not name.startswith("head.")]
         frozen, _ = pack(
             {name: trained.tensors[name] for name in names},
+            residual={name: residual[name] for name in names if name in residual},
             **{**told, "codec": self.codec, "source": visit.node.address, "ttl": 0, "hop": 0},
         )
         visit.beside[FROZEN] = enclosed(frozen)
@@ -156,6 +161,8 @@ class Summing(Trait):
             told |= {"samples": packet.samples + visit.fit.samples, "updated": {SUMS: packet.hop}}
             del told["version"], told["shapes"]
             visit.onward, _ = pack(visit.changes, **told)
+        elif packet.codec != BYTES:
+            Codec(self.codec).depart(visit)
         else:
             visit.pack(None)
 
@@ -258,6 +265,8 @@ class ExactWalk(MFDWalk):
     codec : str (default: "fp16")
         How they travel.
     """
+
+    moved: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(
         self,

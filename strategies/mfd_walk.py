@@ -48,7 +48,7 @@ class MFDWalk(OwnLoop, Strategy):
         What else happens on a visit, by name: a table of options each, see ``mfd traits``.
     """
 
-    moved: ClassVar = MOVED
+    moved: ClassVar[Mapping[str, str]] = MOVED
     self_checked: ClassVar = True
     """Receivers find out for themselves what was damaged on its way."""
 
