@@ -99,8 +99,9 @@ def _dimensions(table: Any, where: str) -> dict[KeyPath, Dimension]:
         raise ConfigError(where, table, "a table of lists of values to try")
     for key, value in table.items():
         if key not in KEYS:
-            accepted = f"unknown key; accepted: {', '.join(KEYS)}, dots outside of quotes"
-            raise ConfigError(f"{where}.{key}", value, accepted)
+            accepted = f"unknown key; accepted: {', '.join(KEYS)}"
+            quoted = "one key, for it is in quotes; accepted without them"
+            raise ConfigError(f"{where}.{key}", value, quoted if "." in key else accepted)
     return {each.path: each for each in _lists(table, (), where)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -12,7 +13,6 @@ from mfd_flower.cli.measure import (
     How,
     JobsOption,
     LogOption,
-    OutOption,
     OverwriteOption,
     QuietOption,
     ResumeOption,
@@ -31,7 +31,7 @@ def tune(
     config: ConfigPath,
     budget: Annotated[int, typer.Option(min=1, help="Settings of each entry and scenario.")],
     seeds: Annotated[str, typer.Option(help="Others than the comparison's: 100,101,102.")],
-    out: OutOption,
+    out: Annotated[Path, typer.Option(help="Folder for all that was tried, and tuned.toml.")],
     objective: Annotated[
         Literal["kept-bytes", "accuracy"],
         typer.Option(help="Least wire to the target, or best accuracy at the end."),
@@ -46,8 +46,7 @@ def tune(
 ) -> None:
     """Try equally many settings of every entry of a comparison, and choose one in each scenario.
 
-    What may vary stands in the `tune` tables of the config. Writes tuning.json with all that was
-    tried, and tuned.toml for mfd compare.
+    Its `tune` tables say what may vary. Writes tuned.toml for mfd compare, and tuning.json.
     """
     from mfd_flower.tuning.tuner import TUNED, tune
 

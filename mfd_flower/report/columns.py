@@ -243,8 +243,8 @@ TUNED = (
 def _setting(row: Row) -> str:
     if row["chosen"] is None:
         return "none, every setting failed"
-    words = ", ".join(f"{name} {value}" for name, value in row["values"].items())
-    return words if row["number"] else f"{words} (its own)".lstrip()
+    words = [f"{name} {value}" for name, value in row["values"].items()]
+    return "\n".join(words if row["number"] else [*words, "(as it stands)"])
 
 
 def _decimals(accuracy: float | None) -> str:

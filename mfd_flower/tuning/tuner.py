@@ -99,7 +99,7 @@ def _check_how(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError("--seeds", [*seeds], "one or more whole numbers, each once")
     if shared := {run.config.seed for run in comparison.runs} & set(seeds):
-        accepted = f"others than the comparison's own, which has {min(shared)}"
+        accepted = f"{min(shared)} is one of the comparison's table; accepted: others"
         raise ConfigError("--seeds", [*seeds], accepted)
     if objective not in get_args(Objective):
         raise ConfigError("--objective", objective, f"accepted: {', '.join(get_args(Objective))}")
