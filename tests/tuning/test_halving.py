@@ -115,7 +115,9 @@ def test_where_all_that_went_on_fail_the_best_of_the_rung_before_is_chosen() -> 
     trials = trials_of(FEDAVG, [(n, 0, False) for n in (5, 4, 3, 2)])
     first, second = going_on(trials, 3, "kept-bytes")
     assert [first, second] == [trials[3], trials[2]]
-    first.failed = second.failed = "diverged on seed 101"
+    for trial in (first, second):
+        trial.results *= 2
+        trial.failed = "diverged on seed 102"
     assert chosen(trials, "kept-bytes") is trials[1]
     for trial in trials:
         trial.failed = "diverged on seed 100"
