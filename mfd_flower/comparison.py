@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tomllib
 from collections import Counter
@@ -12,13 +13,17 @@ from typing import Any
 
 from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
+from mfd_flower.search_space import Space, search_space, varied
 
 SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
-COMPARISON_KEYS = ("name", "seeds", "margin", "checkpoint_every", "scenarios", "strategies")
+COMPARISON_KEYS = (
+    *("name", "seeds", "margin", "checkpoint_every", "tune"),
+    *("scenarios", "strategies"),
+)
 BASELINES = ("fedavg", "ridge", "class-means", "fedcof", "gossip")
 """What may be a yardstick without being named one, beside all of Flower's own strategies."""
 CHECKPOINT_EVERY = 10
-ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only")
+ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only", "tune")
 
 Tables = Mapping[str, Any]
 
@@ -71,16 +76,20 @@ def load_comparison(
     With a `strategy` that one alone is kept, as its first entry has it if there is one, and
     `rounds` replaces that entry's.
     """
-    name, tables = "comparison", config
-    if not isinstance(config, Mapping):
-        name, tables = Path(config).stem, _read_toml(Path(config))
-    assert isinstance(tables, Mapping)
+    name, tables = named_tables(config)
     if strategy is not None:
         entries = _list_of_tables(tables.get("strategies", [{}]), "strategies")
         entry = next((e for e in entries if e.get("strategy") == strategy), {"strategy": strategy})
         changed = {} if rounds is None else {"rounds": rounds}
         tables = {**tables, "strategies": [{**entry, **changed}]}
     return comparison_from_tables(tables, default_name=name)
+
+
+def named_tables(config: Path | str | Tables) -> tuple[str, Tables]:
+    """Return the tables of a comparison, and what it is called if they do not say it."""
+    if isinstance(config, Mapping):
+        return "comparison", config
+    return Path(config).stem, _read_toml(Path(config))
 
 
 def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
@@ -116,10 +125,26 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     key, count = Counter(run.key for run in runs).most_common(1)[0] if runs else ("", 0)
     if count > 1:
         raise ConfigError("strategies.label", key, "each run needs its own label and seed")
+    for entry in entries:
+        space, only = search_space(tables.get("tune", {}), entry.get("tune", {})), entry.get("only")
+        here = [each for each in scenarios if only is None or each["name"] in only]
+        _check_values(base, here, entry, space, seeds[0])
     if not any(run.yardstick for run in runs):
         runs = [replace(run, yardstick=_is_baseline(run.config.strategy.name)) for run in runs]
     name = checked("name", tables.get("name", default_name), str)
     return Comparison(name, margin, tuple(runs), every)
+
+
+def _check_values(
+    base: Tables, scenarios: list[dict[str, Any]], entry: Tables, space: Space, seed: int
+) -> None:
+    """Try each value that may vary by itself, in each scenario of the entry."""
+    for dimension, scenario in itertools.product(space, scenarios):
+        for value in dimension.values:
+            try:
+                _planned(base, scenario, varied(entry, {dimension.path: value}), seed)
+            except ConfigError as error:
+                raise ConfigError(dimension.name, value, error.args[2]) from None
 
 
 def _is_baseline(strategy: str) -> bool:

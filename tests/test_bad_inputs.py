@@ -33,6 +33,7 @@ rounds = 1
 """
 FILES = {
     "good.toml": CONFIG.encode(),
+    "vary.toml": f"{CONFIG}tune.rounds = [1, 2]".encode(),
     "deep.toml": b"x = " + 2000 * b"[" + 2000 * b"]",
     "latin.toml": b'name = "\xe9"',
     "file": b"mine",

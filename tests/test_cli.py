@@ -120,7 +120,17 @@ def test_data_shows_clients_and_what_cannot_be_read(
 @pytest.mark.parametrize(
     "command",
     [
-        *("compare", "run", "reproduce", "plan", "infer", "predict", "export", "strategies"),
+        *(
+            "compare",
+            "tune",
+            "run",
+            "reproduce",
+            "plan",
+            "infer",
+            "predict",
+            "export",
+            "strategies",
+        ),
         *("models", "traits", "data", "report"),
     ],
 )
@@ -307,3 +317,26 @@ def test_a_kept_model_is_exported_and_what_is_there_is_left_alone(
     assert (code, stdout, stderr.count("\n")) == (2, "", 1)
     assert stderr.startswith("mfd: --out = ")
     assert {path.name for path in home.iterdir()} == {*names}
+
+
+def test_tune_then_compare_with_what_it_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "tuned"
+    config.write_text(GOOD + "tune.train.lr = [0.0001, 0.1]\ntune.train.local_epochs = [5]\n")
+    words = ["tune", config, "--budget", 4, "--seeds", "7,8", "--out", out, "--jobs", 1]
+    code, stdout, stderr = call(capsys, *words)
+    assert code == 0
+    assert "rung 0: 3 settings on seed 7" in stderr
+    assert "rung 1: 2 settings on seed 8" in stderr
+    assert "train.lr 0.1 " in stdout
+    assert "train.local_epochs 5 " in stdout
+    assert "fedavg (base): 3 of 4 settings tried: there are no others" in stderr
+    # All of it is done already.
+    code, stdout, _ = call(capsys, *words, "--json", "--quiet")
+    assert (code, json.loads(stdout)) == (0, json.loads((out / "tuning.json").read_text()))
+    tuned, compared = out / "tuned.toml", tmp_path / "compared"
+    assert call(capsys, "compare", tuned, "--out", compared, "--quiet", "--jobs", 1)[0] == 0
+    (run,) = json.loads((compared / "results.json").read_text())["runs"]
+    chosen = (run["settings"]["train.lr"], run["settings"]["train.local_epochs"], run["seed"])
+    assert chosen == (0.1, 5, 0)

@@ -21,6 +21,7 @@ from mfd_flower.cli.look import look_app
 from mfd_flower.cli.measure import measure_app
 from mfd_flower.cli.screen import say
 from mfd_flower.cli.serve import serve_app
+from mfd_flower.cli.tune import tune_app
 from mfd_flower.ledger.commands import ledger_app
 from mfd_flower.results import reason_of
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (measure_app, serve_app, look_app):
+for part in (measure_app, tune_app, serve_app, look_app):
     app.add_typer(part)
 app.add_typer(ledger_app, name="ledger")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,7 +34,7 @@ LogOption = Annotated[Path | None, typer.Option(help="Append progress with times
 
 
 @dataclass(frozen=True)
-class _How:
+class How:
     """How to run a comparison and to tell of it."""
 
     out: Path
@@ -60,7 +60,7 @@ def compare(
     log_file: LogOption = None,
 ) -> None:
     """Run every strategy of a comparison on the same data and seeds, and report."""
-    how = _How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
+    how = How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
     _measure(load_comparison(config), how)
 
 
@@ -84,7 +84,7 @@ def run(
 
     Where the config lists the strategy, its first entry's settings are used.
     """
-    how = _How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
+    how = How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
     _measure(load_comparison(config, strategy, rounds), how)
 
 
@@ -104,7 +104,7 @@ def reproduce(
         accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
         raise ConfigError("NAME", name, accepted)
     folder = out or Path("out") / name
-    how = _How(folder, jobs, cache_gb, as_json, True, False, quiet, log_file)
+    how = How(folder, jobs, cache_gb, as_json, True, False, quiet, log_file)
     _measure(load_comparison(Path("experiments") / f"{name}.toml"), how)
 
 
@@ -120,27 +120,34 @@ def report(
         _report(folder, results, as_json, as_markdown)
 
 
-def _measure(comparison: Comparison, how: _How) -> None:
+def _measure(comparison: Comparison, how: How) -> None:
+    from mfd_flower.runtime.compare import compare
+
+    with watching(how) as options:
+        results = compare(comparison, how.out, **options)
+    if not how.quiet or how.as_json:
+        _report(how.out, results, how.as_json)
+
+
+@contextmanager
+def watching(how: How) -> Iterator[dict[str, Any]]:
+    """Yield the options of `compare` that follow from those of a command, and tell of its end."""
     from mfd_flower.data.pictures import hide_progress
     from mfd_flower.report.progress import watch
-    from mfd_flower.runtime.compare import compare
 
     screen = err_console
     if how.quiet:
         screen = Console(quiet=True)
         hide_progress()
     with _log(how.log_file) as log:
-        shown = functools.partial(watch, screen, log)
         try:
-            results = compare(
-                comparison,
-                how.out,
-                jobs=how.jobs or None,
-                cache_gb=how.cache_gb,
-                resume=how.resume,
-                overwrite=how.overwrite,
-                watch=shown,
-            )
+            yield {
+                "jobs": how.jobs or None,
+                "cache_gb": how.cache_gb,
+                "resume": how.resume,
+                "overwrite": how.overwrite,
+                "watch": functools.partial(watch, screen, log),
+            }
         except KeyboardInterrupt as stop:
             again = "the same command" if how.resume else "the same command with --resume"
             again += " instead of --overwrite" if how.overwrite else ""
@@ -153,8 +160,6 @@ def _measure(comparison: Comparison, how: _How) -> None:
             log(f"failed: {type(error).__name__}: {reason_of(error)}")
             raise
         log(f"done; results in {how.out}")
-    if not how.quiet or how.as_json:
-        _report(how.out, results, how.as_json)
 
 
 @contextmanager

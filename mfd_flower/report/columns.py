@@ -227,10 +227,32 @@ PREDICTED = (
     Column("then", lambda r: _others(r.get("top", [])), "", "Other classes that were asked for."),
 )
 """Of `mfd predict`; a row is a `mfd_flower.models.predict.Prediction` in JSON."""
+TUNED = (
+    Column("strategy", "strategy", "", "The entry's label in the config."),
+    Column("tried", lambda r: f"{r['tried']} of {r['combinations']}", "", "Settings, of all."),
+    Column("chosen", lambda r: _setting(r), "", "What may vary, as it was chosen."),
+    Column("target", lambda r: _decimals(r.get("target")), "", "Accuracy in its last rung."),
+    Column("wire to target", lambda r: r.get("kept_bytes"), "bytes", "Median.", none="never"),
+    Column("best accuracy", lambda r: r.get("best"), "mean", "At the best point."),
+    Column("final accuracy", lambda r: r.get("final"), "mean", "At the last point."),
+    Column("seeds", lambda r: str(len(r.get("seeds", []))), "", "On which it was measured."),
+)
+"""Of `mfd tune`; a row is a search of ``tuning.json``, its chosen setting and that one's result."""
+
+
+def _setting(row: Row) -> str:
+    if row["chosen"] is None:
+        return "none, every setting failed"
+    words = [f"{name} {value}" for name, value in row["values"].items()]
+    return "\n".join(words if row["number"] else [*words, "(as it stands)"])
+
+
+def _decimals(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{accuracy:.3f}"
 
 
 def _accuracy(served: Row) -> str:
-    return "-" if served["accuracy"] is None else f"{served['accuracy']:.3f}"
+    return _decimals(served["accuracy"])
 
 
 def _percent(share: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,17 @@ def summary_tables(summary: Mapping[str, Any]) -> Iterator[RichTable]:
         for table, title, shown, rows in tables_of(name, scenario):
             if table.brief:
                 yield plain_table(shown, rows, title)
+
+
+def tuning_tables(tuning: Mapping[str, Any]) -> Iterator[RichTable]:
+    """Yield a table a scenario of a ``tuning.json`` with the settings that were chosen."""
+    chosen = {(s["entry"], s["scenario"]): s for s in tuning["settings"] if s["chosen"]}
+    for scenario, group in itertools.groupby(tuning["searches"], lambda s: s["scenario"]):
+        rows = []
+        for search in group:
+            setting = chosen.get((search["entry"], scenario), {"rungs": [{}]})
+            rows.append({**setting, **setting["rungs"][-1], **search})
+        yield plain_table(columns.TUNED, rows, f"{scenario}: chosen by {tuning['objective']}")
 
 
 def plain_table(shown: Sequence[Column], rows: Sequence[Row], title: str = "") -> RichTable:

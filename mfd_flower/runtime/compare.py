@@ -36,7 +36,19 @@ Watch = Callable[[Comparison, int], AbstractContextManager[Hear]]
 
 
 class RunsFailedError(RuntimeError):
-    """Some runs ended without a result; the others are kept."""
+    """Some runs ended without a result; the others are kept.
+
+    Attributes
+    ----------
+    failed : mapping
+        What each of them failed of, by key.
+    results : Results
+        Of the others.
+    """
+
+    def __init__(self, line: str, failed: Mapping[str, FailedRun], results: Results) -> None:
+        super().__init__(line)
+        self.failed, self.results = failed, results
 
 
 def compare(
@@ -97,7 +109,7 @@ def compare(
         "packages": {name: version(name) for name in PACKAGES},
     }
     results = Results(comparison.describe(), machine)
-    with _held(folder) if folder else nullcontext():
+    with held(folder) if folder else nullcontext():
         if folder is not None:
             results = _opened(folder, results, len(comparison.runs), resume, overwrite)
         done = len(results.runs)
@@ -147,7 +159,7 @@ def check(comparison: Comparison) -> list[str]:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[None]:
     """Keep a folder to this command alone; the system lets go of it if the command dies."""
     path = folder / ".lock"
     lock, left = FileLock(path, timeout=0), path.exists()
@@ -302,6 +314,7 @@ def _run_missing(
     if failed:
         kept = f", {len(results.runs)} are kept in {folder}" if folder else ""
         why = "; ".join(f"{k}: {each.kind}: {each.reason}" for k, each in failed.items())
-        error = RunsFailedError(f"{len(failed)} of {len(place)} runs failed{kept}: {why}")
+        line = f"{len(failed)} of {len(place)} runs failed{kept}: {why}"
+        error = RunsFailedError(line, failed, results)
         error.add_note(next(iter(failed.values())).trace)
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.console import Console
 
 from mfd_flower.accounting.summary import summarise
 from mfd_flower.report import columns
-from mfd_flower.report.columns import COLUMNS, SERVED, TABLES, TEXTS, Column
+from mfd_flower.report.columns import COLUMNS, SERVED, TABLES, TEXTS, TUNED, Column
 from mfd_flower.report.page import write_report
-from mfd_flower.report.tables import heading, markdown, summary_tables
+from mfd_flower.report.tables import heading, markdown, summary_tables, tuning_tables
 from mfd_flower.results import Results
 from tests.accounting.test_targets import curve, run
 
@@ -57,7 +58,7 @@ def test_a_column_added_in_one_place_shows_everywhere(
 
 
 def test_every_column_stands_in_a_table_has_a_unit_and_says_how_it_was_counted() -> None:
-    for column in (*COLUMNS, *SERVED):
+    for column in (*COLUMNS, *SERVED, *TUNED):
         assert column.unit in TEXTS
         assert column.how.endswith(".")
     assert all(column.tables for column in COLUMNS)
@@ -101,3 +102,37 @@ def test_a_ratio_has_its_range() -> None:
     (row,) = [r for r in summarise(seeds, 0.01)["iid"]["rows"] if r["strategy"] == "walk"]
     shown = {column.heading: column for column in COLUMNS}
     assert shown["of the yardstick's"].cell(row) == "1/2.9 (1/5.55 to 1/1.97)"
+
+
+def test_a_tuning_shows_what_was_chosen_of_how_many_and_what_never_was() -> None:
+    search = {"scenario": "iid", "tried": 2, "combinations": 9}
+    mean = {"mean": 0.9, "std": 0.01}
+    reached = {"target": 0.95, "kept_bytes": 1500, "best": mean, "final": mean, "seeds": [7, 8]}
+    setting = {"scenario": "iid", "chosen": True, "values": {"train.lr": 0.1, "rounds": 3}}
+    tuning = {
+        "objective": "kept-bytes",
+        "searches": [
+            {**search, "strategy": name, "entry": place, "chosen": chosen}
+            for place, (name, chosen) in enumerate([("drawn", 4), ("own", 0), ("lost", None)])
+        ],
+        "settings": [
+            {**setting, "entry": 0, "number": 4, "rungs": [{}, reached]},
+            {**setting, "entry": 1, "number": 0, "rungs": [{}, {**reached, "kept_bytes": None}]},
+            {**setting, "entry": 2, "number": 0, "rungs": [], "chosen": False},
+        ],
+    }
+    page = io.StringIO()
+    for table in tuning_tables(tuning):
+        Console(file=page, width=200).print(table)
+    title, _, _, _, *lines = page.getvalue().splitlines()
+    cells = [re.split(r"  +", line.strip()) for line in lines if line.strip()]
+    assert title.strip() == "iid: chosen by kept-bytes"
+    accuracy = "0.900 ± 0.010"
+    assert cells == [
+        ["drawn", "2 of 9", "train.lr 0.1", "0.950", "1.5 kB", accuracy, accuracy, "2"],
+        ["rounds 3"],
+        ["own", "2 of 9", "train.lr 0.1", "0.950", "never", accuracy, accuracy, "2"],
+        ["rounds 3"],
+        ["(as it stands)"],
+        ["lost", "2 of 9", "none, every setting failed", "-", "never", "-", "-", "0"],
+    ]
