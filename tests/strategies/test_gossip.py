@@ -23,7 +23,7 @@ from mfd_flower.config import FaultsConfig, NetworkConfig, RunConfig
 from mfd_flower.network import world
 from mfd_flower.network.world import World
 from mfd_flower.node import Node
-from mfd_flower.records import texts
+from mfd_flower.records import texts, to_bytes
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
@@ -257,6 +257,20 @@ def test_a_lost_node_leaves_its_weight_with_its_neighbours(
         np.testing.assert_array_equal(rows(shaken, 3), rows(calm, 3))
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_node_that_cannot_train_still_averages(
+    on_graph: MakeRun, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    learns_its_name(monkeypatch, once=False)
+    lost = Fault("request-lost", "n1", occurrence=2, message_type="train.step")
+    found = trial(on_graph(graph, 2), faults=[lost])
+    expected = rows(found, 1)[1].copy()
+    kept = expected[1]
+    expected[1] = 0
+    expected += kept * rows(found, 1)[1]
+    np.testing.assert_allclose(rows(found, 2)[1], expected)
+
+
 def test_even_weights_are_those_of_what_came(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,12 +318,11 @@ def test_what_comes_twice_counts_once(
 def test_to_be_looked_at_changes_nothing(make_run: MakeRun) -> None:
     run = make_run("gossip", 3, model=HEAD)
     unseen = Rates(FaultsConfig(loss=1.0), message_type="query.own")
-    handed = [
-        [whole(reply) for _, reply in trial(run, faults=faults).grid.of("train.step") if reply]
-        for faults in ([], [unseen])
-    ]
-    assert len(handed[0]) == 9
-    assert handed[0] == handed[1]
+    seen, blind = trial(run), trial(run, faults=[unseen])
+    assert len(blind.grid.failures) == 9
+    assert {name: to_bytes(context.state) for name, context in blind.contexts.items()} == {
+        name: to_bytes(context.state) for name, context in seen.contexts.items()
+    }
 
 
 def test_a_node_that_missed_the_first_round_begins_in_the_next(make_run: MakeRun) -> None:
