@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.node import Node
-from mfd_flower.records import integer, joined, part_of, tensors_of
+from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import Rounds, Step
+from mfd_flower.runtime.own_loop import OwnModels, Step
 
 OWN = "own-tunables"
 
@@ -31,24 +31,11 @@ def alone(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
 
-class LocalOnly(Rounds, Strategy):
+class LocalOnly(OwnModels, Strategy):
     """Train every node by itself."""
 
     client_actions: ClassVar = {"train.alone": alone}
     links: ClassVar = {"train.alone": "relay"}
-
-    def __init__(self) -> None:
-        self.models: dict[str, ArrayRecord] = {}
-        """Of each node that has answered, the last one."""
-
-    def state_dict(self) -> RecordDict:
-        """Return the round that was yielded last, and the models."""
-        return joined({"rounds": super().state_dict(), "models": RecordDict({**self.models})})
-
-    def load_state_dict(self, state: RecordDict) -> None:
-        """Go on behind that round."""
-        super().load_state_dict(part_of(state, "rounds"))
-        self.models = dict(part_of(state, "models").array_records)
 
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float

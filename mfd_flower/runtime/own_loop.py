@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from mfd_flower.records import integer
+from mfd_flower.records import integer, joined, part_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 
@@ -92,3 +92,20 @@ class Rounds(OwnLoop):
     def load_state_dict(self, state: RecordDict) -> None:
         """Go on behind that round."""
         self.done = integer(state.config_records["loop"], "done")
+
+
+class OwnModels(Rounds):
+    """Mixin for such a loop in which every node has a model of its own."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, ArrayRecord] = {}
+        """Of each node that has answered, the last one."""
+
+    def state_dict(self) -> RecordDict:
+        """Return the round that was yielded last, and the models."""
+        return joined({"rounds": super().state_dict(), "models": RecordDict({**self.models})})
+
+    def load_state_dict(self, state: RecordDict) -> None:
+        """Go on behind that round."""
+        super().load_state_dict(part_of(state, "rounds"))
+        self.models = dict(part_of(state, "models").array_records)

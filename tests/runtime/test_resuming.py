@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fedadam": (f"{FLOWER}FedAdam", {}, {}),
     "fedavgm": (f"{FLOWER}FedAvgM", {"server_momentum": 0.9}, {}),
     "local-only": ("local-only", {}, {}),
+    "gossip": ("gossip", {"neighbours": "random", "degree": 2}, {}),
     "centralised": ("centralised", {}, {}),
     "hfsl": ("hfsl", {"clusters": 2, "cluster_size": 2, "rotate": True}, {}),
     "hfsl, planned": ("hfsl", {"clusters": 1, "cluster_size": 2, "form": "planned"}, {}),

@@ -145,6 +145,7 @@ def run_on_flower(
     [
         ("fedavg", {}),
         ("half-avg", {}),
+        ("gossip", {}),
         ("mfd-walk", {}),
         ("mfd-walk", {"loss": 0.15, "death": 0.1, "duplicate": 0.1, "delay": 0.1, "downtime": 1}),
     ],
