@@ -30,16 +30,14 @@ CLOCK = "virtual-clock"
 """When the request arrives: ``at-s``, in virtual seconds."""
 REPORT = "report"
 """What the node did for the experimenter's bill: ``fits``, ``flops``, ``peak-bytes``."""
-_reading = threading.Lock()
+reading_headers = threading.Lock()
+"""Held while numpy parses an array's header: it does so by `ast`, which Python up to 3.11.7 cannot
+do in two threads at the same time (CPython issue 106905)."""
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return the tensors of a record that many threads may read at once.
-
-    numpy parses each array's header by `ast`, which Python up to 3.11.7 cannot do in two threads at
-    the same time (CPython issue 106905).
-    """
-    with _reading:
+    """Return the tensors of a record that many threads may read at once."""
+    with reading_headers:
         return dict(record.to_torch_state_dict())
 
 

@@ -126,7 +126,10 @@ def test_what_is_no_name_is_refused_with_the_names_that_are(
     with pytest.raises(ConfigError) as refused:
         find("strategy", name, object)
     said = str(refused.value)
-    ours = "centralised, fedavg, gossip, hfsl, local-only, mfd-walk"
+    ours = (
+        "centralised, class-means, exact-walk, fedavg, fedcof, gossip, hfsl, local-only, "
+        "mfd-walk, ridge"
+    )
     assert f"accepted: {ours}, twice, two-words" in said
     assert said.endswith("or package.module:Class")
     assert "\n" not in said

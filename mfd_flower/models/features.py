@@ -25,6 +25,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from mfd_flower.checks import Bounds, ConfigError
+from mfd_flower.records import reading_headers
 
 BATCH = 32
 """Samples that a frozen part is run on at a time, always so many: how a sum is rounded depends on
@@ -174,8 +175,9 @@ def _fill(rows: Tensor, first: Tensor, make: Make) -> None:
 def _mapped(path: Path) -> Tensor:
     # Not numpy's own mapping: it holds an open file, of which a process may have a thousand.
     with open(path, "rb") as file:
-        npy.read_magic(file)
-        shape, _, _ = npy.read_array_header_1_0(file)
+        with reading_headers:
+            npy.read_magic(file)
+            shape, _, _ = npy.read_array_header_1_0(file)
         values = math.prod(shape)
         start = file.tell() // 4
     return torch.from_file(str(path), shared=False, size=start + values)[start:].view(shape)

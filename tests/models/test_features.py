@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from numpy.lib import format as npy
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
@@ -21,6 +22,7 @@ from mfd_flower.models import PromptedViT, residents
 from mfd_flower.models.features import BATCH, Files, Memory, budget_bytes
 from mfd_flower.models.residents import keep_features, shard
 from mfd_flower.node import Node, evaluate_tunables, initial_tunables
+from mfd_flower.records import reading_headers
 
 MakeRun = Callable[..., RunConfig]
 ROW_BYTES = 17 * 96 * 4
@@ -228,3 +230,20 @@ def test_the_sizes_are_whole_at_any_time(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         kept.keep("x", 40, lambda start, stop: torch.ones(stop - start, 4))
     assert (tmp_path / "sizes.json").read_bytes() == before
+
+
+def test_headers_are_read_by_one_thread_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What parses them cannot be entered twice; records hold the same lock."""
+    true, held = npy.read_array_header_1_0, []
+
+    def read(file: object) -> object:
+        held.append(reading_headers.locked())
+        return true(file)
+
+    monkeypatch.setattr(npy, "read_array_header_1_0", read)
+    store = Files(tmp_path, "one", 1e6)
+    for _ in range(2):
+        store.keep("0", 2, lambda start, stop: torch.zeros(stop - start, 3))
+    assert held == [True, True]

@@ -210,7 +210,7 @@ def test_a_failing_holder_ends_the_run_with_its_reason(
         ({"policy": {"name": "random", "epsilon": 1}}, "options.policy.epsilon = 1: accepted"),
         ({"policy": {"memory": 65}}, "options.policy.memory = 65"),
         ({"policy": {"start_node": 3}}, "below 3, the number of nodes"),
-        ({"policy": {"advert_hops": 0}}, "options.policy.advert_hops = 0"),
+        ({"policy": {"advert_hops": 17}}, "options.policy.advert_hops = 17"),
         ({"policy": {"noise_epsilon": float("inf")}}, "options.policy.noise_epsilon = inf"),
         ({"walkers": 2}, "from 1 to 1, half of the nodes"),
         ({"hops": 3}, "accepts: policy, walkers, traits"),
