@@ -209,17 +209,18 @@ class Node:
             trained = on_update(Update(tensors, trained, old, self.run.threat.scale, rng))
         return trained, result
 
-    def sums(self, tensors: Mapping[str, Tensor], rounding: Rounding) -> Sums:
+    def sums(self, tensors: Mapping[str, Tensor], rounding: Rounding, fits: int = 1) -> Sums:
         """Return the sums over this node's samples of what stands in front of the head.
 
-        It counts as a local update: what is learnt of the node's data, in closed form.
+        They count as a local update, what is learnt of the node's data in closed form, unless
+        `fits` is 0.
         """
         model, samples = loaded_model(self.run, tensors), training_samples(self.run, self.index)
         whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
         found = Sums.of(whole, samples.labels.numpy(), self.num_classes)
         if (report := current_report.get()) is not None:
             stage, cells = model.frozen_stage(), found.gram.size + found.cross.size
-            report.fits += 1
+            report.fits += fits
             report.flops += 2.0 * len(samples) * cells
             if stage != "features":
                 report.flops += forward_flops(model, samples, stage)

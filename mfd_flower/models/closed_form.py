@@ -142,6 +142,18 @@ def solve(kind: Literal["ridge", "discriminant"], sums: Sums) -> Head:
     return _times(head, SHARPNESS * wanted / found if wanted > 0 and found > 0 else 1.0)
 
 
+def squared_error(sums: Sums, everybody: Sums) -> float:
+    """Return the mean squared error over `everybody` of labels regressed on `sums`.
+
+    Over one-hot labels: per sample ``sum over classes (logit - label)^2``, which follows from sums.
+    """
+    head = ridge(sums)
+    weight = np.concatenate([head.weight, head.bias[:, None]], axis=1)
+    explained = np.einsum("ci,ij,cj->", weight, everybody.gram.astype(float), weight)
+    matched = (weight * everybody.cross.T).sum()
+    return float((explained - 2 * matched) / max(everybody.samples, 1) + 1)
+
+
 def _times(head: Head, factor: float) -> Head:
     return Head(head.weight * factor, head.bias * factor)
 

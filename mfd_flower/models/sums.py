@@ -81,10 +81,20 @@ class Sums:
             raise SumsError(f"{total.samples} samples: a sum passes 2^53")
         return total
 
-    def __sub__(self, part: Sums) -> Sums:
-        """Return the sums as if the samples of `part`, which are in them, had never been added."""
+    def without(self, part: Sums) -> Sums:
+        """Return the sums as if the samples of `part` had never been added, to the last bit.
+
+        Raises
+        ------
+        SumsError
+            If they cannot be in these sums: fewer than no samples would be left of a class, or less
+            than nothing of a feature's squares.
+        """
         self._same_shape(part)
-        return Sums(self.gram - part.gram, self.cross - part.cross)
+        rest = Sums(self.gram - part.gram, self.cross - part.cross)
+        if (rest.counts < 0).any() or (rest.gram.diagonal() < 0).any():
+            raise SumsError(f"{part.samples} samples: they are not among these {self.samples}")
+        return rest
 
     @property
     def samples(self) -> int:

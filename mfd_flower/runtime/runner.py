@@ -35,6 +35,9 @@ from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.strategy_state import has_flowers_loop, node_metrics
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
 
+OUTCOME = ("included", "missing", "contributions")
+"""What only a strategy knows of a run: attributes that become keys of its record."""
+
 
 class RunFailedError(RuntimeError):
     """A run ended without a trained model."""
@@ -173,6 +176,7 @@ def run_on(
         "node_peak_bytes": dict(meter.node_peak_bytes),
         "failures": [{**each, "reason": reason_of(each["reason"])} for each in curve.failures()],
     }
+    record |= {name: getattr(strategy, name) for name in OUTCOME if hasattr(strategy, name)}
     if lines := getattr(strategy, "replica", ""):
         record["ledger"] = lines
         record["versions"] = versions = versions_of(entries_of(lines))

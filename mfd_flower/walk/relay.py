@@ -60,7 +60,7 @@ class Relay:
         self._grid = grid
         self._plan = plan
         self._world = world
-        self._addresses = [f"n{index}" for index in range(plan.nodes)]
+        self.addresses = [f"n{index}" for index in range(plan.nodes)]
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
         self.requests = Requests(grid, timeout_s)
@@ -105,7 +105,7 @@ class Relay:
         if not self._plan.policy.advert_hops:
             return
         now_s = self._grid.virtual_seconds
-        topology = {name: self._world.neighbours(name, now_s) for name in self._addresses}
+        topology = {name: self._world.neighbours(name, now_s) for name in self.addresses}
         if not exchange(self.requests, topology, self._plan.policy, sequence):
             raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 
@@ -212,7 +212,7 @@ class Relay:
         """Let the timers of those who held the packet go off until one answers."""
         if packet.hop == 1:
             # Nobody has held it yet: the one who made it picks the next node to begin at.
-            order = self._addresses
+            order = self.addresses
             after = order[(order.index(packet.destination) + 1) % len(order)]
             moved = replace(packet, destination=after)
             return moved, RecordDict({PACKET: sealed(moved)})

@@ -1,0 +1,247 @@
+"""What a visit of the exact walk does: sums in the place of a model, addition in that of training.
+
+The packet's payload is the sums over everybody in ``included``, in their own code; in a session it
+is a model, and after that what was frozen of it travels beside the sums. See
+``docs/exact-walk.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from mfd_flower.checks import bounded
+from mfd_flower.config import RunConfig
+from mfd_flower.models.closed_form import solve
+from mfd_flower.models.inputs import federation_of
+from mfd_flower.models.rounded import Rounding, features_digest, scale_of
+from mfd_flower.models.sums import Sums, SumsError
+from mfd_flower.node import initial_tunables, with_head
+from mfd_flower.packets import Packet, PacketError, pack
+from mfd_flower.packets.codecs import BYTES, CodecName
+from mfd_flower.packets.members import bitmap
+from mfd_flower.records import tensors_of, text, texts
+from mfd_flower.routing import Candidate
+from mfd_flower.walk.custody import enclosed, packet_in
+from mfd_flower.walk.relay import Relay
+from mfd_flower.walk.tours import Tour, key
+from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
+from mfd_flower.walk.traits.codec import RESIDUAL, Codec
+from mfd_flower.walk.visit import Visit
+
+SUMS, FROZEN = "sums", "frozen"
+
+
+@dataclass(frozen=True)
+class Summing(Trait):
+    """Add this node's sums to those in the packet, once, and go where that is still to be done."""
+
+    tour: Tour
+    features: Rounding = field(default_factory=Rounding)
+    head: Literal["ridge", "discriminant"] = "ridge"
+    session: int = bounded(0, 0)
+    codec: CodecName = "fp16"
+
+    layer: ClassVar[Layer] = Layer.CODEC
+    excludes: ClassVar = ("codec", "delta", "damping", "merge", "partial", "gate", "optimizer")
+
+    def begin(
+        self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Begin with the sums over nobody, or with a session."""
+        name = hashlib.sha256(f"tour of {run.seed}".encode()).hexdigest()[:32]
+        told = {**header, "tour": name, "meeting": self.tour.meeting}
+        if self.session:
+            return tensors, {**told, "codec": self.codec}
+        told |= {"codec": BYTES, "features": features_digest(run, tensors, self.features)}
+        return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, told
+
+    def model(
+        self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor], beside: RecordDict
+    ) -> Mapping[str, Tensor]:
+        """Solve for the head, if these are sums."""
+        if packet.codec != BYTES:
+            return tensors
+        start, sums = initial_tunables(run), self.read(run, tensors)
+        if not sums.samples:
+            return start
+        if self.session:
+            start = {**start, **self._in(run, beside)}
+        return with_head(run, start, solve(self.head, sums), self.features)
+
+    def read(self, run: RunConfig, tensors: Mapping[str, Tensor]) -> Sums:
+        """Return the sums in a packet's payload; `PacketError` if they are not such."""
+        if tensors.keys() != {SUMS}:
+            raise PacketError(f"payload {min(tensors)}: accepted: {SUMS}")
+        return Sums.from_bytes(tensors[SUMS].numpy().tobytes(), *self._shape(run))
+
+    def arrive(self, visit: Visit) -> None:
+        """Check whose sums these are; at the meeting node add up what other walkers brought."""
+        packet, node = visit.start, visit.node
+        visit.header |= {name: getattr(packet, name) for name in ("included", "passed", "meeting")}
+        if packet.codec != BYTES:
+            if packet.hop > self.session or packet.features or packet.included:
+                raise UntakenError("session", f"hop = {packet.hop}: the session has {self.session}")
+            return
+        wanted = features_digest(node.run, self.frozen(visit), self.features)
+        if packet.features != wanted:
+            said = f"features = {packet.features[:12]}...: sums of others, here {wanted[:12]}..."
+            raise UntakenError("features", said)
+        if node.address in self.tour.members(packet.included) and not _is_counted(visit):
+            raise UntakenError("included", f"included: {node.address} has not added itself")
+        self.read(node.run, visit.tensors)
+        if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
+            self._gather(visit)
+
+    def fit(
+        self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
+    ) -> Fit:
+        """Add this node's sums, unless it has done so in this tour; in a session, train."""
+        packet, run = visit.start, visit.node.run
+        if packet.codec == BYTES:
+            if not _is_counted(visit):
+                return self._added(visit, self.read(run, tensors), self.frozen(visit))
+            if visit.node.address not in self.tour.members(visit.header["included"]):
+                passed = self.tour.members(visit.header["passed"])
+                visit.header["passed"] = bitmap({*passed, visit.node.address})
+            return Fit(dict(tensors), 0, {})
+        trained = inner(tensors, **keywords)
+        if packet.hop < self.session:
+            return trained
+        told = {n: getattr(packet, n) for n in ("packet_id", "model_id", "destination", "walker")}
+        kept = visit.recall(RESIDUAL)
+        residual = tensors_of(kept) if isinstance(kept, ArrayRecord) else {}
+        names = [name for name in trained.tensors if not name.startswith("head.")]
+        frozen, _ = pack(
+            {name: trained.tensors[name] for name in names},
+            residual={name: residual[name] for name in names if name in residual},
+            **{**told, "codec": self.codec, "source": visit.node.address, "ttl": 0, "hop": 0},
+        )
+        visit.beside[FROZEN] = enclosed(frozen)
+        visit.keep_for_all(key(FROZEN, visit), visit.beside.config_records[FROZEN])
+        visit.only = {SUMS}
+        start = {**initial_tunables(run), **frozen.decoded()}
+        added = self._added(visit, Sums.nothing(*self._shape(run)), start)
+        return Fit(added.tensors, trained.samples, {})
+
+    def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Go where nobody was added yet; a session goes where the policy says."""
+        in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
+        return candidates if in_session else self.tour.next(visit, candidates)
+
+    def depart(self, visit: Visit) -> None:
+        """Make the next version; the walk of this walker ends where nobody is left to go to."""
+        packet = visit.start
+        if not visit.fit.samples:
+            visit.header["seen"] = packet.seen
+        if visit.header["destination"] == visit.node.address and SUMS in visit.fit.tensors:
+            visit.header["ttl"] = 0
+        if packet.codec != BYTES and SUMS in visit.changes:
+            told = {**packet.values(), **visit.header, "codec": BYTES, "parent": packet.version}
+            told |= {"samples": packet.samples + visit.fit.samples, "updated": {SUMS: packet.hop}}
+            del told["version"], told["shapes"]
+            visit.onward, _ = pack(visit.changes, **told)
+        elif packet.codec != BYTES:
+            Codec(self.codec).depart(visit)
+        else:
+            visit.pack(None)
+
+    def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
+        """Leave out what was frozen where the receiver has it."""
+        onward = visit.onward
+        if self.session and not whole:
+            has_it = self.tour.members(onward.included) | self.tour.members(onward.passed)
+            if onward.destination in has_it and onward.destination != visit.node.address:
+                content.pop(FROZEN, None)
+
+    def finish(self, relay: Relay, landed: Sequence[Packet]) -> Mapping[str, Any]:
+        """Say who is in the sums, and who is not."""
+        most = max(landed, key=lambda packet: len(self.tour.members(packet.included)))
+        included = self.tour.members(most.included)
+        nodes = [f"n{i}" for i in range(self.tour.nodes)]
+        return {
+            "included": [name for name in nodes if name in included],
+            "missing": [name for name in nodes if name not in included],
+        }
+
+    def _added(self, visit: Visit, sums: Sums, frozen: Mapping[str, Tensor]) -> Fit:
+        """Add this node's samples, and remember it."""
+        node, packet = visit.node, visit.start
+        own = node.sums(frozen, self.features)
+        try:
+            total = sums + own
+        except SumsError as error:
+            raise UntakenError("overflow", f"sums: {error}") from error
+        included = self.tour.members(visit.header["included"])
+        visit.header["included"] = bitmap({*included, node.address})
+        if not packet.features:
+            visit.header["features"] = features_digest(node.run, frozen, self.features)
+        told: dict[str, Any] = {"walker": packet.walker, "hop": packet.hop}
+        told["parent"] = packet.version
+        visit.keep_for_all(key("counted", visit), ConfigRecord(told))
+        return Fit({SUMS: _as_tensor(total)}, own.samples, {})
+
+    def _gather(self, visit: Visit) -> None:
+        """Add the sums that other walkers left here; the last to come goes on with them all."""
+        packet, run, kept = visit.start, visit.node.run, key("gathered", visit)
+        included, walkers = self.tour.members(packet.included), [packet.walker]
+        total = self.read(run, visit.tensors)
+        if (record := visit.context.state.config_records.get(kept)) is not None:
+            others = self.tour.members(text(record, "included"))
+            if both := included & others:
+                said = f"included: {', '.join(sorted(both))} in both sums, which are not added up"
+                visit.answers["apart"] = ConfigRecord({"text": said})
+                return
+            total = total + Sums.from_bytes(record["data"], *self._shape(run))  # type: ignore[arg-type]
+            included, walkers = included | others, [*texts(record, "walkers"), packet.walker]
+            visit.tensors = {SUMS: _as_tensor(total)}
+            visit.merged.append(text(record, "version"))
+        visit.header["included"] = bitmap(included)
+        if len(walkers) == self.tour.walkers:
+            # Who was asked in vain is asked once more.
+            visit.header |= {"meeting": "", "passed": ""}
+            return
+        told: dict[str, Any] = {"data": total.to_bytes(), "included": bitmap(included)}
+        told |= {"version": packet.version, "walkers": walkers}
+        visit.keep_for_all(kept, ConfigRecord(told))
+
+    def frozen(self, visit: Visit) -> Mapping[str, Tensor]:
+        """Return what stands in front of the sums: as it came along, or came before."""
+        start, name = initial_tunables(visit.node.run), key(FROZEN, visit)
+        if not self.session:
+            return start
+        if FROZEN in visit.content:
+            visit.keep_for_all(name, visit.content.config_records[FROZEN])
+        elif name not in visit.context.state:
+            raise UntakenError("missing", "frozen: what the sums are of did not come along")
+        records = visit.content if FROZEN in visit.content else visit.context.state
+        visit.beside[FROZEN] = records.config_records[FROZEN if FROZEN in visit.content else name]
+        return {**start, **self._in(visit.node.run, visit.beside)}
+
+    def _in(self, run: RunConfig, content: RecordDict) -> Mapping[str, Tensor]:
+        """Return what was frozen, as it travels beside the sums."""
+        frozen = packet_in(content, FROZEN).decoded()
+        wanted = {name for name in initial_tunables(run) if not name.startswith("head.")}
+        if frozen.keys() != wanted:
+            said = f"of this model are {', '.join(sorted(wanted))[:200]}"
+            raise PacketError(f"frozen {min(frozen)}: {said}")
+        return frozen
+
+    def _shape(self, run: RunConfig) -> tuple[int, int]:
+        return scale_of(run, self.features).features, federation_of(run).num_classes
+
+
+def _as_tensor(sums: Sums) -> Tensor:
+    return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
+
+
+def _is_counted(visit: Visit) -> bool:
+    """Tell whether this node has added itself in this tour."""
+    return key("counted", visit) in visit.context.state
