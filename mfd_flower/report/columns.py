@@ -240,6 +240,37 @@ TUNED = (
 """Of `mfd tune`; a row is a search of ``tuning.json``, its chosen setting and that one's result."""
 
 
+GAVE = (
+    Column("node", "node", "", "Its address."),
+    Column("samples", "samples", "", "That it added."),
+    Column(
+        "accuracy without it",
+        lambda r: _decimals(r["accuracy_without"]),
+        "",
+        "On its own samples, of the head of all others.",
+    ),
+    Column(
+        "with it",
+        lambda r: _decimals(r["accuracy_with"]),
+        "",
+        "On the same samples, which this head has seen.",
+    ),
+    Column(
+        "error without it",
+        lambda r: f"{r['squared_error_without']:.4f}",
+        "",
+        "Mean squared error over everybody's samples of labels regressed on all others'.",
+    ),
+    Column(
+        "error with it",
+        lambda r: f"{r['squared_error_with']:.4f}",
+        "",
+        "The same, with its samples in the regression. The difference is what it gave to all.",
+    ),
+)
+"""Of the trait `contributions`; a row is what one node measured."""
+
+
 def _setting(row: Row) -> str:
     if row["chosen"] is None:
         return "none, every setting failed"

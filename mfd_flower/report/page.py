@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from mfd_flower.files import to_json, write_bytes, write_text
 from mfd_flower.report import TEMPLATES
+from mfd_flower.report.columns import GAVE
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import draw_plots
 from mfd_flower.report.tables import summary_csv, tables_of
@@ -43,11 +44,12 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "tables": list(tables_of(name, scenario)),
                 "paths": [(title, path_map(run)) for title, run in titled if is_walk(run)],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
+                "gave": [(t, r["contributions"]) for t, r in titled if "contributions" in r],
                 "figures": list(map(Markup, drawn)),
             }
         )
     template = TEMPLATES.get_template("page.html.j2")
-    texts["report.html"] = template.render(results=results, scenarios=scenarios)
+    texts["report.html"] = template.render(results=results, scenarios=scenarios, gave=GAVE)
     for file, content in texts.items():
         write_text(folder / file, content)
     for figures in plots.values():

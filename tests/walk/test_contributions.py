@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from mfd_flower.models.residents import shard
 from mfd_flower.models.rounded import Rounding, scale_of
 from mfd_flower.models.sums import Sums, SumsError
 from mfd_flower.node import Node, initial_tunables, with_head
+from mfd_flower.report.page import write_report
+from mfd_flower.runtime.compare import compare
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk.custody import packet_in
 from tests.harness import trial
@@ -116,3 +120,21 @@ def test_sums_that_were_never_added_are_not_taken_out() -> None:
     few, many = Sums.of(x[:10], y[:10], 3), Sums.of(x, y, 3)
     with pytest.raises(SumsError, match="80 samples: they are not among these 10"):
         few.without(many)
+
+
+def test_the_report_shows_what_each_node_gave(
+    settings: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run = settings()
+    tables = {
+        "seeds": [0],
+        **{name: asdict(getattr(run, name)) for name in ("data", "model", "train")},
+        "strategies": [{"strategy": "exact-walk", "rounds": 1, "options": run.strategy.keywords()}],
+    }
+    results = compare(tables, tmp_path / "out", jobs=1)
+    page = write_report(tmp_path / "out", results).read_text()
+    (told,) = (record["contributions"] for record in results.runs)
+    assert "What each node gave" in page
+    for each in told:
+        assert f"<td>{each['node']}</td><td>{each['samples']}</td>" in page
+        assert f"<td>{each['squared_error_without']:.4f}</td>" in page
