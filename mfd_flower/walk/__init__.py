@@ -9,11 +9,13 @@ from mfd_flower.walk.relay import Relay, WalkFailedError
 
 _MESSAGES = {
     "query.advert": (announce, "relay"),
+    "query.probe": (announce, "d2d"),
     "query.table": (hear, "d2d"),
     "train.hop": (hop, "d2d"),
     "query.ack": (acknowledge, "d2d"),
     "query.again": (send_again, "relay"),
     "query.busy": (send_again, "d2d"),
+    "query.choose": (send_again, "relay"),
 }
 WALK_ACTIONS: dict[str, Handler] = {kind: handler for kind, (handler, _) in _MESSAGES.items()}
 WALK_LINKS = {kind: link for kind, (_, link) in _MESSAGES.items()}

@@ -8,13 +8,14 @@ many links as the policy's `advert_hops` says. Every copy that crosses a link is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Advert, AdvertError, interest
+from mfd_flower.walk.custody import SOURCE
 from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
@@ -38,7 +39,7 @@ def announce(message: Message, context: Context) -> Message:
         degree=len(world.neighbours),
         sequence=integer(asked, "sequence"),
         lifetime_s=policy.advert_lifetime_s or math.inf,
-        hops_left=policy.advert_hops - 1,
+        hops_left=max(0, policy.advert_hops - 1),
         noise_epsilon=policy.noise_epsilon,
         **told,
     )
@@ -54,6 +55,8 @@ def hear(message: Message, context: Context) -> Message:
     onward: dict[str, list[str]] = {}
     told = message.content.config_records["adverts"]
     for via in told:
+        if via == SOURCE:  # Of the message, where one advert alone came.
+            continue
         for content in texts(told, via):
             heard = Advert.from_text(content)
             if (classes := len(heard.label_counts)) not in (0, node.num_classes):
@@ -65,6 +68,16 @@ def hear(message: Message, context: Context) -> Message:
     visit.save()
     reply = RecordDict({"onward": ConfigRecord({**onward})}) if onward else RecordDict()
     return Message(reply, reply_to=message)
+
+
+def pull(requests: Requests, holder: str, asked: Sequence[str]) -> None:
+    """Let neighbours that a holder asks tell it of themselves, each in a message of its own."""
+    ask = RecordDict({"ask": ConfigRecord({SOURCE: holder, "sequence": 0})})
+    answers = requests.ask_all("query.probe", dict.fromkeys(asked, ask))
+    for address, reply in answers.items():
+        advert = text(reply.config_records["advert"], "text")
+        told = ConfigRecord({SOURCE: address, address: [advert]})
+        requests.content(holder, "query.table", RecordDict({"adverts": told}))
 
 
 def exchange(

@@ -14,8 +14,10 @@ from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.visit import Visit
 
 VISITS_KEPT = 64
-CHOICE = 1
-"""Purpose of the generator that a policy draws from."""
+CHOICE, PROBES = 1, 4
+"""Purposes of the generators that a policy, and whom to ask, are drawn from."""
+PROBE = "probe"
+"""Record of whom a holder asks for their adverts before it chooses."""
 
 
 def route(visit: Visit) -> None:
@@ -32,6 +34,19 @@ def route(visit: Visit) -> None:
         "visited": visited,
         "seen": seen,
     }
+    if asked := probed(visit, visited):
+        visit.answers[PROBE] = ConfigRecord({PROBE: asked})
+
+
+def probed(visit: Visit, visited: tuple[str, ...]) -> list[str]:
+    """Draw the neighbours that are asked for their adverts: not those that were visited lately."""
+    policy, table = visit.plan.policy, visit.table
+    recent = visited[-policy.memory :] if policy.memory else ()
+    near = [a for a in visit.node.world_view().neighbours if a not in table.gone]
+    fresh = [a for a in near if a not in recent and a not in table] or near
+    rng = visit.node.rng(visit.start.hop + 1, PROBES)
+    drawn = rng.permutation(len(fresh))[: policy.probes]
+    return [fresh[place] for place in sorted(drawn)]
 
 
 def next_hop(
@@ -51,12 +66,12 @@ def next_hop(
     node, table, policy = visit.node, visit.table, visit.plan.policy
     world = node.world_view()
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
-    if policy.advert_hops:
-        known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
-    else:
-        near = (a for a in world.neighbours if a not in table.gone and a not in busy)
-        known = [
-            Candidate(a, link_bps=world.rate_to_bps(a), last_visit=last.get(a, -1)) for a in near
+    known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
+    if not policy.advert_hops:
+        known = known or [
+            Candidate(a, link_bps=world.rate_to_bps(a), last_visit=last.get(a, -1))
+            for a in world.neighbours
+            if a not in table.gone and a not in busy
         ]
     for trait in visit.plan.traits:
         known = list(trait.route(visit, known))
@@ -99,8 +114,9 @@ def acknowledge(message: Message, context: Context) -> Message:
 def send_again(message: Message, context: Context) -> Message:
     """Send the packet in custody once more, elsewhere if its receiver has failed or is busy.
 
-    The holder's timer has gone off, or the receiver has another walker. What failed leaves the
-    routing table, what is busy stays in it, and the policy chooses among the rest. A packet that
+    The holder's timer has gone off, or the receiver has another walker, or the adverts that it
+    asked for have come. What failed leaves the routing table, what is busy stays
+    in it, and the policy chooses among the rest. A packet that
     its receiver has acknowledged is sent again only if `lost` says that it vanished behind that
     receiver; otherwise, and if none of the walker is in custody here, this is a `PacketError`.
     """
@@ -116,7 +132,7 @@ def send_again(message: Message, context: Context) -> Message:
         # A hop was used up on a version that nobody could take.
         visit.onward = kept = replace(kept, ttl=max(0, kept.ttl - 1))
     busy = texts(told, "busy") if "busy" in told else []
-    if "failed" in told or busy:
+    if "failed" in told or busy or "choose" in told:
         elsewhere = next_hop(visit, kept.hop, kept.visited, kept.seen, busy)
         visit.onward = replace(kept, destination=elsewhere)
         visit.commit()

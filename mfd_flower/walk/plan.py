@@ -55,6 +55,9 @@ class Policy:
     advert_hops: int = bounded(1, 0, 16)
     """Links that an advert crosses; at 0 nobody announces anything, and who holds a packet knows
     its own links alone."""
+    probes: int = bounded(0, 0, 64)
+    """Neighbours that a holder asks for their adverts before it chooses; where nobody announces
+    anything (`advert_hops` 0) it knows no others."""
     advert_every: int = bounded(0, 0)
     """Tours between two announcements; 0 announces once, at the start."""
     advert_lifetime_s: float = bounded(0.0, 0.0)

@@ -17,10 +17,11 @@ from flwr.common.constant import ErrorCode
 
 from mfd_flower.network.world import World
 from mfd_flower.packets import Packet, PacketError, restored
-from mfd_flower.records import joined, part_of, plain_record, plain_values, text
+from mfd_flower.records import joined, part_of, plain_record, plain_values, text, texts
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.walk.announce import exchange
+from mfd_flower.walk.announce import exchange, pull
 from mfd_flower.walk.custody import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
+from mfd_flower.walk.next_hop import PROBE
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.requests import TRIES, Requests
 
@@ -115,6 +116,7 @@ class Relay:
         `content` is the message that its holder sent it in, with the records beside it.
         """
         content = RecordDict({PACKET: sealed(packet)}) if content is None else content
+        packet, content = self._with_adverts(packet, content)
         busy = [flight.packet.destination for flight in self._flights.values()]
         if packet.destination in busy and packet.hop > 1:
             timer = ConfigRecord({"walker": packet.walker, "busy": busy})
@@ -129,6 +131,18 @@ class Relay:
         arrives_s = self._grid.arrival_s(message_id)
         due_s = arrives_s + self._visit_s.get(packet.destination, 0.0)
         self._flights[packet.walker] = _Flight(packet, content, message_id, arrives_s, due_s)
+
+    def _with_adverts(self, packet: Packet, content: RecordDict) -> tuple[Packet, RecordDict]:
+        """Carry the adverts that a holder asks for, and return what it sends then."""
+        record = content.pop(PROBE, None)
+        if not isinstance(record, ConfigRecord):
+            return packet, content
+        pull(self.requests, packet.source, texts(record, PROBE))
+        timer = ConfigRecord({"walker": packet.walker, "choose": True})
+        told = self.requests.content(packet.source, "query.choose", RecordDict({"timer": timer}))
+        if told is None or (chosen := _whole(told, packet)) is None:
+            return packet, content  # To whom it was sent before.
+        return chosen, told
 
     def collect(self) -> tuple[Packet, RecordDict]:
         """Wait for the packet that is due first in virtual time, by detours if need be.
