@@ -163,6 +163,9 @@ class Chains:
         if entry.kind == "version":
             self._check_parents(entry, tip)
             return entry.version
+        if entry.kind == "void" and entry.version != tip.version:
+            said = f"must be {tip.version[:12]}..., the version in force"
+            raise LedgerError("parent", f"version = {entry.version[:12]}...: {said}")
         if entry.kind != "refusal":
             return tip.version
         refused = self._made[entry.chain, tip.version]

@@ -30,6 +30,7 @@ KINDS = {
     "leave": ({"prev", "subject"}, {"reason"}),
     "refusal": ({"prev", "version", "subject", "reason"}, {"accuracy_before", "accuracy_after"}),
     "readmission": ({"prev", "subject"}, {"reason"}),
+    "void": ({"prev", "version", "subject"}, {"reason"}),
 }
 """What an entry of each kind must have besides the fields that all have, and what it may have."""
 RECEIPT_FIELDS = {"receiver", "receipt"}
@@ -80,14 +81,15 @@ class Entry:
     size_bytes: Count
     """Bytes of the packet."""
     version: Digest = ""
-    """Digest of the tunables (`packets.version_digest`): made, founded on or refused here."""
+    """Digest of the tunables (`packets.version_digest`): made, founded on or refused here; of a
+    void, which was sent to the subject and then elsewhere."""
     parents: Annotated[tuple[Digest, ...], Length(2)] = ()
     """The version it was made from; in a merge also the one of another chain."""
     accuracy_before: Share | None = None
     accuracy_after: Share | None = None
     """On the author's local data."""
     subject: Address = ""
-    """Who joins, leaves, is refused or readmitted."""
+    """Who joins, leaves, is refused or readmitted; of whom nothing counts that it made of it."""
     subject_key: Digest = ""
     """The public key of one who joins."""
     reason: Annotated[str, Form(r"[ -~]{1,200}", "up to 200 printable ASCII characters")] = ""

@@ -119,8 +119,8 @@ class RoutingTable:
         self._entries = {a: entry for a, entry in self._entries.items() if entry.via != neighbour}
 
     def via(self, address: str) -> str:
-        """Return the neighbour through which an address of this table is reached."""
-        return self._entries[address].via
+        """Return the neighbour through which an address is reached: itself, if none is known."""
+        return self._entries[address].via if address in self._entries else address
 
     def heads(self, walker: str) -> dict[str, str]:
         """Return the head of a walker's chain that each address has announced, if it has."""

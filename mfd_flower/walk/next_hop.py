@@ -93,7 +93,7 @@ def next_hop(
     )
     rng = node.rng(number, CHOICE)
     chosen = choose(policy.name, here, fresh, seen, rng, **policy.options)
-    return table.via(chosen) if chosen in table else chosen
+    return table.via(chosen)
 
 
 def acknowledge(message: Message, context: Context) -> Message:
@@ -128,6 +128,8 @@ def send_again(message: Message, context: Context) -> Message:
     if "failed" in told:
         visit.table.unreachable(text(told, "failed"))
         visit.table_changed = True
+        for trait in visit.plan.traits:
+            trait.undelivered(visit, text(told, "failed"))
     if told.get("spent", False):
         # A hop was used up on a version that nobody could take.
         visit.onward = kept = replace(kept, ttl=max(0, kept.ttl - 1))

@@ -162,6 +162,21 @@ class NodeLedger:
         told = {"subject": self.maker(arrived).author, "reason": reason}
         self._write(self._tip(arrived), kind="refusal", version=arrived.version, **told)
 
+    def void(self, sent: Packet, receiver: str) -> None:
+        """Write that a version that was sent goes elsewhere: what its receiver made counts not."""
+        if not self.voided(sent, sent.version, receiver):
+            self._write(self._tip(sent), kind="void", version=sent.version, subject=receiver)
+
+    def voided(self, packet: Packet, version: str, subject: str, by: str = "") -> bool:
+        """Tell whether a packet's chain voids what `subject` made of a version, by its sender."""
+        chain = chain_of(packet)
+        return any(
+            entry.kind == "void"
+            and (entry.chain, entry.version, entry.subject) == (chain, version, subject)
+            and by in ("", entry.author)
+            for entry in reversed(self.chains.entries)
+        )
+
     def beside(self, packet: Packet, whole: bool) -> ConfigRecord:
         """Return what travels beside a packet: the head, and the lines that its receiver lacks.
 

@@ -34,6 +34,7 @@ from mfd_flower.walk.relay import Relay
 from mfd_flower.walk.tours import Tour, key
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.traits.codec import RESIDUAL, Codec
+from mfd_flower.walk.traits.ledger import Ledger
 from mfd_flower.walk.visit import Visit
 
 SUMS, FROZEN = "sums", "frozen"
@@ -183,8 +184,7 @@ class Summing(Trait):
         visit.header["included"] = bitmap({*included, node.address})
         if not packet.features:
             visit.header["features"] = features_digest(node.run, frozen, self.features)
-        told: dict[str, Any] = {"walker": packet.walker, "hop": packet.hop}
-        told["parent"] = packet.version
+        told = {n: getattr(packet, n) for n in ("walker", "source", "version")}
         visit.keep_for_all(key("counted", visit), ConfigRecord(told))
         return Fit({SUMS: _as_tensor(total)}, own.samples, {})
 
@@ -243,5 +243,13 @@ def _as_tensor(sums: Sums) -> Tensor:
 
 
 def _is_counted(visit: Visit) -> bool:
-    """Tell whether this node has added itself in this tour."""
-    return key("counted", visit) in visit.context.state
+    """Tell whether this node has added itself in this tour, to sums that are not void."""
+    record = visit.context.state.config_records.get(key("counted", visit))
+    if record is None:
+        return False
+    packet, own = visit.start, visit.node.address
+    signed = any(isinstance(trait, Ledger) for trait in visit.plan.traits)
+    if not signed or text(record, "walker") != packet.walker:
+        return True
+    version, sender = text(record, "version"), text(record, "source")
+    return not visit.ledger.voided(packet, version, own, by=sender)

@@ -137,6 +137,9 @@ class Trait:
     def settled(self, visit: Visit, walker: str, receipt: ConfigRecord) -> None:
         """Take the receipt of a receiver that has the packet."""
 
+    def undelivered(self, visit: Visit, receiver: str) -> None:
+        """Take note that a receiver of ``visit.onward`` did not answer: it is sent elsewhere."""
+
     # Of the walk as a whole, the same on every node and in the network.
 
     def share(self, hop: int, plan: Plan) -> float:

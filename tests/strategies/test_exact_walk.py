@@ -29,8 +29,10 @@ from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk import plan_of
 from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in, sealed
 from mfd_flower.walk.hop import hop
+from mfd_flower.walk.node_ledger import NodeLedger, key_of_node
 from tests.harness import Trial, trial
 from tests.scheduled_faults import Fault
+from tests.walk.walks import chains_of
 
 NODES = 6
 
@@ -184,6 +186,47 @@ def test_who_dies_with_its_word_is_not_added_twice(settings: Callable[..., RunCo
     found = trial(run, [dies], timeout=5)
     assert ends_with(found, whole(run, (2,)))
     assert last(found).passed == bitmap(["n2"])
+
+
+@pytest.mark.parametrize("walkers", [1, 2])
+@pytest.mark.parametrize("address", ["n1", "n2", "n4", "n5"])
+def test_with_a_ledger_it_is_added_again_after_a_signed_void(
+    settings: Callable[..., RunConfig], address: str, walkers: int
+) -> None:
+    """Whoever it is: the sender voids what it made, and then it counts as never added.
+
+    Or it is back when the sender tries it again, and hands over what it made before it died.
+    """
+    run = settings(walkers=walkers, traits={"ledger": {}})
+    others_are_left = address != "n5" and (address, walkers) != ("n2", 2)
+    dies = Fault("dies-after-training", address, message_type="train.hop", downtime=2)
+    found = trial(run, [dies], timeout=5)
+    assert ends_with(found, whole(run))
+    voids = [entry for entry in chains_of(found).entries if entry.kind == "void"]
+    assert {entry.subject for entry in voids} == ({address} if others_are_left else set())
+    made = [e.author for e in chains_of(found).entries if e.kind == "version"]
+    assert made.count(address) == 1
+
+
+def test_a_void_is_believed_of_the_sender_alone(
+    settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another's word the node that was added takes no notice, and is not added twice."""
+    run = settings(traits={"ledger": {}})
+    true = NodeLedger.void
+
+    def by_another(ledger: NodeLedger, sent: Packet, receiver: str) -> None:
+        ledger.address = "n5"
+        ledger._key = key_of_node(run.seed, "n5")
+        true(ledger, sent, receiver)
+        ledger.address = sent.source
+        ledger._key = key_of_node(run.seed, sent.source)
+
+    monkeypatch.setattr(NodeLedger, "void", by_another)
+    dies = Fault("dies-after-training", "n2", message_type="train.hop", downtime=3)
+    found = trial(run, [dies], timeout=5)
+    assert ends_with(found, whole(run, (2,)))
+    assert "void" in {entry.kind for entry in chains_of(found).entries}
 
 
 def landing(

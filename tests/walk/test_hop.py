@@ -215,7 +215,7 @@ def test_a_failing_holder_ends_the_run_with_its_reason(
         ({"walkers": 2}, "from 1 to 1, half of the nodes"),
         ({"hops": 3}, "accepts: policy, walkers, traits"),
         ({"traits": "damping"}, "options.traits = 'damping': a table of traits"),
-        ({"traits": {"damp": {}}}, "accepted: admission, codec, damping"),
+        ({"traits": {"damp": {}}}, "accepted: admission, codec, contributions, damping"),
         ({"traits": {"damping": 0.5}}, "options.traits.damping = 0.5: a table"),
         ({"traits": {"damping": {"end": 0.0}}}, "options.traits.damping.end = 0.0: must be above"),
         ({"traits": {"damping": {"finish": 0.5}}}, "unknown key; accepted: start, end, tours"),

@@ -108,6 +108,11 @@ class Ledger(Trait):
         if receipt:
             visit.ledger.keep_receipt(receipt, walker)
 
+    def undelivered(self, visit: Visit, receiver: str) -> None:
+        """Void what the receiver of a tour's packet may have made of it, so that it may again."""
+        if visit.onward.tour:
+            visit.ledger.void(visit.onward, receiver)
+
     def doubted(self, relay: Relay, packet: Packet, told: ConfigRecord) -> RecordDict | None:
         """Let the holder send the whole chain; who announced an unreached head is asked for it.
 
