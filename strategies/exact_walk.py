@@ -32,6 +32,7 @@ from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.relay import Relay
 from mfd_flower.walk.summing import FROZEN, Summing
 from mfd_flower.walk.tours import Tour
+from mfd_flower.walk.traits.mask import Mask
 from strategies.mfd_walk import MFDWalk
 
 POLICY = {"name": "round-robin", "advert_hops": 0}
@@ -52,7 +53,7 @@ class ExactWalk(MFDWalk):
         Packets under way at once, each with its share of the nodes. They meet where the first one
         begins, and are added up there.
     traits : table (default: none)
-        Of those of `mfd-walk`, `ledger`; and `contributions`.
+        Of those of `mfd-walk`, `ledger`; and `contributions`, `mask`.
     features : table (default: 4 bits, cut off at 3 standard deviations)
         How features become whole numbers: ``bits``, ``clip``, ``projection``.
     head : str (default: "ridge")
@@ -100,7 +101,10 @@ class ExactWalk(MFDWalk):
             raise ConfigError("model.tune", run.model.tune, accepted)
         if summing.session and first.walkers > 1:
             raise ConfigError("options.session", summing.session, "accepted with one walker alone")
-        return Plan.read(run, policy, walkers, traits, {"summing": summing})
+        plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
+        if first.walkers > 1 and any(isinstance(trait, Mask) for trait in plan.traits):
+            raise ConfigError("options.traits.mask", {}, "accepted with one walker alone")
+        return plan
 
     def model_of(self, packet: Packet, content: RecordDict) -> ArrayRecord:
         """Return the model that a packet's sums make with what was frozen, seen now or before."""

@@ -48,11 +48,19 @@ class Rounding:
     """Of a feature, its sign among them."""
     projection: int = bounded(0, 0)
     """Random directions that are left of the features, drawn from the seed; 0 leaves all."""
+    norm: float = bounded(0.0, 0.0)
+    """Longest vector of features, as a multiple of the length that standard deviations of 1 give;
+    longer ones are scaled down to it. 0 bounds none but by `clip`."""
 
     @property
     def largest(self) -> int:
         """Largest whole number."""
         return 2 ** (self.bits - 1) - 1
+
+    def longest(self, features: int) -> float:
+        """Return the greatest length that a vector of whole numbers may have."""
+        most = np.sqrt(features) * self.largest
+        return min(most, self.norm * np.sqrt(features) / self.step) if self.norm else most
 
     @property
     def step(self) -> float:
@@ -108,7 +116,13 @@ class Scale(NamedTuple):
                 scaled = scaled @ self.projection
             whole = np.rint(scaled[: len(batch)] / self.rounding.step)
             most = self.rounding.largest
-            parts.append(np.clip(whole, -most, most).astype(np.int64))
+            clipped = np.clip(whole, -most, most)
+            if self.rounding.norm:
+                lengths = np.linalg.norm(clipped, axis=1, keepdims=True)
+                share = self.rounding.longest(self.features) / np.maximum(lengths, 1e-300)
+                # Towards zero, or a shortened vector may be longer again.
+                clipped = np.trunc(clipped * np.minimum(share, 1.0))
+            parts.append(clipped.astype(np.int64))
         return np.concatenate(parts)
 
     def unrounded(self, head: Head) -> tuple[Tensor, Tensor]:

@@ -106,6 +106,21 @@ class Sums:
         """Samples of each class, ``(classes,)``."""
         return self.cross[-1]
 
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """All that the sums are, each number once: class sums, then G's upper triangle."""
+        inner = self.gram[:-1, :-1]
+        return np.concatenate([self.cross.T.ravel(), inner[_triangle(len(inner))]])
+
+    @classmethod
+    def from_cells(cls, cells: NDArray[np.int64], features: int, classes: int) -> Self:
+        """Inverse of `cells`; `PacketError` if no samples have such sums."""
+        known = (features + 1) * classes
+        cross = _read_cross(cells[:known], features, classes)
+        if (np.abs(cells.astype(float)) >= EXACT).any():
+            raise PacketError("sums: a sum passes 2^53")
+        return cls(_full(cells[known:], cross), cross)
+
     def to_bytes(self) -> bytes:
         """Return the one text that stands for these sums on the wire."""
         left = self.gram[:-1, :-1] - _predicted(self.cross)
@@ -125,11 +140,7 @@ class Sums:
             raise PacketError(f"sums: {error}") from None
         if (np.abs(left.astype(float)) >= EXACT).any() or (np.abs(expected + left) >= EXACT).any():
             raise PacketError("sums: a sum passes 2^53")
-        gram = np.zeros((features + 1, features + 1), np.int64)
-        gram[triangle] = expected + left
-        gram[:-1, :-1] += np.triu(gram[:-1, :-1], 1).T
-        gram[-1] = gram[:, -1] = cross.sum(1)
-        return cls(gram, cross)
+        return cls(_full(expected + left, cross), cross)
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write int64 safetensors; what the sums are `about` is JSON in the metadata."""
@@ -190,6 +201,15 @@ def _read_cross(numbers: NDArray[np.int64], features: int, classes: int) -> NDAr
     if cross[:, cross[-1] == 0].any():
         raise PacketError("sums: a class without samples has some")
     return cross
+
+
+def _full(triangle: NDArray[np.int64], cross: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return G of its upper triangle, without the last row, and of Q."""
+    gram = np.zeros((len(cross), len(cross)), np.int64)
+    gram[_triangle(len(cross) - 1)] = triangle
+    gram[:-1, :-1] += np.triu(gram[:-1, :-1], 1).T
+    gram[-1] = gram[:, -1] = cross.sum(1)
+    return gram
 
 
 def _triangle(features: int) -> tuple[NDArray[np.intp], ...]:

@@ -30,14 +30,15 @@ from mfd_flower.packets.members import bitmap
 from mfd_flower.records import tensors_of, text, texts
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.custody import enclosed, packet_in
-from mfd_flower.walk.relay import Relay
+from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.tours import Tour, key
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.traits.codec import RESIDUAL, Codec
 from mfd_flower.walk.traits.ledger import Ledger
+from mfd_flower.walk.traits.mask import Mask
 from mfd_flower.walk.visit import Visit
 
-SUMS, FROZEN = "sums", "frozen"
+SUMS, MASKED, FROZEN = "sums", "masked", "frozen"
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Summing(Trait):
         """Solve for the head, if these are sums."""
         if packet.codec != BYTES:
             return tensors
-        start, sums = initial_tunables(run), self.read(run, tensors)
-        if not sums.samples:
+        start = initial_tunables(run)
+        if MASKED in tensors or not (sums := self.read(run, tensors)).samples:
             return start
         if self.session:
             start = {**start, **self._in(run, beside)}
@@ -97,9 +98,17 @@ class Summing(Trait):
             raise UntakenError("features", said)
         if node.address in self.tour.members(packet.included) and not _is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
-        self.read(node.run, visit.tensors)
+        mask = _mask(visit)
+        if MASKED not in visit.tensors or mask is None:
+            self.read(node.run, visit.tensors)
         if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
-            self._gather(visit)
+            if MASKED in visit.tensors and mask is not None:
+                sums = mask.take_off(
+                    visit, visit.tensors[MASKED], self._shape(node.run), self._most
+                )
+                visit.tensors, visit.header["meeting"] = {SUMS: _as_tensor(sums)}, ""
+            else:
+                self._gather(visit)
 
     def fit(
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
@@ -108,7 +117,7 @@ class Summing(Trait):
         packet, run = visit.start, visit.node.run
         if packet.codec == BYTES:
             if not _is_counted(visit):
-                return self._added(visit, self.read(run, tensors), self.frozen(visit))
+                return self._added(visit, tensors, self.frozen(visit))
             if visit.node.address not in self.tour.members(visit.header["included"]):
                 passed = self.tour.members(visit.header["passed"])
                 visit.header["passed"] = bitmap({*passed, visit.node.address})
@@ -127,9 +136,10 @@ class Summing(Trait):
         )
         visit.beside[FROZEN] = enclosed(frozen)
         visit.keep_for_all(key(FROZEN, visit), visit.beside.config_records[FROZEN])
-        visit.only = {SUMS}
+        visit.only = {SUMS, MASKED}
         start = {**initial_tunables(run), **frozen.decoded()}
-        added = self._added(visit, Sums.nothing(*self._shape(run)), start)
+        nothing = {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}
+        added = self._added(visit, nothing, start)
         return Fit(added.tensors, trained.samples, {})
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -142,11 +152,15 @@ class Summing(Trait):
         packet = visit.start
         if not visit.fit.samples:
             visit.header["seen"] = packet.seen
-        if visit.header["destination"] == visit.node.address and SUMS in visit.fit.tensors:
+        ended = packet.codec == BYTES or packet.hop == self.session
+        if visit.header["destination"] == visit.node.address and ended:
             visit.header["ttl"] = 0
-        if packet.codec != BYTES and SUMS in visit.changes:
+        if visit.changes.keys() - packet.shapes.keys():
             told = {**packet.values(), **visit.header, "codec": BYTES, "parent": packet.version}
-            told |= {"samples": packet.samples + visit.fit.samples, "updated": {SUMS: packet.hop}}
+            told |= {
+                "samples": packet.samples + visit.fit.samples,
+                "updated": dict.fromkeys(visit.changes, packet.hop),
+            }
             del told["version"], told["shapes"]
             visit.onward, _ = pack(visit.changes, **told)
         elif packet.codec != BYTES:
@@ -163,8 +177,11 @@ class Summing(Trait):
                 content.pop(FROZEN, None)
 
     def finish(self, relay: Relay, landed: Sequence[Packet]) -> Mapping[str, Any]:
-        """Say who is in the sums, and who is not."""
+        """Say who is in the sums, and who is not; fails if the mask could not be taken off."""
         most = max(landed, key=lambda packet: len(self.tour.members(packet.included)))
+        if MASKED in most.shapes:
+            said = "which has the sums' mask, does not answer, and nobody else can take it off"
+            raise WalkFailedError(f"mask: {most.meeting}, {said}")
         included = self.tour.members(most.included)
         nodes = [f"n{i}" for i in range(self.tour.nodes)]
         return {
@@ -172,12 +189,21 @@ class Summing(Trait):
             "missing": [name for name in nodes if name not in included],
         }
 
-    def _added(self, visit: Visit, sums: Sums, frozen: Mapping[str, Tensor]) -> Fit:
+    def _added(
+        self, visit: Visit, tensors: Mapping[str, Tensor], frozen: Mapping[str, Tensor]
+    ) -> Fit:
         """Add this node's samples, and remember it."""
-        node, packet = visit.node, visit.start
+        node, packet, mask = visit.node, visit.start, _mask(visit)
         own = node.sums(frozen, self.features)
+        name = SUMS if mask is None else MASKED
         try:
-            total = sums + own
+            if mask is None:
+                total = _as_tensor(self.read(node.run, tensors) + own)
+            elif MASKED in tensors:
+                total = mask.plus(tensors[MASKED], own, self._most)
+            else:
+                total = mask.put_on(visit, own, self._most)
+                visit.header["meeting"] = node.address
         except SumsError as error:
             raise UntakenError("overflow", f"sums: {error}") from error
         included = self.tour.members(visit.header["included"])
@@ -185,8 +211,9 @@ class Summing(Trait):
         if not packet.features:
             visit.header["features"] = features_digest(node.run, frozen, self.features)
         told = {n: getattr(packet, n) for n in ("walker", "source", "version")}
-        visit.keep_for_all(key("counted", visit), ConfigRecord(told))
-        return Fit({SUMS: _as_tensor(total)}, own.samples, {})
+        visit.keep_for_all(key("counted", visit), ConfigRecord({**told}))
+        visit.only = {name}
+        return Fit({name: total}, own.samples, {})
 
     def _gather(self, visit: Visit) -> None:
         """Add the sums that other walkers left here; the last to come goes on with them all."""
@@ -234,12 +261,21 @@ class Summing(Trait):
             raise PacketError(f"frozen {min(frozen)}: {said}")
         return frozen
 
+    @property
+    def _most(self) -> int:
+        """Largest whole number of a feature."""
+        return self.features.largest
+
     def _shape(self, run: RunConfig) -> tuple[int, int]:
         return scale_of(run, self.features).features, federation_of(run).num_classes
 
 
 def _as_tensor(sums: Sums) -> Tensor:
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
+
+
+def _mask(visit: Visit) -> Mask | None:
+    return next((trait for trait in visit.plan.traits if isinstance(trait, Mask)), None)
 
 
 def _is_counted(visit: Visit) -> bool:
