@@ -129,13 +129,11 @@ class ExactWalk(MFDWalk):
         hops = HOPS * hops + max(0, self.options["session"])
         super()._launch_first(relay, course, arrays, hops * self.plan.walkers)
 
-    def _land(self, relay: Relay, course: Course) -> None:
-        """Let a walker whose sums are in another one's go."""
-        super()._land(relay, course)
-        nodes = self.plan.nodes
-        sums = {w: members_in(p.included, nodes) for w, p in course.landed.items()}
-        for walker, included in sums.items():
-            larger = [other for other, theirs in sums.items() if included < theirs]
-            if included and larger and walker in course.models:
-                del course.models[walker]
-                course.moved = larger[0] if course.moved == walker else course.moved
+    def shown(self, course: Course) -> Mapping[str, ArrayRecord]:
+        """Leave out walkers whose sums are in another one's."""
+        sums = {w: members_in(p.included, self.plan.nodes) for w, p in course.landed.items()}
+        return {
+            walker: model
+            for walker, model in course.models.items()
+            if not sums.get(walker) or not any(sums[walker] < other for other in sums.values())
+        }

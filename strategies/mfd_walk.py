@@ -114,8 +114,9 @@ class MFDWalk(OwnLoop, Strategy):
         self._relay = relay
         while relay.in_flight:
             self._land(relay, course)
-            several = dict(course.models) if len(course.models) > 1 else {}
-            yield Step(course.done, course.models[course.moved], several)
+            shown = self.shown(course)
+            moved = course.moved if course.moved in shown else next(iter(shown))
+            yield Step(course.done, shown[moved], shown if len(shown) > 1 else {})
             self._send_on(relay, course)
         self.not_taken = relay.not_taken
         for trait in self.plan.traits:
@@ -124,6 +125,10 @@ class MFDWalk(OwnLoop, Strategy):
     def model_of(self, packet: Packet, content: RecordDict) -> ArrayRecord:
         """Return the model that a packet stands for, which landed in a message."""
         return ArrayRecord(dict(self.plan.model_of(self.run, packet, content)))
+
+    def shown(self, course: Course) -> Mapping[str, ArrayRecord]:
+        """Return the models that the walk has now, by walker."""
+        return dict(course.models)
 
     def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:
         """Send the first packet of each walker, so many hops to go between them."""

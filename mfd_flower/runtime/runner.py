@@ -35,7 +35,7 @@ from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.strategy_state import has_flowers_loop, node_metrics
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
 
-OUTCOME = ("included", "missing", "contributions")
+OUTCOME = ("included", "missing", "sums_version", "contributions")
 """What only a strategy knows of a run: attributes that become keys of its record."""
 
 

@@ -28,9 +28,12 @@ def hop(message: Message, context: Context) -> Message:
     Whatever is raised, such as `PacketError` for a packet to another node, changes nothing.
     """
     visit = Visit.open(context, message.content)
+    traits = visit.plan.traits
     if visit.repeated():
         return Message(visit.reply(), reply_to=message)
-    traits = visit.plan.traits
+    if any(trait.outdated(visit) for trait in traits):
+        visit.take_up(visit.packet.walker)
+        return Message(visit.reply(), reply_to=message)
     try:
         for trait in traits:
             trait.arrive(visit)

@@ -84,6 +84,16 @@ class Summing(Trait):
             raise PacketError(f"payload {min(tensors)}: accepted: {SUMS}")
         return Sums.from_bytes(tensors[SUMS].numpy().tobytes(), *self._shape(run))
 
+    def outdated(self, visit: Visit) -> bool:
+        """Tell whether the sums that this node sent on later have all in them that these have.
+
+        When holders die the walk resumes before them, and comes by again when they are back.
+        """
+        packet, kept = visit.packet, visit.custody.header(visit.packet.walker)
+        if kept is None or not packet.tour or kept.tour != packet.tour or kept.hop <= packet.hop:
+            return False
+        return self.tour.members(packet.included) < self.tour.members(kept.included)
+
     def arrive(self, visit: Visit) -> None:
         """Check whose sums these are; at the meeting node add up what other walkers brought."""
         packet, node = visit.start, visit.node
@@ -187,6 +197,7 @@ class Summing(Trait):
         return {
             "included": [name for name in nodes if name in included],
             "missing": [name for name in nodes if name not in included],
+            "sums_version": most.version,
         }
 
     def _added(

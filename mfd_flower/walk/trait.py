@@ -106,6 +106,10 @@ class Trait:
         """Return fields of `routing.Advert` that this node's announcement is to carry."""
         return {}
 
+    def outdated(self, visit: Visit) -> bool:
+        """Tell whether this node has sent on more than the packet has; it does so once more."""
+        return False
+
     def arrive(self, visit: Visit) -> None:
         """Verify, restore, judge, resize or merge what arrived; inwards through the layers."""
 

@@ -13,6 +13,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +26,7 @@ from mfd_flower.routing import Candidate, RoutingTable
 from mfd_flower.routing.adverts import MAX_HEADS
 from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.node_ledger import LEDGER, NodeLedger, chain_of, dropped
+from mfd_flower.walk.requests import TRIES
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
 
@@ -131,11 +133,14 @@ class Ledger(Trait):
         """Ask who held each walker last for its replica; for the experimenter, outside the bill."""
         chains = Chains()
         for packet in landed:
-            for holder in relay.last_holders(packet):
+            asked = (holder for holder in relay.last_holders(packet) for _ in range(TRIES))
+            for holder in asked:
                 told = relay.requests.insist(holder, "query.ledger", RecordDict())
-                if told is not None:
-                    receive(chains, unpacked(told.config_records[SHOWN]["lines"]))
-                    break
+                # Cut off on its way, it is asked for again.
+                with suppress(LedgerError):
+                    if told is not None:
+                        receive(chains, unpacked(told.config_records[SHOWN]["lines"]))
+                        break
         return {"replica": suffix(chains)}
 
 
