@@ -34,6 +34,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fedavg, sampled": ("fedavg", {"fraction_train": 0.5}, {}),
     "fedadam": (f"{FLOWER}FedAdam", {}, {}),
     "fedavgm": (f"{FLOWER}FedAvgM", {"server_momentum": 0.9}, {}),
+    "fedavg, coded": ("fedavg", {}, {"wire": {"codec": "int8", "top_k": 0.2}}),
+    "fedadam, coded": (f"{FLOWER}FedAdam", {}, {"wire": {"codec": "fp16"}}),
     "local-only": ("local-only", {}, {}),
     "gossip": ("gossip", {"neighbours": "random", "degree": 2}, {}),
     "centralised": ("centralised", {}, {}),
