@@ -12,9 +12,9 @@ begins, and nothing of the model is lost by it: the sum is the one that a residu
 would lead to (Tang et al. 2019, *DoubleSqueeze*, arXiv 1905.05957), and a strategy which compares
 what comes back with what it sent, as FedAdam does, sees the mean update and no rounding.
 
-Both ends know the tunables' names and shapes, so a record is one array of bytes, which each array
-more would cost Flower half a kilobyte: the parts of the codec in the order of their names, then the
-positions of the entries.
+Both ends know the tunables' names and shapes, so a record is one array of bytes: the parts of the
+codec in the order of their names, then the positions of the entries. Each further array would cost
+half a kilobyte of Flower's headers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,7 @@ from mfd_flower.checks import show
 from mfd_flower.config import WireConfig
 from mfd_flower.packets.codecs import check_values, decode, encode, layouts
 from mfd_flower.packets.frame import PacketError
-from mfd_flower.packets.top_k import (
-    count_of,
-    largest,
-    positions_from_bytes,
-    positions_to_bytes,
-)
+from mfd_flower.packets.top_k import count_of, largest, positions_from_bytes, positions_to_bytes
 from mfd_flower.records import tensors_of
 
 ARRAYS, UPDATE = "arrays", "update"
@@ -44,7 +39,7 @@ ARRAYS, UPDATE = "arrays", "update"
 CODED = ":coded"
 """Ends the name of a record of a request that is in the codec."""
 DATA, ENTRIES = "data", "entries"
-"""The array of such a record, and what its entries are called where they are some of an update."""
+"""The array of such a record, and the name under which the codec gets the entries of `top_k`."""
 NUMPY_HEAD = b"\x93NUMPY\x01\x00"
 
 Tensors = Mapping[str, Tensor]

@@ -19,7 +19,7 @@ from mfd_flower.packets.frame import PacketError
 
 def count_of(share: float, size: int) -> int:
     """Return how many entries of so many a share is, rounded up."""
-    # The rounding keeps 0.1 x 30, of floats a little more than 3, at 3.
+    # The rounding keeps 0.07 x 100, of floats a little more than 7, at 7.
     return max(1, math.ceil(round(share * size, 6)))
 
 

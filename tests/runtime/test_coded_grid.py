@@ -151,7 +151,6 @@ STRATEGIES = {
     "FedProx": {"proximal_mu": 0.1},
     "FedMedian": {},
     "FedTrimmedAvg": {"beta": 0.3},
-    "QFedAvg": {"client_learning_rate": 0.3, "train_loss_key": "train-loss"},
     "Krum": {},
 }
 
