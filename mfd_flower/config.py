@@ -159,6 +159,22 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class WireConfig:
+    """How arrays travel where rounds and client half are Flower's, see `mfd_flower.wire_codec`."""
+
+    codec: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    """Of the arrays that nodes are sent, and of the updates that they send back."""
+    top_k: float = bounded(1.0, 0.0, 1.0, open_low=True)
+    """Share of the entries of its update that a node sends, the largest ones; it keeps the others
+    and adds them to its next update."""
+
+    @property
+    def coded(self) -> bool:
+        """Whether anything travels otherwise than Flower sends it."""
+        return self != WireConfig()
+
+
+@dataclass(frozen=True)
 class FaultsConfig:
     """Shares of the messages to nodes that go wrong, see `mfd_flower.network.faults`.
 
@@ -231,6 +247,7 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     trainer: TrainerConfig = TrainerConfig()
     network: NetworkConfig = NetworkConfig()
+    wire: WireConfig = WireConfig()
     faults: FaultsConfig = FaultsConfig()
     threat: ThreatConfig = ThreatConfig()
     strategy: StrategyConfig = StrategyConfig()

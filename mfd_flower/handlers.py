@@ -11,11 +11,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from mfd_flower.adversary.attackers import LINK, change_on_link
+from mfd_flower.coded_handler import coded
 from mfd_flower.network.clock import now_s
-from mfd_flower.node import CostReport, Node, current_report
+from mfd_flower.node import CostReport, Node, current_report, initial_tunables
 from mfd_flower.node_state import KEEP_STATE, RECALL_STATE, keep_state, recall_state
 from mfd_flower.records import CLOCK, REPORT, integer, number, taken, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy
+from mfd_flower.wire_codec import ARRAYS, shapes_of
 
 ROLL_CALL = "query.address"
 
@@ -58,7 +60,9 @@ def handler_of(message_type: str, context: Context) -> Handler:
     if handler is None:
         refused = f"message type {message_type!r}: no handler in the strategy or the defaults"
         raise ValueError(refused)
-    return handler
+    if not run.wire.coded:
+        return handler
+    return coded(handler, run.wire, shapes_of(initial_tunables(run)))
 
 
 def train(message: Message, context: Context) -> Message:
@@ -72,7 +76,7 @@ def train(message: Message, context: Context) -> Message:
         proximal_mu=number(settings, "proximal-mu") if "proximal-mu" in settings else None,
     )
     metrics = MetricRecord({"num-examples": len(node.samples), "train-loss": result.loss})
-    content = RecordDict({"arrays": ArrayRecord(tensors), "metrics": metrics})
+    content = RecordDict({ARRAYS: ArrayRecord(tensors), "metrics": metrics})
     return Message(content, reply_to=message)
 
 

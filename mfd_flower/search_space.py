@@ -24,7 +24,7 @@ from typing import Any
 
 from mfd_flower.checks import ConfigError
 
-KEYS = ("rounds", "options", "model", "train", "trainer")
+KEYS = ("rounds", "options", "model", "train", "trainer", "wire")
 MOST_COMBINATIONS = 100_000
 
 MOST_LEVELS = 20

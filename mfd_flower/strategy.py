@@ -10,6 +10,7 @@ Any `flwr.serverapp.strategy.Strategy` will do; it may carry
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +45,8 @@ def build_strategy(run: RunConfig) -> Strategy:
     Raises
     ------
     ConfigError
-        If a keyword is unknown or the constructor refuses a value.
+        If a keyword is unknown, the constructor refuses a value, or `run.wire` asks for a coding of
+        what the strategy's own halves send each other.
     """
     name, keywords = run.strategy.name, run.strategy.keywords()
     strategy = find_strategy(name)
@@ -59,6 +61,7 @@ def build_strategy(run: RunConfig) -> Strategy:
     least = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
     defaults = {"fraction_evaluate": 0.0} | dict.fromkeys(least, min(2, run.data.nodes))
     keywords |= {k: v for k, v in defaults.items() if k in accepted and k not in keywords}
+    _check_wire(run, strategy)
     if "run" in inspect.signature(strategy).parameters:
         keywords["run"] = run
     try:
@@ -74,6 +77,16 @@ def _check_type(name: str, value: object, kind: str) -> None:
     plain = {"int": int, "float": float, "str": str, "bool": bool}
     if kind in plain:
         checked(name, value, plain[kind])
+
+
+def _check_wire(run: RunConfig, strategy: type[Strategy]) -> None:
+    """Refuse to code what is not sent in Flower's rounds to the default handlers."""
+    if strategy.start is Strategy.start and not hasattr(strategy, "client_actions"):
+        return
+    for field in dataclasses.fields(run.wire):
+        if (value := getattr(run.wire, field.name)) != field.default:
+            accepted = f"accepted by {run.strategy.name}, which has its own messages"
+            raise ConfigError(f"wire.{field.name}", value, f"{accepted}: {field.default}")
 
 
 def client_actions(strategy: type[Strategy], run: RunConfig) -> Mapping[str, Handler]:

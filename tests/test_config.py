@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.comparison import comparison_from_tables, load_comparison
-from mfd_flower.config import RunConfig
+from mfd_flower.config import RunConfig, WireConfig
+from mfd_flower.packets import CODECS
 
 ROOT = Path(__file__).parents[1]
 DAY = datetime.date(2025, 1, 1)
@@ -176,6 +177,13 @@ def test_flat_form_is_inverted_and_survives_flower() -> None:
     assert RunConfig.from_flat(flat) == run
     assert all(type(value) in (str, int, float, bool) for value in flat.values())
     assert RunConfig.from_flat({**flat, "out": "/somewhere"}) == run
+
+
+def test_the_wire_has_the_codecs_of_packets() -> None:
+    assert {*get_args(get_type_hints(WireConfig)["codec"])} == CODECS.keys()
+    assert not RunConfig().wire.coded
+    assert WireConfig("fp16").coded
+    assert WireConfig(top_k=0.5).coded
 
 
 def test_flower_app_config_lists_every_setting_with_its_default() -> None:

@@ -48,12 +48,15 @@ def encode(numbers: NDArray[np.int64]) -> bytes:
     return b"".join([shifts.astype(np.uint8).tobytes(), *planes, escaped])
 
 
-def decode(data: bytes, count: int) -> NDArray[np.int64]:
-    """Return the `count` numbers of a code; raises `PacketError` if it is not exactly theirs."""
-    source = _Source(data)
+def decode(data: bytes, count: int, name: str = "sums") -> NDArray[np.int64]:
+    """Return the `count` numbers of a code; raises `PacketError` if it is not exactly theirs.
+
+    `name` is what an error calls them.
+    """
+    source = _Source(data, name)
     shifts = source.take(-(-count // BLOCK)).astype(np.uint64)
     if (shifts > MOST_BITS).any():
-        raise PacketError(f"sums: a block of {int(shifts.max())} bits, accepted: {MOST_BITS}")
+        raise PacketError(f"{name}: a block of {int(shifts.max())} bits, accepted: {MOST_BITS}")
     each = shifts.repeat(BLOCK)[:count]
     quotients = source.unary(count)
     folded = quotients.astype(np.uint64) << each
@@ -64,18 +67,18 @@ def decode(data: bytes, count: int) -> NDArray[np.int64]:
     escaped = source.take(8 * int((~plain).sum()))
     folded[~plain] = np.frombuffer(escaped.tobytes(), ">u8")
     if source.left:
-        raise PacketError(f"sums: {source.left} bytes too many")
+        raise PacketError(f"{name}: {source.left} bytes too many")
     numbers = _unfold(folded)
     if encode(numbers) != data:
-        raise PacketError("sums: not the code that these numbers have")
+        raise PacketError(f"{name}: not the code that these numbers have")
     return numbers
 
 
 class _Source:
     """Reads planes from a byte string, each from a byte on."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = np.frombuffer(data, np.uint8), 0
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data, self._at, self._name = np.frombuffer(data, np.uint8), 0, name
 
     @property
     def left(self) -> int:
@@ -83,7 +86,7 @@ class _Source:
 
     def take(self, count: int) -> NDArray[np.uint8]:
         if count > self.left:
-            raise PacketError(f"sums: cut short, {count} bytes expected and {self.left} there")
+            raise self._cut_short(f"{count} bytes", self.left)
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -95,12 +98,16 @@ class _Source:
         found = np.unpackbits(self._data[self._at : self._at + most])
         ends = np.flatnonzero(found == 0)[:count]
         if len(ends) < count:
-            raise PacketError(f"sums: cut short, {count} quotients expected and {len(ends)} there")
+            raise self._cut_short(f"{count} quotients", len(ends))
         quotients = np.diff(ends, prepend=-1) - 1
         if (quotients > MOST).any():
-            raise PacketError(f"sums: a quotient of {int(quotients.max())}, accepted: {MOST}")
+            most = int(quotients.max())
+            raise PacketError(f"{self._name}: a quotient of {most}, accepted: {MOST}")
         self.take(-(-(int(ends[-1]) + 1) // 8) if count else 0)
         return quotients
+
+    def _cut_short(self, expected: str, there: int) -> PacketError:
+        return PacketError(f"{self._name}: cut short, {expected} expected and {there} there")
 
 
 def _fold(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from mfd_flower.config import RunConfig
 from mfd_flower.records import part_of
 from mfd_flower.runtime.checkpoints import Checkpoints
+from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.curve import Curve
 from mfd_flower.runtime.mailbox import Mailbox, NodeStateError
 from mfd_flower.runtime.metered_grid import LISTS, MeteredGrid
@@ -29,11 +30,12 @@ class Resumable:
         run: RunConfig,
         strategy: Strategy,
         mailbox: Mailbox,
+        outermost: MeteredGrid | CodedGrid,
         meter: MeteredGrid,
         curve: Curve,
     ) -> None:
         self._files, self._run, self._strategy = files, run, strategy
-        self._mailbox, self._meter, self._curve = mailbox, meter, curve
+        self._mailbox, self._grid, self._meter, self._curve = mailbox, outermost, meter, curve
         self._checkpoints = Checkpoints(files.own_checkpoints, run.flat())
         self._fresh = build_strategy(run)
         self._last = 0
@@ -55,7 +57,7 @@ class Resumable:
             return 0
         with self._checkpoints.reading():
             load_state(self._strategy, part_of(kept.parts, "strategy"))
-            self._meter.load_state_dict(part_of(kept.parts, "meter"))
+            self._grid.load_state_dict(part_of(kept.parts, "meter"))
             for name in LISTS:
                 getattr(self._meter, name)[:] = kept.log[name]
             self._curve.load_state_dict(part_of(kept.parts, "curve"), kept.log)
@@ -81,7 +83,7 @@ class Resumable:
             return
         parts = {
             "strategy": state,
-            "meter": self._meter.state_dict(),
+            "meter": self._grid.state_dict(),
             "curve": self._curve.state_dict(),
         }
         lists = {name: getattr(self._meter, name) for name in LISTS} | self._curve.lists()

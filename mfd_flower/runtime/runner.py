@@ -23,6 +23,7 @@ from mfd_flower.models.inputs import federation_of
 from mfd_flower.network.world import world_of
 from mfd_flower.node import check_run, initial_tunables
 from mfd_flower.results import reason_of
+from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.curve import Curve, Models, OnPoint
 from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
@@ -34,6 +35,7 @@ from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.strategy_state import has_flowers_loop, node_metrics
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
+from mfd_flower.wire_codec import shapes_of
 
 OUTCOME = ("included", "missing", "sums_version", "contributions")
 """What only a strategy knows of a run: attributes that become keys of its record."""
@@ -117,9 +119,11 @@ def run_on(
     if files and (files.checkpoint_every or (files.resume and files.own_checkpoints.is_dir())):
         grid = Mailbox(grid, addresses)
     meter = metered(grid, run, addresses)
+    initial = initial_tunables(run)
+    outermost = CodedGrid(meter, run.wire, shapes_of(initial)) if run.wire.coded else meter
     curve = Curve(run, meter, on_point)
     if files and isinstance(grid, Mailbox):
-        resumable = Resumable(files, run, strategy, grid, meter, curve)
+        resumable = Resumable(files, run, strategy, grid, outermost, meter, curve)
         done = resumable.begin(say)
     flowers = has_flowers_loop(strategy)
     by_nodes = node_metrics(strategy) if flowers else {}
@@ -146,10 +150,9 @@ def run_on(
         random.seed(f"{run.seed}/{step}")
         return MetricRecord({**quality})
 
-    initial = initial_tunables(run)
     begun = curve.latest.models.get("") if curve.latest else None
     strategy.start(
-        grid=meter,
+        grid=outermost,
         initial_arrays=begun or ArrayRecord(dict(initial)),
         num_rounds=run.strategy.rounds - (done if flowers else 0),
         evaluate_fn=evaluate,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from mfd_flower.checks import ConfigError
@@ -34,6 +36,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fedavg, sampled": ("fedavg", {"fraction_train": 0.5}, {}),
     "fedadam": (f"{FLOWER}FedAdam", {}, {}),
     "fedavgm": (f"{FLOWER}FedAvgM", {"server_momentum": 0.9}, {}),
+    "fedavg, coded": ("fedavg", {}, {"wire": {"codec": "int8", "top_k": 0.2}}),
+    "fedadam, coded": (f"{FLOWER}FedAdam", {}, {"wire": {"codec": "fp16"}}),
+    "fedavg, coded, under way": (f"{__name__}:Ahead", {}, {"wire": {"top_k": 0.2}}),
     "local-only": ("local-only", {}, {}),
     "gossip": ("gossip", {"neighbours": "random", "degree": 2}, {}),
     "centralised": ("centralised", {}, {}),
@@ -73,6 +78,26 @@ class Unlike(FedAvg):
     def aggregate_train(self, *args: Any, **keywords: Any) -> Any:
         self.seen: Any = object()
         return super().aggregate_train(*args, **keywords)
+
+
+class Ahead(FedAvg):
+    """Asks nodes for a round while it takes in what they answer to the one before."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        due, own = getattr(self, "asked", []), ConfigRecord(dict(config))
+        requests = super().configure_train(server_round, arrays, own, grid)
+        self.asked = list(grid.push_messages(requests))
+        self.replies: list[Message] = []
+        for message_id in due:  # In this order, whatever comes first.
+            while not (found := list(grid.pull_messages([message_id]))):
+                time.sleep(0.001)
+            self.replies += found
+        return []
+
+    def aggregate_train(self, server_round: int, replies: Any) -> Any:
+        return super().aggregate_train(server_round, vars(self).pop("replies"))
 
 
 class Forgetful(OwnLoop, Strategy):

@@ -21,6 +21,7 @@ from tests.slow.test_wheel import readme_strategy
 
 ROOT = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")
+FAULTS = {"loss": 0.15, "death": 0.1, "duplicate": 0.1, "delay": 0.1, "downtime": 1}
 STOPS = '''"""A walk that a file stops, once."""
 
 from pathlib import Path
@@ -141,13 +142,14 @@ def run_on_flower(
     " its path (alembic splits the location there)",
 )
 @pytest.mark.parametrize(
-    ("strategy", "faults"),
+    ("strategy", "tables"),
     [
         ("fedavg", {}),
+        ("fedavg", {"wire": {"codec": "int8", "top_k": 0.2}}),
         ("half-avg", {}),
         ("gossip", {}),
         ("mfd-walk", {}),
-        ("mfd-walk", {"loss": 0.15, "death": 0.1, "duplicate": 0.1, "delay": 0.1, "downtime": 1}),
+        ("mfd-walk", {"faults": FAULTS}),
     ],
 )
 def test_same_bytes_and_accuracies_as_in_process(
@@ -156,16 +158,16 @@ def test_same_bytes_and_accuracies_as_in_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     strategy: str,
-    faults: dict[str, float],
+    tables: dict[str, Any],
 ) -> None:
-    run = make_run(strategy, rounds=2, data={"partition": "dirichlet"}, faults=faults)
+    run = make_run(strategy, rounds=2, data={"partition": "dirichlet"}, **tables)
     found, said = run_on_flower(flower, run, tmp_path / "run.json", nodes=3)
     if strategy == "half-avg":
         monkeypatch.chdir(flower[0])
     expected = run_locally(run)
     assert "Traceback" not in said
     assert len(found["failures"]) == len(expected["failures"])
-    assert bool(found["failures"]) == bool(faults)
+    assert bool(found["failures"]) == ("faults" in tables)
     assert found["visits"] == expected["visits"]
     for ours, theirs in zip(expected["points"], found["points"], strict=True):
         assert ours["bytes"] == theirs["bytes"]
