@@ -17,6 +17,7 @@ A holder does with sums what it does with a model, `mfd_flower.walk.hop`;
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from mfd_flower.walk.relay import Relay
 from mfd_flower.walk.summing import FROZEN, Summing
 from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.traits.mask import Mask
+from mfd_flower.walk.traits.noise import Noise
 from strategies.mfd_walk import MFDWalk
 
 POLICY = {"name": "round-robin", "advert_hops": 0}
@@ -53,7 +55,7 @@ class ExactWalk(MFDWalk):
         Packets under way at once, each with its share of the nodes. They meet where the first one
         begins, and are added up there.
     traits : table (default: none)
-        Of those of `mfd-walk`, `ledger`; and `contributions`, `mask`.
+        Of those of `mfd-walk`, `ledger`; and `contributions`, `mask`, `noise`.
     features : table (default: 4 bits, cut off at 3 standard deviations)
         How features become whole numbers: ``bits``, ``clip``, ``projection``.
     head : str (default: "ridge")
@@ -102,6 +104,11 @@ class ExactWalk(MFDWalk):
         if summing.session and first.walkers > 1:
             raise ConfigError("options.session", summing.session, "accepted with one walker alone")
         plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
+        if noise := next((trait for trait in plan.traits if isinstance(trait, Noise)), None):
+            if summing.head != "ridge":
+                raise ConfigError("options.head", summing.head, "accepted with noise: ridge")
+            summing = replace(summing, noise=noise)
+            plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
         if first.walkers > 1 and any(isinstance(trait, Mask) for trait in plan.traits):
             raise ConfigError("options.traits.mask", {}, "accepted with one walker alone")
         return plan

@@ -40,14 +40,22 @@ class Head:
         return features @ self.weight.T + self.bias
 
 
-def ridge(sums: Sums, penalties: Sequence[float] | NDArray[np.float64] = PENALTIES) -> Head:
+def ridge(
+    sums: Sums,
+    penalties: Sequence[float] | NDArray[np.float64] = PENALTIES,
+    noise_sigma: float = 0.0,
+) -> Head:
     """Regress one-hot labels on the features, the intercept without a penalty.
 
     Of the `penalties`, shares of the mean variance, it takes the one with the least generalised
     cross-validation error (Golub, Heath and Wahba 1979), which G, Q and the counts decide alone:
-    whoever has the same sums takes the same.
+    whoever has the same sums takes the same. Numbers with noise of a known standard deviation
+    cross-validate nothing: then the penalty is the largest eigenvalue that such noise alone has, as
+    AdaSSP takes it (Wang 2018, arXiv 1803.02596, algorithm 2).
     """
     mean, spread, covariance, labels = _centred(sums)
+    if noise_sigma:
+        penalties = [2 * noise_sigma * len(covariance) ** 0.5 / float(spread)]
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     turned = vectors.T @ labels
@@ -127,14 +135,14 @@ def fedcof(parts: Sequence[NDArray[np.int64]], shrinkage: float = 1.0) -> Head:
     return _of_present(_of_length_1(weight), np.zeros(len(weight)), totals > 0)
 
 
-def solve(kind: Literal["ridge", "discriminant"], sums: Sums) -> Head:
+def solve(kind: Literal["ridge", "discriminant"], sums: Sums, noise_sigma: float = 0.0) -> Head:
     """Return the head of a kind, its logits sharp enough for their softmax to be likely.
 
     A `ridge` head's logits lie about 0 and 1: they are multiplied by `SHARPNESS`. Those of a
     `discriminant`, which takes its Gaussians for the truth, are brought to the same mean distance
-    between a class and the others. No decision changes.
+    between a class and the others. No decision changes. `noise_sigma` is that of each number.
     """
-    regressed = ridge(sums)
+    regressed = ridge(sums, noise_sigma=noise_sigma)
     if kind == "ridge":
         return _times(regressed, SHARPNESS)
     head = discriminant(sums)

@@ -24,9 +24,14 @@ def megabytes(size_bytes: float) -> str:
 
 
 def fraction(ratio: float | None) -> str:
-    """Write a ratio as 1/x where that reads better; None is one without end."""
+    """Write a ratio as 1/x where that reads better; None is one without end.
+
+    0 is one to what never gets there.
+    """
     if ratio is None:
         return "never"
+    if ratio == 0:
+        return "alone"
     return f"1/{1 / ratio:.3g}" if 0 < ratio < 0.95 else f"{ratio:.3g}x"
 
 

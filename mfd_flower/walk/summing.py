@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mfd_flower.checks import bounded
 from mfd_flower.config import RunConfig
-from mfd_flower.models.closed_form import solve
+from mfd_flower.models.closed_form import Head, solve
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.rounded import Rounding, features_digest, scale_of
 from mfd_flower.models.sums import Sums, SumsError
@@ -36,9 +36,11 @@ from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.traits.codec import RESIDUAL, Codec
 from mfd_flower.walk.traits.ledger import Ledger
 from mfd_flower.walk.traits.mask import Mask
+from mfd_flower.walk.traits.noise import Noise
 from mfd_flower.walk.visit import Visit
 
 SUMS, MASKED, FROZEN = "sums", "masked", "frozen"
+TraitT = TypeVar("TraitT", bound=Trait)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Summing(Trait):
     head: Literal["ridge", "discriminant"] = "ridge"
     session: int = bounded(0, 0)
     codec: CodecName = "fp16"
+    noise: Noise | None = None
 
     layer: ClassVar[Layer] = Layer.CODEC
     excludes: ClassVar = ("codec", "delta", "damping", "merge", "partial", "gate", "optimizer")
@@ -76,7 +79,14 @@ class Summing(Trait):
             return start
         if self.session:
             start = {**start, **self._in(run, beside)}
-        return with_head(run, start, solve(self.head, sums), self.features)
+        return with_head(run, start, self.solved(sums, packet.included), self.features)
+
+    def solved(self, sums: Sums, included: str) -> Head:
+        """Return the head of sums over the nodes in a bitmap."""
+        if self.noise is None:
+            return solve(self.head, sums)
+        sigma = self.noise.sigma(self.features, len(sums.gram) - 1)
+        return solve(self.head, sums, sigma * len(self.tour.members(included)) ** 0.5)
 
     def read(self, run: RunConfig, tensors: Mapping[str, Tensor]) -> Sums:
         """Return the sums in a packet's payload; `PacketError` if they are not such."""
@@ -108,7 +118,7 @@ class Summing(Trait):
             raise UntakenError("features", said)
         if node.address in self.tour.members(packet.included) and not _is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
-        mask = _mask(visit)
+        mask = _of(Mask, visit)
         if MASKED not in visit.tensors or mask is None:
             self.read(node.run, visit.tensors)
         if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
@@ -204,8 +214,10 @@ class Summing(Trait):
         self, visit: Visit, tensors: Mapping[str, Tensor], frozen: Mapping[str, Tensor]
     ) -> Fit:
         """Add this node's samples, and remember it."""
-        node, packet, mask = visit.node, visit.start, _mask(visit)
-        own = node.sums(frozen, self.features)
+        node, packet, mask = visit.node, visit.start, _of(Mask, visit)
+        own, noise = node.sums(frozen, self.features), self.noise
+        if noise is not None:
+            own = noise.on(visit, own, self.features)
         name = SUMS if mask is None else MASKED
         try:
             if mask is None:
@@ -224,7 +236,9 @@ class Summing(Trait):
         told = {n: getattr(packet, n) for n in ("walker", "source", "version")}
         visit.keep_for_all(key("counted", visit), ConfigRecord({**told}))
         visit.only = {name}
-        return Fit({name: total}, own.samples, {})
+        # Beside what hides them, the header does not tell how many samples a node has.
+        hidden = mask is not None or noise is not None
+        return Fit({name: total}, 0 if hidden else own.samples, {})
 
     def _gather(self, visit: Visit) -> None:
         """Add the sums that other walkers left here; the last to come goes on with them all."""
@@ -285,8 +299,9 @@ def _as_tensor(sums: Sums) -> Tensor:
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
 
 
-def _mask(visit: Visit) -> Mask | None:
-    return next((trait for trait in visit.plan.traits if isinstance(trait, Mask)), None)
+def _of(kind: type[TraitT], visit: Visit) -> TraitT | None:
+    """Return the trait of a kind, None if the walk has none."""
+    return next((trait for trait in visit.plan.traits if isinstance(trait, kind)), None)
 
 
 def _is_counted(visit: Visit) -> bool:
