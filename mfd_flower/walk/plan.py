@@ -42,6 +42,12 @@ MOVED = {
 """Where options of version 0.1 are now."""
 
 
+DRAWN = ("random", "round-robin", "metropolis")
+"""Policies that come to every node by themselves."""
+MEMORY = 64
+"""All that a packet remembers."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """A next-hop policy with its options, and the settings of the adverts that it chooses by."""
@@ -49,7 +55,8 @@ class Policy:
     name: str = "label-balance"
     """A key of `mfd_flower.routing.POLICIES`."""
     memory: int = bounded(0, 0, 64)
-    """Nodes most recently left that a packet does not return to while others are there."""
+    """Nodes most recently left that a packet does not return to while others are there. Left out,
+    64 for policies that rank nodes, which return to the same few without; 0 for those that draw."""
     start_node: int = bounded(0, 0)
     """Index of the node where the first walker begins; others begin evenly spaced behind it."""
     advert_hops: int = bounded(1, 0, 16)
@@ -80,6 +87,7 @@ class Policy:
             said = f"accepted: {', '.join(accepted)}"
             raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
         settings = {key: table[key] for key in own if key in table}
+        settings.setdefault("memory", 0 if name in DRAWN else MEMORY)
         policy: Policy = build(cls, settings, "options.policy.")
         if policy.start_node >= nodes:
             said = f"must be below {nodes}, the number of nodes"

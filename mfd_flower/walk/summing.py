@@ -55,7 +55,10 @@ class Summing(Trait):
     noise: Noise | None = None
 
     layer: ClassVar[Layer] = Layer.CODEC
-    excludes: ClassVar = ("codec", "delta", "damping", "merge", "partial", "gate", "optimizer")
+    excludes: ClassVar = (
+        *("admission", "codec", "delta", "damping"),
+        *("merge", "partial", "gate", "optimizer"),
+    )
 
     def begin(
         self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]

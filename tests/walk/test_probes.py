@@ -22,7 +22,7 @@ NODES = 6
 @pytest.fixture
 def settings(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
     def build(nodes: int = NODES, rounds: int = 2, **policy: Any) -> RunConfig:
-        told = {"name": "label-balance", "advert_hops": 0, **policy}
+        told = {"name": "label-balance", "advert_hops": 0, "memory": 0, **policy}
         data = {"nodes": nodes, "train_samples": 20 * nodes, "partition": "dirichlet"}
         options = {"policy": told}
         return make_run("mfd-walk", rounds, data=data, model={"tune": "head"}, options=options)
