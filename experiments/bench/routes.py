@@ -7,11 +7,13 @@ gives a dead node up says who is missing; its sums are then those of the others.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors.numpy import load_file
@@ -20,7 +22,6 @@ from mfd_flower.config import RunConfig
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 
-OUT = Path(__file__).parents[1] / "results" / "bench" / "routes.json"
 NODES, ROUTES = 10, 10
 
 
@@ -41,11 +42,11 @@ def settings(route: int, walkers: int, death: float) -> RunConfig:
     )
 
 
-def measured(folder: Path, walkers: int, death: float) -> dict[str, Any]:
+def measured(folder: Path, walkers: int, death: float, count: int) -> dict[str, Any]:
     """Run all routes; returns how many different sums and heads came of those that have all."""
     sums, heads, routes, missing = set(), set(), set(), Counter[str]()
     deaths = 0
-    for route in range(ROUTES):
+    for route in range(count):
         files = RunFiles(folder, f"{walkers}-{death}-{route}", 0)
         record = run_locally(settings(route, walkers, death), files=files)
         deaths += len(record["failures"])
@@ -59,10 +60,10 @@ def measured(folder: Path, walkers: int, death: float) -> dict[str, Any]:
     return {
         "walkers": walkers,
         "death": death,
-        "runs": ROUTES,
+        "runs": count,
         "routes": len(routes),
         "failed_messages": deaths,
-        "complete": ROUTES - sum(missing.values()),
+        "complete": count - sum(missing.values()),
         "missing": dict(missing),
         "different_sums": len(sums),
         "sums": sorted(sums),
@@ -71,17 +72,20 @@ def measured(folder: Path, walkers: int, death: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, write."""
-    from tempfile import TemporaryDirectory
-
+    """Measure and print; with ``--out`` write ``routes.json`` into that folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--routes", type=int, default=ROUTES, help="runs of each kind")
+    parser.add_argument("--out", type=Path, help="folder")
+    chosen = parser.parse_args()
     logging.disable(logging.INFO)
     found = []
     with TemporaryDirectory() as folder:
         for death in (0.0, 0.1):
             for walkers in (1, 2, 4):
-                found.append(measured(Path(folder), walkers, death))
+                found.append(measured(Path(folder), walkers, death, chosen.routes))
                 print(json.dumps(found[-1]), flush=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    if chosen.out:
+        (chosen.out / "routes.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

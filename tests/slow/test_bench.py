@@ -21,6 +21,7 @@ SMALLEST = {
     "overhead": "--no-flower --repeats 1",
     "pictures": "--photos 20 --megapixels 0.5 --folder {out}/photos",
     "pipeline": "--forward-s 0.05 --steps 1",
+    "routes": "--routes 1 --out {out}",
     "routing": "--sizes 50",
     "scale": "--images mnist5k --nodes 20 --hops 25 --samples 60 --arch test_vit --cache-gb 0.002",
 }
