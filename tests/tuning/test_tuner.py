@@ -249,6 +249,7 @@ def told(folder: Path) -> Any:
     return found, settings
 
 
+@pytest.mark.slow
 def test_real_runs_go_on_after_a_stop_as_if_there_had_been_none(tmp_path: Path) -> None:
     """Stopped in each rung, with a setting that fails: it is not tried again."""
     fragile = {"strategy": "tests.tuning.test_tuner:Fragile", "label": "fragile", "rounds": 1}
