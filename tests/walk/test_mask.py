@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
@@ -18,7 +19,8 @@ from mfd_flower.packets.frame import PacketError
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.runner import RunFailedError, run_locally
 from mfd_flower.walk import WalkFailedError
-from mfd_flower.walk.custody import packet_in
+from mfd_flower.walk.custody import PACKET, packet_in, sealed
+from mfd_flower.walk.hop import hop
 from tests.harness import Trial, trial
 from tests.scheduled_faults import Fault
 
@@ -95,6 +97,19 @@ def test_without_its_owner_the_result_fails_by_name(settings: Callable[..., RunC
     gone = Fault("asleep", "n0", message_type="train.hop", occurrence=2, span=None)
     with pytest.raises(WalkFailedError, match="mask: n0, which has the sums' mask, does not"):
         trial(settings({}), [gone], timeout=0.2)
+
+
+def test_a_mask_that_a_node_never_drew_is_named(settings: Callable[..., RunConfig]) -> None:
+    """A holder that names another node as the owner gets one line."""
+    found = trial(settings({}))
+    last = packet_in(found.grid.of("train.hop")[-1][0].content)
+    forged = replace(last, destination="n3", meeting="n3")
+    state = found.contexts["n3"].state
+    kept = {name: state[name] for name in state if name.startswith("counted/")}
+    context = Context(1, 1, {"partition-id": 3}, RecordDict(kept), found.run.flat())
+    message = Message(RecordDict({PACKET: sealed(forged)}), 1, "train.hop")
+    with pytest.raises(PacketError, match="meeting = n3: it has no mask of this tour"):
+        hop(message, context)
 
 
 def test_sums_that_do_not_fit_under_it_fail_by_name(settings: Callable[..., RunConfig]) -> None:

@@ -51,7 +51,9 @@ class Mask(Trait):
 
     def take_off(self, visit: Visit, numbers: Tensor, shape: tuple[int, int], largest: int) -> Sums:
         """Return the sums; raises `PacketError` if they did not fit under the mask."""
-        record = visit.context.state.config_records[key("mask", visit)]
+        record = visit.context.state.config_records.get(key("mask", visit))
+        if record is None:
+            raise PacketError(f"meeting = {visit.node.address}: it has no mask of this tour")
         features, classes = shape
         count = (features + 1) * classes + features * (features + 1) // 2
         mask = code.drawn(record["secret"], count, self.width_bits)  # type: ignore[arg-type]
