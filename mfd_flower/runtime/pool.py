@@ -144,8 +144,9 @@ def _pooled(
                 if record is not KILLED:
                     hear(each.key, "ends")
     except BaseException:
+        # Not terminated: while Lightning trains it takes that signal for a wish.
         for process in list(pool._processes.values()):
-            process.terminate()
+            process.kill()
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

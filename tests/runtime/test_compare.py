@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -63,6 +64,16 @@ class Broken(FedAvg):
 class Killed(FedAvg):
     def configure_train(self, *args: Any, **keywords: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deaf(FedAvg):
+    """Like a run in whose training Lightning listens to the signal that ends a process."""
+
+    def configure_train(self, server_round: int, *args: Any, **keywords: Any) -> Any:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if server_round > 1:
+            threading.Event().wait()
+        return super().configure_train(server_round, *args, **keywords)
 
 
 def train_unless_n1(message: Message, context: Context) -> Message:
