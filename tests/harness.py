@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
 from flwr.app import ArrayRecord, Context, Message
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -16,7 +18,8 @@ from mfd_flower.network.world import world_of
 from mfd_flower.node import evaluate_tunables, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
-from mfd_flower.runtime.runner import local_grid
+from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.runtime.runner import local_grid, run_locally
 from mfd_flower.strategy import build_strategy, links_of
 from tests.scheduled_faults import Rates, Rule, ScheduledGrid
 
@@ -168,3 +171,27 @@ def trial(
         contexts = {addresses[node_id]: inner.contexts[node_id] for node_id in addresses}
     tensors = dict(result.arrays.to_torch_state_dict())
     return Trial(run, strategy, grid, faulty, contexts, tensors, steps, models)
+
+
+def whole_and_stopped(
+    run: RunConfig, folder: Path, *stops: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Return the points of a run, without wall time, and those of one that is stopped on its way.
+
+    Stopped when step number `stops` was measured, the first one of them first, and every time gone
+    on with from the files in `folder`; the last ones are the lines that a run says when it goes on.
+    """
+    points, said = run_locally(run)["points"], list[str]()
+    files = RunFiles(folder, "a", 1, resume=True)
+    for stop in stops:
+
+        def on_point(point: dict[str, Any], stop: int = stop) -> None:
+            if point["step"] == stop:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            run_locally(run, on_point, files=files, say=said.append)
+    again = run_locally(run, files=files, say=said.append)["points"]
+    for point in (*points, *again):
+        del point["wall_seconds"]
+    return points, again, said

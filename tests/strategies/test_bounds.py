@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from mfd_flower.config import FaultsConfig, RunConfig
-from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
-from tests.harness import trial
+from tests.harness import trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 
 MakeRun = Callable[..., RunConfig]
@@ -80,16 +79,7 @@ def test_what_is_still_to_be_delivered_survives_a_stop(
     make_run: MakeRun, tmp_path: Path, strategy: str
 ) -> None:
     run = make_run(strategy, 4, 1, model={"tune": "head"}, faults={"loss": 0.5})
-    whole = run_locally(run)["points"]
-    for stop in (2, 3):
-
-        def on_point(point: dict[str, object], stop: int = stop) -> None:
-            if point["step"] == stop:
-                raise InterruptedError
-
-        with pytest.raises(InterruptedError):
-            run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1, resume=True))
-    again = run_locally(run, files=RunFiles(tmp_path, "a", 1, resume=True))["points"]
+    whole, again, _ = whole_and_stopped(run, tmp_path, 2, 3)
     assert [point["loss"] for point in again] == [point["loss"] for point in whole]
 
 

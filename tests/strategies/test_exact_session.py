@@ -21,11 +21,9 @@ from mfd_flower.models.sums import Sums
 from mfd_flower.node import initial_tunables, loaded_model, with_head
 from mfd_flower.packets import Packet
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.run_files import RunFiles
-from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in
 from mfd_flower.walk.hop import hop
-from tests.harness import Trial, trial
+from tests.harness import Trial, trial, whole_and_stopped
 from tests.walk.walks import options
 
 NODES = 4
@@ -139,21 +137,8 @@ def test_frozen_parts_are_billed_in_the_codec_that_they_travel_in(
 
 
 def test_a_killed_session_goes_on(settings: Callable[..., RunConfig], tmp_path: Path) -> None:
-    run = settings(2)
-    points = run_locally(run)["points"]
-    for stop in (1, 3):
-
-        def on_point(point: dict[str, object], stop: int = stop) -> None:
-            if point["step"] == stop:
-                raise InterruptedError
-
-        folder = tmp_path / str(stop)
-        with pytest.raises(InterruptedError):
-            run_locally(run, on_point, files=RunFiles(folder, "a", 1, resume=True))
-        again = run_locally(run, files=RunFiles(folder, "a", 1, resume=True))["points"]
-        for point in (*points, *again):
-            point.pop("wall_seconds", None)
-        assert again == points
+    whole, again, _ = whole_and_stopped(settings(2), tmp_path, 1, 3)
+    assert again == whole
 
 
 def frozen_record(found: Trial) -> ConfigRecord:

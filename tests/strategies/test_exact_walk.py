@@ -24,13 +24,11 @@ from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import Packet, PacketError, pack
 from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.run_files import RunFiles
-from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk import plan_of
 from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in, sealed
 from mfd_flower.walk.hop import hop
 from mfd_flower.walk.node_ledger import NodeLedger, key_of_node
-from tests.harness import Trial, trial
+from tests.harness import Trial, trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 from tests.walk.walks import chains_of
 
@@ -323,19 +321,9 @@ def test_a_killed_run_goes_on_to_the_same_sums(
     settings: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     for walkers in (1, 2):
-        run, folder = settings(walkers=walkers), tmp_path / str(walkers)
-        points = run_locally(run)["points"]
-
-        def on_point(point: dict[str, object]) -> None:
-            if point["step"] == 4:
-                raise InterruptedError
-
-        with pytest.raises(InterruptedError):
-            run_locally(run, on_point, files=RunFiles(folder, "a", 1, resume=True))
-        again = run_locally(run, files=RunFiles(folder, "a", 1, resume=True))["points"]
-        for point in (*points, *again):
-            del point["wall_seconds"]
-        assert again == points
+        run = settings(walkers=walkers)
+        whole, again, _ = whole_and_stopped(run, tmp_path / str(walkers), 4)
+        assert again == whole
 
 
 def test_options_that_do_not_go_together_are_named(settings: Callable[..., RunConfig]) -> None:

@@ -6,90 +6,31 @@ row i of the matrix by which the round mixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from numpy.typing import NDArray
-from torch import Tensor
+from flwr.app import ArrayRecord, Message
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import FaultsConfig, NetworkConfig, RunConfig
-from mfd_flower.network import world
-from mfd_flower.network.world import World
 from mfd_flower.node import Node
-from mfd_flower.records import texts, to_bytes
-from mfd_flower.runtime.run_files import RunFiles
+from mfd_flower.records import texts
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
-from tests.harness import Trial, trial
-from tests.scheduled_faults import Fault, Rates
-
-MakeRun = Callable[..., RunConfig]
-Matrix = NDArray[np.float64]
-HEAD = {"tune": "head"}
-RANDOM = {"neighbours": "random", "degree": 2}
-N2 = 3
-"""Flower's id of node n2."""
-GRAPHS = {
-    "star": nx.star_graph(4),
-    "lollipop": nx.lollipop_graph(4, 3),
-    "sparse": nx.connected_watts_strogatz_graph(9, 4, 0.8, seed=1),
-}
-VARIANTS = pytest.mark.parametrize(
-    ("options", "network"),
-    [({}, {}), ({}, {"topology": "ring"}), (RANDOM, {})],
-    ids=["full", "ring", "random"],
+from tests.harness import trial
+from tests.strategies.mixing import (
+    GRAPHS,
+    HEAD,
+    RANDOM,
+    VARIANTS,
+    MakeRun,
+    bits,
+    learns_its_name,
+    models_of,
+    rows,
 )
-
-
-@pytest.fixture
-def on_graph(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
-    """Return a builder of runs on one of `GRAPHS`, in which degrees differ."""
-
-    def build(name: str, rounds: int, **tables: Any) -> RunConfig:
-        graph = GRAPHS[name]
-
-        class Drawn(World):
-            def __init__(self, config: NetworkConfig, nodes: int, seed: int) -> None:
-                super().__init__(config, nodes)
-
-            def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
-                return tuple(f"n{other}" for other in sorted(graph[int(address[1:])]))
-
-        monkeypatch.setitem(world.WORLDS, name, Drawn)
-        nodes = len(graph)
-        data = {"nodes": nodes, "train_samples": 8 * nodes}
-        return make_run("gossip", rounds, data=data, model=HEAD, network={"world": name}, **tables)
-
-    return build
-
-
-def learns_its_name(monkeypatch: pytest.MonkeyPatch, *, once: bool) -> None:
-    """Let a local update return the node's one-hot vector: in the first round alone, or in all."""
-
-    def fit(node: Node, tensors: Mapping[str, Tensor], step: int) -> tuple[dict[str, Tensor], None]:
-        name = torch.nn.functional.one_hot(torch.tensor(node.index), node.run.data.nodes)
-        return {"x": name.double()} if step == 1 or not once else dict(tensors), None
-
-    monkeypatch.setattr(Node, "fit", fit)
-
-
-def rows(found: Trial, step: int) -> Matrix:
-    """Return the nodes' models after a step as one matrix; a node without one has zeros."""
-    nodes, models = found.run.data.nodes, found.models[step]
-    assert isinstance(models, dict)
-    return np.array(
-        [
-            models[f"n{i}"]["x"].numpy() if f"n{i}" in models else np.zeros(nodes)
-            for i in range(nodes)
-        ]
-    )
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -231,108 +172,6 @@ def test_a_receiver_gets_what_a_sender_handed_out_for_it_and_nothing_else(
     assert len(got) == grid.kinds["train.model"]
 
 
-LOST = {
-    "its update": Fault("request-lost", "n1", message_type="train.step"),
-    "its word of it": Fault("reply-lost", "n1", message_type="train.step"),
-    "for good": Fault("dies-before-training", "n1"),
-}
-
-
-@pytest.mark.parametrize("fault", LOST.values(), ids=LOST)
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_a_lost_node_leaves_its_weight_with_its_neighbours(
-    on_graph: MakeRun, monkeypatch: pytest.MonkeyPatch, graph: str, fault: Fault
-) -> None:
-    """Nothing else changes for the others."""
-    learns_its_name(monkeypatch, once=False)
-    run = on_graph(graph, 3)
-    calm, shaken = trial(run), trial(run, faults=[fault])
-    expected = rows(calm, 1)
-    others = np.arange(len(expected)) != 1
-    expected += np.diag(expected[:, 1])
-    expected[:, 1] = 0
-    np.testing.assert_allclose(rows(shaken, 1)[others], expected[others])
-    assert shaken.steps == [0, 1, 2, 3]
-    if fault.kind != "dies-before-training":
-        np.testing.assert_array_equal(rows(shaken, 3), rows(calm, 3))
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_a_node_that_cannot_train_still_averages(
-    on_graph: MakeRun, monkeypatch: pytest.MonkeyPatch, graph: str
-) -> None:
-    learns_its_name(monkeypatch, once=False)
-    lost = Fault("request-lost", "n1", occurrence=2, message_type="train.step")
-    found = trial(on_graph(graph, 2), faults=[lost])
-    expected = rows(found, 1)[1].copy()
-    kept = expected[1]
-    expected[1] = 0
-    expected += kept * rows(found, 1)[1]
-    np.testing.assert_allclose(rows(found, 2)[1], expected)
-
-
-def test_even_weights_are_those_of_what_came(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learns_its_name(monkeypatch, once=False)
-    run = make_run("gossip", 2, data={"nodes": 6}, model=HEAD, options=RANDOM)
-    lost = Fault("request-lost", "n3", message_type="train.step")
-    calm, shaken = (rows(trial(run, faults=faults), 1) for faults in ([], [lost]))
-    calm[:, 3] = 0
-    others = np.arange(6) != 3
-    np.testing.assert_allclose(shaken[others], (calm / calm.sum(1, keepdims=True))[others])
-
-
-@pytest.mark.parametrize("how", ["lost", "too late"])
-def test_one_transfer_that_fails_is_missing_at_its_receiver_alone(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    learns_its_name(monkeypatch, once=False)
-    run = make_run("gossip", 2, data={"nodes": 4}, model=HEAD)
-    lost = Fault("request-lost", "n2", occurrence=4, message_type="train.model")
-
-    def delay(request: Message) -> None:
-        sent = request.content.config_records.get("sent", ConfigRecord())
-        where = (sent.get("source"), sent.get("server-round"), request.metadata.dst_node_id)
-        if how == "too late" and where == ("n0", 2, N2):
-            old = ConfigRecord({**sent, "server-round": 1})
-            request.content = RecordDict({**request.content, "sent": old})
-
-    shaken = rows(trial(run, [lost] if how == "lost" else [], delay), 2)
-    expected = np.full((4, 4), 0.25)
-    expected[2] = [0, 0.25, 0.5, 0.25]
-    np.testing.assert_allclose(shaken, expected)
-
-
-@VARIANTS
-def test_what_comes_twice_counts_once(
-    make_run: MakeRun, options: dict[str, Any], network: dict[str, Any]
-) -> None:
-    run = make_run("gossip", 3, model=HEAD, options=options, network=network)
-    once, twice = trial(run), trial(run, faults=[Rates(FaultsConfig(duplicate=1.0))])
-    assert twice.faults.injected == {"request-duplicated": len(twice.grid.requests)}
-    assert models_of(twice) == models_of(once)
-    assert twice.grid.updates == once.grid.updates == 9
-
-
-def test_to_be_looked_at_changes_nothing(make_run: MakeRun) -> None:
-    run = make_run("gossip", 3, model=HEAD)
-    unseen = Rates(FaultsConfig(loss=1.0), message_type="query.own")
-    seen, blind = trial(run), trial(run, faults=[unseen])
-    assert len(blind.grid.failures) == 9
-    assert {name: to_bytes(context.state) for name, context in blind.contexts.items()} == {
-        name: to_bytes(context.state) for name, context in seen.contexts.items()
-    }
-
-
-def test_a_node_that_missed_the_first_round_begins_in_the_next(make_run: MakeRun) -> None:
-    run = make_run("gossip", 2, model=HEAD)
-    lost = Fault("request-lost", "n1", message_type="train.step")
-    first, second = trial(run, faults=[lost]).models[1:]
-    assert set(first) == {"n0", "n2"}
-    assert set(second) == {"n0", "n1", "n2"}
-
-
 @VARIANTS
 def test_two_runs_with_the_same_seed_are_identical(
     make_run: MakeRun, options: dict[str, Any], network: dict[str, Any]
@@ -343,29 +182,6 @@ def test_two_runs_with_the_same_seed_are_identical(
     assert models_of(first) == models_of(second)
     assert first.grid.totals() == second.grid.totals()
     assert first.grid.virtual_seconds == second.grid.virtual_seconds
-
-
-@pytest.mark.parametrize("options", [{}, RANDOM], ids=["graph", "random"])
-def test_a_stopped_run_goes_on_where_it_was(
-    make_run: MakeRun, tmp_path: Path, options: dict[str, Any]
-) -> None:
-    faults = {"loss": 0.2, "duplicate": 0.1, "death": 0.1, "downtime": 1}
-    run = make_run("gossip", 4, 1, model=HEAD, options=options, faults=faults)
-    whole_run = run_locally(run)["points"]
-    for stop in (2, 3):
-
-        def on_point(point: dict[str, object], stop: int = stop) -> None:
-            if point["step"] == stop:
-                raise InterruptedError
-
-        with pytest.raises(InterruptedError):
-            run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1, resume=True))
-    said: list[str] = []
-    files = RunFiles(tmp_path, "a", 1, resume=True)
-    again = run_locally(run, files=files, say=said.append)["points"]
-    assert said == ["goes on behind step 2"]
-    for ours, theirs in zip(again, whole_run, strict=True):
-        assert {**ours, "wall_seconds": 0} == {**theirs, "wall_seconds": 0}
 
 
 @pytest.mark.parametrize(
@@ -387,14 +203,6 @@ def test_options_that_do_not_fit_are_refused(
 def assert_close(found: ArrayRecord, expected: ArrayRecord) -> None:
     ours, theirs = (dict(each.to_torch_state_dict()) for each in (found, expected))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-
-
-def bits(model: ArrayRecord) -> dict[str, bytes]:
-    return {name: array.data for name, array in model.items()}
-
-
-def models_of(found: Trial) -> list[dict[str, dict[str, bytes]]]:
-    return [{name: bits(model) for name, model in each.items()} for each in found.models[1:]]
 
 
 def whole(message: Message) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -10,10 +10,8 @@ import pytest
 
 from mfd_flower.config import RunConfig
 from mfd_flower.runtime.metered_grid import SOURCE
-from mfd_flower.runtime.run_files import RunFiles
-from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk.custody import packet_in
-from tests.harness import trial
+from tests.harness import trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 
 NODES = 6
@@ -102,16 +100,5 @@ def test_who_does_not_answer_is_not_chosen(settings: Callable[..., RunConfig]) -
 def test_a_killed_walk_goes_on_to_the_same_end(
     settings: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    run = settings(probes=2)
-    points = run_locally(run)["points"]
-
-    def on_point(point: dict[str, object]) -> None:
-        if point["step"] == 5:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1, resume=True))
-    again = run_locally(run, files=RunFiles(tmp_path, "a", 1, resume=True))["points"]
-    for point in (*points, *again):
-        del point["wall_seconds"]
-    assert again == points
+    whole, again, _ = whole_and_stopped(settings(probes=2), tmp_path, 5)
+    assert again == whole
