@@ -44,5 +44,6 @@ def test_a_set_without_slashes_is_one_task() -> None:
 
 
 def test_another_sets_classes_are_another_task() -> None:
-    cats, digits = dealt([{0, 1}], ("cat", "dog")), dealt([{0, 1}], ("0", "1"))
-    assert cats.task(0) != digits.task(0)
+    """Even if they have some of their names in common, and a node nothing but those."""
+    cats, cows = dealt([{0}], ("cat", "dog")), dealt([{0}], ("cat", "cow"))
+    assert cats.task(0) != cows.task(0)
