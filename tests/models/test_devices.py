@@ -231,7 +231,7 @@ def test_trainers_ask_for_their_data_one_at_a_time(monkeypatch: pytest.MonkeyPat
     def counted(source: Any) -> Any:
         asking["now"] += 1
         together[str(asking["now"])] += 1
-        time.sleep(0.02)
+        time.sleep(0.2)
         asking["now"] -= 1
         return ask(source)
 
