@@ -14,5 +14,7 @@ Walker = Annotated[str, Form(WALKER, "up to 32 letters, digits, . _ -")]
 ModelId = Annotated[str, Form(MODEL, "a name of up to 128 letters, digits, . _ : / @ + -")]
 Digest = Annotated[str, Form(HEX, "64 hexadecimal digits")]
 """SHA-256: a version of a model, an entry of the ledger."""
+Task = Annotated[str, Form(r"(?:[0-9a-f]{8})?", "8 hexadecimal digits")]
+"""What a node's data, or a packet's model, are for; empty if nobody says so."""
 MAX_CLASSES = 32_768
 """Of a data set, in adverts, packets and model files."""

@@ -24,6 +24,7 @@ from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunab
 from mfd_flower.models.build import check_model
 from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
+from mfd_flower.models.directions import directed
 from mfd_flower.models.inputs import augmented, federation_of
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
@@ -40,6 +41,7 @@ from mfd_flower.models.training import (
 )
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
+from mfd_flower.routing.sketch import Sketch
 
 
 @dataclass
@@ -145,6 +147,11 @@ class Node:
         counts = federation_of(self.run).label_counts(self.index)
         counts.flags.writeable = False
         return counts
+
+    @functools.cached_property
+    def task(self) -> str:
+        """What its data are for, see `Federation.task`."""
+        return federation_of(self.run).task(self.index)
 
     @property
     def samples(self) -> Samples:
@@ -265,6 +272,16 @@ class Node:
         logits = logits_of(model, samples, stage, self.run.train.precision).cpu().double()
         losses = Loss().cross_entropy(logits, samples.labels, "none")
         return losses.numpy(), (logits.argmax(1) == samples.labels).numpy()
+
+    def sketch(self) -> Sketch:
+        """Return the sketch of what the model that all begin with makes of this node's images."""
+        model, samples = loaded_model(self.run, initial_tunables(self.run)), self.samples
+        found = directed(self.run, model, samples)
+        stage, features = model.frozen_stage(), model.head.in_features
+        if stage != "features":
+            report_flops(forward_flops(model, samples, stage))
+        report_flops(2.0 * found.size * (features + found.shape[1]))
+        return Sketch.of(found)
 
 
 @functools.lru_cache(maxsize=8)

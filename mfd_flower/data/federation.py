@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfd_flower.canonical_json import dump_json
 from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import DataConfig
 from mfd_flower.data.decoded import Key, decoded_once
@@ -66,6 +68,21 @@ class Federation:
     def label_counts(self, node: int) -> NDArray[np.int64]:
         """Count the samples of each class that `node` holds, ``(num_classes,)``."""
         return np.bincount(self.images.labels[self.shares[node]], minlength=self.num_classes)
+
+    def task(self, node: int) -> str:
+        """Return what the data of `node` are for, 8 hexadecimal digits; empty if for several tasks.
+
+        A class belongs to the task in front of the first slash of its name, as ``tool/hammer``
+        does; those without a slash are one task. The digits are of the names of all classes of the
+        task that the set has, so that nodes with different classes of one task tell the same.
+        """
+        names = self.images.classes
+        tasks = [name.partition("/")[0] if "/" in name else "" for name in names]
+        held = {tasks[label] for label in np.flatnonzero(self.label_counts(node))}
+        if len(held) != 1:
+            return ""
+        own = [name for name, task in zip(names, tasks, strict=True) if task in held]
+        return hashlib.sha256(dump_json(own).encode()).hexdigest()[:8]
 
     def part(self, part: Part) -> NDArray[np.int64]:
         """Return the indices of a part, `held_out` of all nodes together."""

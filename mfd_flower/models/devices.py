@@ -13,7 +13,7 @@ import logging
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -38,6 +38,8 @@ PRODUCTS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
 """Whose `allow_tf32` decides how matrix products and convolutions of fp32 are rounded."""
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _locks: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
+_asking = threading.Lock()
+"""Held while a Trainer asks for its data."""
 
 
 class Resident(SingleDeviceStrategy):
@@ -156,7 +158,7 @@ def quiet(**keywords: Any) -> lightning.Trainer:
     """Return a Trainer that writes nothing, to a screen or to a disk."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         devices=1,
         logger=False,
         enable_checkpointing=False,
@@ -164,3 +166,20 @@ def quiet(**keywords: Any) -> lightning.Trainer:
         enable_model_summary=False,
         **keywords,
     )
+    for loop in (trainer.fit_loop, trainer.test_loop):
+        loop.setup_data = _one_at_a_time(loop.setup_data)  # type: ignore[method-assign]
+    return trainer
+
+
+def _one_at_a_time(setup: Callable[[], None]) -> Callable[[], None]:
+    """Keep other threads' Trainers from asking for their data meanwhile.
+
+    Lightning puts methods of its own into torch's classes while it asks, and takes them out again;
+    two threads at it take out each other's.
+    """
+
+    def alone() -> None:
+        with _asking:
+            setup()
+
+    return alone

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
-from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Walker
+from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Task, Walker
 from mfd_flower.packets.codecs import AnyCodecName
 from mfd_flower.packets.frame import wrong
 
@@ -81,6 +81,8 @@ class Header:
     """Who was asked and is not in them: other walkers have it, or it could not be reached."""
     meeting: Address = ""
     """Node at which several walkers' sums are added up."""
+    task: Task = ""
+    """What the model is for, where the walk's policy asks: what the data are for at its origin."""
 
     def __post_init__(self) -> None:
         """Check every field by itself, then those that others bound."""

@@ -17,7 +17,8 @@ import numpy as np
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, build, filled, refusal_line
-from mfd_flower.names import HEX, MAX_CLASSES, WALKER, Address
+from mfd_flower.names import HEX, MAX_CLASSES, WALKER, Address, Task
+from mfd_flower.routing.sketch import SketchText
 
 MAX_INT = 2**53
 """Largest whole number that every float holds exactly."""
@@ -39,6 +40,9 @@ SHORT = {
     "lifetime_s": "t",
     "hops_left": "h",
     "noise_epsilon": "e",
+    "task": "k",
+    "loss": "o",
+    "sketch": "s",
 }
 """Names of the fields in an advert's text: on a full mesh adverts are most of the control bytes."""
 LONG = {short: name for name, short in SHORT.items()}
@@ -77,6 +81,12 @@ class Advert:
     """Links it may cross after the one it came over."""
     noise_epsilon: Number = 0.0
     """Privacy budget of the noise on the counts, 0 if they are exact."""
+    task: Task = ""
+    """What its data are for, see `data.federation.Federation.task`."""
+    loss: Number | None = None
+    """Of the last model that came, on its own data as that arrived: mean cross-entropy in nats."""
+    sketch: SketchText = ""
+    """What its pictures are like, see `routing.sketch`."""
 
     def to_text(self) -> str:
         """Return the advert as JSON under `SHORT` names, without what is taken for granted."""

@@ -33,6 +33,12 @@ class Candidate:
     """Its announced data-interest value."""
     last_visit: int = -1
     """Hop at which the packet was there last, -1 if never."""
+    task: str = ""
+    """What its data are for; empty if it does not say."""
+    loss: float | None = None
+    """Of the last model that came there, in nats a sample; None if it does not say."""
+    sketch: str = ""
+    """Text of its `routing.sketch.Sketch`; empty if it does not say."""
 
     @property
     def amount(self) -> float:
@@ -51,6 +57,8 @@ class Known(NamedTuple):
     """Cumulative label counts of what the packet has trained on, ``(num_classes,)``."""
     rng: np.random.Generator
     """The only randomness."""
+    task: str = ""
+    """What the packet's model is for; empty if it does not say."""
 
 
 def kl_divergence(p: ArrayLike, q: ArrayLike) -> float:

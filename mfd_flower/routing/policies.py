@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from mfd_flower.checks import Bounds, ConfigError, checked
 from mfd_flower.routing.candidate import Candidate, Known, address_order, kl_divergence
 from mfd_flower.routing.interest import interest_of
+from mfd_flower.routing.sketch import Sketch, gaussian_divergence
 
 Amount = Annotated[float, Bounds(0.0)]
 HopNumber = Annotated[int, Bounds(0)]
@@ -42,19 +43,16 @@ def round_robin(known: Known) -> str:
     return next((address for address in ordered if address_order(address) > here), ordered[0])
 
 
-def kl_near(known: Known) -> str:
-    """Pick the smallest divergence between the neighbour's and this node's labels (W 2.6).
+def kl_near(known: Known, by: Literal["labels", "features"] = "labels") -> str:
+    """Pick the smallest divergence between the neighbour's labels or features and this node's.
 
-    The longest unvisited wins among equals. Alone it moves between the two most alike nodes for
-    ever; candidates that the packet left recently should have been taken out by the caller. Who
-    keeps its labels to itself comes last.
+    W 2.6. By ``features`` the divergence is that of the sketches that nodes announce. The longest
+    unvisited wins among equals. Alone it moves between the two most alike nodes for ever;
+    candidates that the packet left recently should have been taken out by the caller. Who keeps its
+    labels or features to itself comes last.
     """
-    labels = known.here.label_counts
-    costs = [
-        kl_divergence(c.label_counts, labels) if len(c.label_counts) == len(labels) else math.inf
-        for c in known.candidates
-    ]
-    return _cheapest(known, costs)
+    unlike = _unlike_labels if by == "labels" else _unlike_features
+    return _cheapest(known, [unlike(c, known.here) for c in known.candidates])
 
 
 def label_balance(known: Known, batch: Amount = 0.0) -> str:
@@ -67,12 +65,16 @@ def label_balance(known: Known, batch: Amount = 0.0) -> str:
     return min(costs, key=lambda cost: (cost[0], address_order(cost[1])))[1]
 
 
-def interest(known: Known, hop: HopNumber | None = None) -> str:
+def interest(
+    known: Known, hop: HopNumber | None = None, task: bool = False, loss: bool = False
+) -> str:
     """Pick the largest data-interest value, each candidate's as `interest_of` has it.
 
-    `hop` is the number of the hop to come; without it, one more than the latest visit known.
+    `hop` is the number of the hop to come; without it, one more than the latest visit known. With
+    `task` a node whose data are for another task than the packet's model has none, and with `loss`
+    a node has less of it the better the last model that came there did.
     """
-    return _cheapest(known, _missing_interest(known, hop))
+    return _cheapest(known, _missing_interest(known, hop, known.task if task else "", loss))
 
 
 def fastest(known: Known, flops: Amount = VISIT_FLOPS, bits: Amount = VISIT_BITS) -> str:
@@ -139,7 +141,7 @@ def metropolis(
 
     The `target` pi is ``uniform``, or ``samples`` for proportional to the samples a node holds.
     """
-    here, candidates, _, rng = known
+    here, candidates, rng = known.here, known.candidates, known.rng
     proposal = candidates[int(rng.integers(len(candidates)))]
     if rng.random() < epsilon:
         return proposal.address
@@ -171,8 +173,10 @@ def policy_options(policy: str) -> Mapping[str, Any]:
     return {name: hints[name] for name in [*inspect.signature(POLICIES[policy]).parameters][1:]}
 
 
-def check_options(policy: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a policy as it takes them.
+def check_options(
+    policy: str, options: Mapping[str, Any], where: str = "options."
+) -> dict[str, Any]:
+    """Return the options of a policy as it takes them; `where` stands before a name in an error.
 
     `ConfigError` if there is no such policy or option, or a value is not accepted.
     """
@@ -181,8 +185,8 @@ def check_options(policy: str, options: Mapping[str, Any]) -> dict[str, Any]:
     accepted = policy_options(policy)
     if strange := [name for name in options if name not in accepted]:
         said = f"accepted by {policy}: {', '.join(accepted) or 'none'}"
-        raise ConfigError(f"options.{strange[0]}", options[strange[0]], said)
-    return {name: checked(f"options.{name}", v, accepted[name]) for name, v in options.items()}
+        raise ConfigError(f"{where}{strange[0]}", options[strange[0]], said)
+    return {name: checked(f"{where}{name}", v, accepted[name]) for name, v in options.items()}
 
 
 def choose(
@@ -191,18 +195,20 @@ def choose(
     candidates: Sequence[Candidate],
     seen: ArrayLike,
     rng: np.random.Generator,
+    task: str = "",
+    /,
     **options: float | str,
 ) -> str:
     """Choose the address that a packet travels to next, by a policy of `POLICIES`.
 
     It is one among `candidates`; ``metropolis`` may also stay at `here`. For what the holder knows
-    see `Known`; `options` are those that `policy_options` names. `ConfigError` if there is no such
-    policy, option or candidate.
+    see `Known`; `options` are those that `policy_options` names, an option ``task`` among them.
+    `ConfigError` if there is no such policy, option or candidate.
     """
     told = check_options(policy, options)
     if not candidates:
         raise ConfigError("candidates", [], f"node {here.address} knows no neighbour")
-    known = Known(here, candidates, np.asarray(seen, dtype=float), rng)
+    known = Known(here, candidates, np.asarray(seen, dtype=float), rng, task)
     return POLICIES[policy](known, **told)
 
 
@@ -234,10 +240,26 @@ def _to_unit(costs: ArrayLike) -> NDArray[np.float64]:
     return (values - values.min()) / spread if spread else np.zeros_like(values)
 
 
-def _missing_interest(known: Known, hop: int | None) -> list[float]:
+def _unlike_labels(candidate: Candidate, here: Candidate) -> float:
+    """Return how unlike a candidate's labels are the holder's; infinite where it tells none."""
+    told, own = candidate.label_counts, here.label_counts
+    return kl_divergence(told, own) if len(told) == len(own) else math.inf
+
+
+def _unlike_features(candidate: Candidate, here: Candidate) -> float:
+    """Return how unlike a candidate's features are the holder's; infinite where it tells none."""
+    if not (candidate.sketch and here.sketch):
+        return math.inf
+    told, own = Sketch.from_text(candidate.sketch), Sketch.from_text(here.sketch)
+    return gaussian_divergence(told, own)
+
+
+def _missing_interest(
+    known: Known, hop: int | None, task: str = "", use_loss: bool = False
+) -> list[float]:
     last = max(c.last_visit for c in (known.here, *known.candidates))
     now = last + 1 if hop is None else hop
-    return [-interest_of(c, known.seen, now) for c in known.candidates]
+    return [-interest_of(c, known.seen, now, task, use_loss) for c in known.candidates]
 
 
 def _cheapest(known: Known, costs: Sequence[float]) -> str:

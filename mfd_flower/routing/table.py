@@ -177,7 +177,10 @@ class RoutingTable:
         return table
 
 
-ANNOUNCED = ("address", "label_counts", "samples", "flops_per_s", "degree", "interest")
+ANNOUNCED = (
+    *("address", "label_counts", "samples", "flops_per_s", "degree"),
+    *("interest", "task", "loss", "sketch"),
+)
 """What a candidate has from its advert."""
 HOW = ("via", "link_bps", "expires_s")
 """What stands in a record beside the advert."""

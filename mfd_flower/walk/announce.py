@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Advert, AdvertError, interest
+from mfd_flower.walk import wants
 from mfd_flower.walk.custody import SOURCE
 from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
@@ -42,6 +43,7 @@ def announce(message: Message, context: Context) -> Message:
         hops_left=max(0, policy.advert_hops - 1),
         noise_epsilon=policy.noise_epsilon,
         **told,
+        **wants.told(visit),
     )
     visit.save()
     content = RecordDict({"advert": ConfigRecord({"text": advert.to_text()})})
@@ -70,9 +72,12 @@ def hear(message: Message, context: Context) -> Message:
     return Message(reply, reply_to=message)
 
 
-def pull(requests: Requests, holder: str, asked: Sequence[str]) -> None:
-    """Let neighbours that a holder asks tell it of themselves, each in a message of its own."""
-    ask = RecordDict({"ask": ConfigRecord({SOURCE: holder, "sequence": 0})})
+def pull(requests: Requests, holder: str, asked: Sequence[str], sequence: int) -> None:
+    """Let neighbours that a holder asks tell it of themselves, each in a message of its own.
+
+    What it has heard of them before with the same `sequence` it goes on believing.
+    """
+    ask = RecordDict({"ask": ConfigRecord({SOURCE: holder, "sequence": sequence})})
     answers = requests.ask_all("query.probe", dict.fromkeys(asked, ask))
     for address, reply in answers.items():
         advert = text(reply.config_records["advert"], "text")

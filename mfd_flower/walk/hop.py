@@ -17,6 +17,7 @@ from mfd_flower.walk.custody import UNTAKEN
 from mfd_flower.walk.next_hop import route
 from mfd_flower.walk.trait import Fit, Training, UntakenError
 from mfd_flower.walk.visit import Visit
+from mfd_flower.walk.wants import note_loss
 
 WALKER_STEPS = 1 << 20
 """Hops that a walker may make before its randomness would be that of the next one."""
@@ -45,6 +46,7 @@ def hop(message: Message, context: Context) -> Message:
         return Message(RecordDict({UNTAKEN: error.record}), reply_to=message)
     for trait in traits:
         trait.after(visit)
+    note_loss(visit)
     route(visit)
     for trait in reversed(traits):
         trait.depart(visit)

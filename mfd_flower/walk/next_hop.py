@@ -12,6 +12,7 @@ from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Candidate, choose
 from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.visit import Visit
+from mfd_flower.walk.wants import own_sketch
 
 VISITS_KEPT = 64
 CHOICE, PROBES = 1, 4
@@ -28,7 +29,7 @@ def route(visit: Visit) -> None:
     seen = tuple(was + round(told, 1) for was, told in pairs)
     visit.header |= {
         "source": node.address,
-        "destination": next_hop(visit, start.hop + 1, visited, seen),
+        "destination": next_hop(visit, start.hop + 1, visited, seen, start.task),
         "ttl": start.ttl - 1,
         "hop": start.hop + 1,
         "visited": visited,
@@ -54,6 +55,7 @@ def next_hop(
     number: int,
     visited: tuple[str, ...],
     seen: tuple[float, ...],
+    task: str = "",
     busy: Collection[str] = (),
 ) -> str:
     """Choose where hop `number` goes, from this node's own table; itself if it knows nobody.
@@ -61,7 +63,7 @@ def next_hop(
     The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
     it is trained at every stop, and the next holder chooses anew.
     `visited` ends with this visit, `seen` counts samples of each label that the walk has trained
-    on, and `busy` neighbours do not take the packet now.
+    on, `task` is what the model is for, and `busy` neighbours do not take the packet now.
     """
     node, table, policy = visit.node, visit.table, visit.plan.policy
     world = node.world_view()
@@ -77,6 +79,8 @@ def next_hop(
         known = list(trait.route(visit, known))
     if not known:
         return node.address
+    # Another task's node is the last resort, whoever has been visited.
+    known = [c for c in known if not task or c.task in ("", task)] or known
     recent = visited[-policy.memory :] if policy.memory else ()
     # With every neighbour visited of late, the one left longest ago is the freshest.
     oldest = min(candidate.last_visit for candidate in known)
@@ -90,9 +94,10 @@ def next_hop(
         flops_per_s=world.device.flops_per_s,
         degree=len(table.neighbours),
         last_visit=last.get(node.address, -1),
+        sketch=own_sketch(visit) if policy.by_features else "",
     )
     rng = node.rng(number, CHOICE)
-    chosen = choose(policy.name, here, fresh, seen, rng, **policy.options)
+    chosen = choose(policy.name, here, fresh, seen, rng, task, **policy.options)
     return table.via(chosen)
 
 
@@ -135,7 +140,7 @@ def send_again(message: Message, context: Context) -> Message:
         visit.onward = kept = replace(kept, ttl=max(0, kept.ttl - 1))
     busy = texts(told, "busy") if "busy" in told else []
     if "failed" in told or busy or "choose" in told:
-        elsewhere = next_hop(visit, kept.hop, kept.visited, kept.seen, busy)
+        elsewhere = next_hop(visit, kept.hop, kept.visited, kept.seen, kept.task, busy)
         visit.onward = replace(kept, destination=elsewhere)
         visit.commit()
     content = visit.outgoing()

@@ -16,7 +16,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
-from mfd_flower.routing import POLICIES, policy_options
+from mfd_flower.routing import POLICIES, check_options, policy_options
 from mfd_flower.strategy import find_strategy
 from mfd_flower.walk.trait import Trait
 from mfd_flower.walk.traits import read_traits
@@ -92,7 +92,34 @@ class Policy:
         if policy.start_node >= nodes:
             said = f"must be below {nodes}, the number of nodes"
             raise ConfigError("options.policy.start_node", policy.start_node, said)
-        return replace(policy, options={k: v for k, v in table.items() if k not in own})
+        options = {key: value for key, value in table.items() if key not in own}
+        policy = replace(policy, options=check_options(name, options, "options.policy."))
+        policy._check_told()
+        return policy
+
+    @property
+    def by_task(self) -> bool:
+        """Whether nodes tell what their data are for."""
+        return bool(self.options.get("task"))
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether nodes tell how the last model that came did on their data."""
+        return bool(self.options.get("loss"))
+
+    @property
+    def by_features(self) -> bool:
+        """Whether nodes tell what their pictures are like."""
+        return self.options.get("by") == "features"
+
+    def _check_told(self) -> None:
+        """Refuse what nodes could not tell in time, and noise that what they tell would undo."""
+        if self.by_loss and not (self.advert_every or self.probes):
+            said = "needs `advert_every` or `probes`: before the walk there is no loss to tell"
+            raise ConfigError("options.policy.loss", True, said)
+        if self.noise_epsilon and (self.by_loss or self.by_features):
+            said = "0 with `loss` or by `features`, which are told without noise"
+            raise ConfigError("options.policy.noise_epsilon", self.noise_epsilon, said)
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,8 @@ class Plan:
             "seen": (0.0,) * federation_of(run).num_classes,
             "walker": f"w{walker}",
         }
+        if self.policy.by_task:
+            header = {**header, "task": federation_of(run).task(index)}
         for trait in reversed(self.traits):
             tensors, header = trait.begin(run, tensors, header)
         return pack(tensors, **header)[0]

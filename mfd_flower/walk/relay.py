@@ -137,7 +137,9 @@ class Relay:
         record = content.pop(PROBE, None)
         if not isinstance(record, ConfigRecord):
             return packet, content
-        pull(self.requests, packet.source, texts(record, PROBE))
+        # Of all that nodes tell, losses alone change.
+        sequence = packet.hop if self._plan.policy.by_loss else 0
+        pull(self.requests, packet.source, texts(record, PROBE), sequence)
         timer = ConfigRecord({"walker": packet.walker, "choose": True})
         told = self.requests.content(packet.source, "query.choose", RecordDict({"timer": timer}))
         if told is None or (chosen := _whole(told, packet)) is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning
@@ -219,6 +222,29 @@ def test_an_accelerator_is_held_by_one_thread_and_the_cpu_by_all() -> None:
 
     assert not gets_in(META)
     assert gets_in(torch.device("cpu"))
+
+
+def test_trainers_ask_for_their_data_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning patches torch's classes meanwhile, and threads of one process share these."""
+    asking, together, ask = Counter[str](), Counter[str](), fit_loop._request_dataloader
+
+    def counted(source: Any) -> Any:
+        asking["now"] += 1
+        together[str(asking["now"])] += 1
+        time.sleep(0.2)
+        asking["now"] -= 1
+        return ask(source)
+
+    monkeypatch.setattr(fit_loop, "_request_dataloader", counted)
+    run = RunConfig(train=TrainConfig(accelerator="cpu"), model=ModelConfig(tune="head"))
+    models = [build_model(run.model, 4, run.seed) for _ in range(4)]
+    fits = [partial(fit, model, SHARD, run.train, seed=0) for model in models]
+    threads = [threading.Thread(target=each) for each in fits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == {"1": 4}
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])

@@ -46,7 +46,13 @@ def delta(codec: str) -> Packet:
 
 def of_bytes() -> Packet:
     """A packet of a code of its own, of a tour."""
-    tour = {"tour": "0f" * 16, "features": "ab" * 32, "included": "05", "meeting": "n3"}
+    tour = {
+        "tour": "0f" * 16,
+        "features": "ab" * 32,
+        "included": "05",
+        "meeting": "n3",
+        "task": "0a" * 4,
+    }
     code = {"sums": torch.arange(50, dtype=torch.uint8)}
     return pack(code, codec="bytes", **{**HEADER, "updated": {"sums": 4}, **tour})[0]
 

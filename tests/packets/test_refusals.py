@@ -44,6 +44,7 @@ JUNK: dict[str, list[Any]] = {
     "included": [*NO_BITMAPS, "0", "0g", "AA", "00" * 513],
     "passed": [*NO_BITMAPS, "0"],
     "meeting": [*NO_TEXTS, "n/0"],
+    "task": [*NO_TEXTS, "tools", "0123ABCD", "0" * 9, "0" * 64],
     "kind": [*NO_STRINGS, "half"],
     "base": [*[bad for bad in NO_STRINGS if bad != ""], HEX],
     "codec": [*NO_STRINGS, "int4", "fp16"],

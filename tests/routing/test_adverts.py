@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from mfd_flower.routing import Advert, AdvertError, with_laplace_noise
 from mfd_flower.routing.adverts import KEPT_CHARS, MAX_INT, SHORT
+from mfd_flower.routing.sketch import CHARS, SIZE_BYTES
 
 FULL = Advert(
     address="n3",
@@ -28,11 +30,17 @@ FULL = Advert(
     lifetime_s=60.0,
     hops_left=2,
     noise_epsilon=0.5,
+    task="0123abcd",
+    loss=1.25,
+    sketch="A" * CHARS,
 )
 
 numbers = st.floats(0, MAX_INT)
 wholes = st.integers(0, MAX_INT)
 texts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+sketch_texts = st.binary(min_size=SIZE_BYTES, max_size=SIZE_BYTES).map(
+    lambda data: base64.urlsafe_b64encode(data).decode()
+)
 adverts = st.builds(
     Advert,
     address=texts,
@@ -46,6 +54,9 @@ adverts = st.builds(
     lifetime_s=numbers | st.just(math.inf),
     hops_left=st.integers(0, 255),
     noise_epsilon=numbers,
+    task=st.just("") | st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
+    loss=st.none() | numbers,
+    sketch=st.just("") | sketch_texts,
 )
 
 
@@ -60,6 +71,14 @@ def test_every_field_has_a_short_name_of_its_own() -> None:
     names = [field.name for field in dataclasses.fields(Advert)]
     assert list(SHORT) == names
     assert len(set(SHORT.values())) == len(names)
+
+
+def test_what_no_policy_asks_for_takes_no_byte() -> None:
+    silent = dataclasses.replace(FULL, task="", loss=None, sketch="")
+    assert len(FULL.to_text()) - len(silent.to_text()) == len(
+        f',"k":"0123abcd","o":1.25,"s":"{"A" * CHARS}"'
+    )
+    assert not {"k", "o", "s"} & json.loads(silent.to_text()).keys()
 
 
 def test_an_advert_without_end_says_nothing_of_its_lifetime() -> None:
@@ -98,6 +117,20 @@ def test_an_advert_without_end_says_nothing_of_its_lifetime() -> None:
         ("heads", ["=" + "0" * 64], "walker=hash"),
         ("sequence", 2**53 + 1, "at most 9007199254740992"),
         ("hops_left", 256, "at most 255"),
+        ("task", "tools", "8 hexadecimal digits"),
+        ("task", "0123ABCD", "8 hexadecimal digits"),
+        ("task", 12345678, "8 hexadecimal digits"),
+        ("loss", -0.1, "at least 0"),
+        ("loss", math.nan, "at least 0"),
+        ("loss", math.inf, "finite"),
+        ("loss", "low", "must be a number"),
+        ("loss", True, "must be a number"),
+        ("sketch", "A" * (CHARS - 1), "a sketch of 36 letters"),
+        ("sketch", "A" * (CHARS + 4), "a sketch of 36 letters"),
+        ("sketch", "A" * 10**6, "a sketch of 36 letters"),
+        ("sketch", "A" * (CHARS - 1) + "=", "a sketch of 36 letters"),
+        ("sketch", "A" * CHARS + "\n", "a sketch of 36 letters"),
+        ("sketch", [0.0] * 27, "a sketch of 36 letters"),
     ],
 )
 def test_a_strange_field_is_refused_by_name(name: str, value: Any, accepted: str) -> None:

@@ -16,6 +16,7 @@ CLASSES = 4
 histograms = st.lists(st.integers(0, 1000), min_size=CLASSES, max_size=CLASSES)
 held = histograms.filter(any)
 amounts = st.integers(1, 10**6)
+losses = st.one_of(st.none(), st.floats(0, 2**53))
 ages = st.one_of(st.none(), st.integers(0, 10**6))
 
 
@@ -34,11 +35,11 @@ def test_classes_never_seen_are_fully_new() -> None:
     assert interest([0, 5, 5], [80, 0, 0], samples=100) == pytest.approx(0.5)
 
 
-@given(counts=histograms, seen=histograms, samples=st.integers(0, 10**9), age=ages)
+@given(counts=histograms, seen=histograms, samples=st.integers(0, 10**9), age=ages, loss=losses)
 def test_lies_between_0_and_1(
-    counts: list[int], seen: list[int], samples: int, age: int | None
+    counts: list[int], seen: list[int], samples: int, age: int | None, loss: float | None
 ) -> None:
-    assert -1e-12 <= interest(counts, seen, samples=samples, age=age) <= 1 + 1e-12
+    assert -1e-12 <= interest(counts, seen, samples=samples, age=age, loss=loss) <= 1 + 1e-12
 
 
 @given(counts=held, seen=histograms)
@@ -74,6 +75,24 @@ def test_grows_with_age_up_to_never_visited(
         interest(counts, seen, samples=50, age=a) for a in (age, age + later, None)
     )
     assert fresh < stale < never
+
+
+@given(counts=held, seen=held, samples=amounts, loss=st.floats(0, 20), more=st.floats(0.01, 5))
+def test_grows_with_loss_up_to_an_unknown_one(
+    counts: list[int], seen: list[int], samples: int, loss: float, more: float
+) -> None:
+    low, high, unknown = (
+        interest(counts, seen, samples=samples, loss=each) for each in (loss, loss + more, None)
+    )
+    assert low < high < unknown
+    assert unknown == interest(counts, seen, samples=samples)
+
+
+def test_a_loss_is_worth_the_probability_that_the_model_missed() -> None:
+    """A model that gave every label a probability of 1/4 has 3/4 to learn there."""
+    whole = interest([5, 5], [1, 9], samples=50)
+    assert interest([5, 5], [1, 9], samples=50, loss=math.log(4)) == pytest.approx(0.75 * whole)
+    assert interest([5, 5], [1, 9], samples=50, loss=0.0) == 0
 
 
 @given(counts=held, samples=amounts)

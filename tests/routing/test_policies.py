@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.routing import POLICIES, Candidate, choose, kl_divergence
+from mfd_flower.routing.sketch import DIRECTIONS, Sketch
 
 RNG = np.random.default_rng(0)
 HERE = Candidate("n0", (4.0, 0.0))
@@ -40,6 +41,36 @@ def test_kl_near_picks_the_most_alike() -> None:
         Candidate("n3", (2.0, 2.0)),
     ]
     assert choose("kl-near", HERE, candidates, [0, 0], RNG) == "n2"
+
+
+def at(mean: float) -> str:
+    """The sketch of features around one value in every direction."""
+    return Sketch(np.full(DIRECTIONS, mean), np.eye(DIRECTIONS)).to_text()
+
+
+def test_kl_near_by_features_tells_equal_labels_apart() -> None:
+    """The nearest features win, whatever the labels; who is silent of them comes last."""
+    here = replace(HERE, sketch=at(0.0))
+    near = Candidate("n2", (0.0, 4.0), sketch=at(0.5))
+    far = Candidate("n1", (4.0, 0.0), sketch=at(2.0))
+    silent = Candidate("n0", (4.0, 0.0))
+    nodes = [silent, far, near]
+    assert choose("kl-near", here, nodes, [0, 0], RNG, by="features") == "n2"
+    assert choose("kl-near", here, nodes[:2], [0, 0], RNG, by="features") == "n1"
+    assert choose("kl-near", here, nodes[1:], [0, 0], RNG, by="labels") == "n1"
+
+
+def test_kl_near_by_features_is_directed_as_by_labels_it_is() -> None:
+    """D(candidate || here): a wide candidate surprises a narrow holder more than the reverse."""
+    scales = {"n1": 0.25, "n2": 1.0, "n3": 2.5}
+    sketches = {
+        name: Sketch(np.zeros(DIRECTIONS), scale * np.eye(DIRECTIONS)).to_text()
+        for name, scale in scales.items()
+    }
+    narrow, here, wide = (Candidate(name, sketch=text) for name, text in sketches.items())
+    # A direction: ln 4 - 15/32 = 0.92 nats for n1, 21/8 - ln 2.5 = 1.71 for n3.
+    # The other way round they are 6.11 and 0.50.
+    assert choose("kl-near", here, [narrow, wide], [], RNG, by="features") == "n1"
 
 
 def test_label_balance_orders_visits_as_by_hand() -> None:
@@ -134,6 +165,36 @@ def test_interest_falls_back_on_what_is_announced() -> None:
     assert choose("interest", HERE, [low, high], [9, 9], RNG) == "n2"
     # Left one hop ago: 0.8 x 1/11.
     assert choose("interest", HERE, [low, replace(high, last_visit=4)], [9, 9], RNG, hop=5) == "n1"
+
+
+def test_interest_of_another_task_is_none() -> None:
+    """A packet goes there only if there are no others, or the policy does not ask."""
+    own = Candidate("n1", (1.0, 0.0), task="0" * 8)
+    other = Candidate("n2", (0.0, 90.0), task="1" * 8)
+    silent = Candidate("n3", (2.0, 0.0))
+    task = "0" * 8
+    assert choose("interest", HERE, [own, other], [90, 0], RNG, task, task=True) == "n1"
+    assert choose("interest", HERE, [other, silent], [90, 0], RNG, task, task=True) == "n3"
+    assert choose("interest", HERE, [other], [90, 0], RNG, task, task=True) == "n2"
+    assert choose("interest", HERE, [own, other], [90, 0], RNG, task) == "n2"
+    assert choose("interest", HERE, [own, other], [90, 0], RNG, task=True) == "n2"
+
+
+def test_interest_with_loss_goes_where_the_model_did_badly() -> None:
+    """Left 10 and 5 hops ago: freshness 1/2 and 1/3; unlearnt 1/4 and 1/2, or 1 where unknown."""
+    learnt = Candidate("n1", (9.0, 9.0), loss=-math.log(0.75), last_visit=10)
+    unlearnt = Candidate("n2", (9.0, 9.0), loss=math.log(2), last_visit=15)
+    nodes = [learnt, unlearnt]
+    assert choose("interest", HERE, nodes, [9, 9], RNG, hop=20) == "n1"
+    assert choose("interest", HERE, nodes, [9, 9], RNG, hop=20, loss=True) == "n2"
+    nodes = [replace(learnt, loss=None), unlearnt]
+    assert choose("interest", HERE, nodes, [9, 9], RNG, hop=20, loss=True) == "n1"
+
+
+def test_interest_with_loss_holds_for_nodes_that_keep_their_labels() -> None:
+    low, high = Candidate("n1", interest=0.5, loss=2.0), Candidate("n2", interest=0.6, loss=0.2)
+    assert choose("interest", HERE, [low, high], [9, 9], RNG) == "n2"
+    assert choose("interest", HERE, [low, high], [9, 9], RNG, loss=True) == "n1"
 
 
 def test_fastest_adds_transfer_and_compute() -> None:
@@ -245,6 +306,8 @@ def test_unknown_policy_and_empty_table_are_refused() -> None:
         ("label-balance", {"batch": "all"}, r"options\.batch = 'all': must be a number"),
         ("fastest", {"bits": math.inf}, r"options\.bits = inf: must be finite and at least 0"),
         ("interest", {"hop": 2.5}, r"options\.hop = 2\.5: must be a whole number"),
+        ("interest", {"loss": 1.0}, r"options\.loss = 1\.0: must be true or false"),
+        ("kl-near", {"by": "pixels"}, r"options\.by = 'pixels': accepted: labels, features"),
     ],
 )
 def test_bad_options_are_refused_by_name(
