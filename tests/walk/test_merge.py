@@ -75,6 +75,14 @@ def test_the_one_model_is_the_average_of_those_that_met(
     assert sum(final.seen) == pytest.approx(20 * NODES * ROUNDS)
 
 
+@pytest.mark.parametrize("start", range(NODES))
+def test_the_meeting_is_one_hop_of_each_wherever_it_is(
+    settings: Callable[..., RunConfig], start: int
+) -> None:
+    """Also of a walker that trained there last: it is sent to itself."""
+    assert len(hops(trial(settings(2, None, start)).grid)) == ROUNDS * NODES + 2
+
+
 def test_before_they_meet_there_is_a_model_a_walker(settings: Callable[..., RunConfig]) -> None:
     found = trial(settings(3))
     counts = [len(each) if isinstance(each, dict) else 1 for each in found.models]
