@@ -43,7 +43,8 @@ class MFDWalk(OwnLoop, Strategy):
         How a holder chooses the next hop: a key of `mfd_flower.routing.POLICIES`, or a table with
         its ``name``, its own options, and what `mfd_flower.walk.plan.Policy` has besides.
     walkers : int (default: 1)
-        Packets under way at once, never two on one node.
+        Packets under way at once, never two on one node. Several have the trait ``merge``: at the
+        end they meet, and there is one model.
     traits : table (default: none)
         What else happens on a visit, by name: a table of options each, see ``mfd traits``.
     """
@@ -78,6 +79,8 @@ class MFDWalk(OwnLoop, Strategy):
         **options: object,
     ) -> Plan:
         """Return the plan of these options, on every node too."""
+        if isinstance(traits, Mapping) and walkers != 1:
+            traits = {"merge": {}, **traits}
         return Plan.read(run, policy, walkers, traits)
 
     @staticmethod
@@ -127,8 +130,11 @@ class MFDWalk(OwnLoop, Strategy):
         return ArrayRecord(dict(self.plan.model_of(self.run, packet, content)))
 
     def shown(self, course: Course) -> Mapping[str, ArrayRecord]:
-        """Return the models that the walk has now, by walker."""
-        return dict(course.models)
+        """Return the models that the walk has now, by walker; of those that met, their average."""
+        met = [p for p in course.landed.values() if not p.ttl and p.source == p.meeting]
+        last = max(met, key=lambda packet: packet.samples, default=None)
+        hidden = {packet.walker for packet in met if packet is not last}
+        return {name: model for name, model in course.models.items() if name not in hidden}
 
     def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:
         """Send the first packet of each walker, so many hops to go between them."""
@@ -161,7 +167,8 @@ class MFDWalk(OwnLoop, Strategy):
         every = self.plan.policy.advert_every * self.run.data.nodes
         if packet.ttl > 0 and every and course.done % every == 0:
             relay.announce(course.done)
-        if packet.ttl > 0 or (self.plan.judges and VERDICT not in content):
+        unjudged = self.plan.judges and VERDICT not in content and packet.version != packet.parent
+        if packet.ttl > 0 or unjudged:
             relay.launch(packet, content)
 
     def state_dict(self) -> RecordDict:

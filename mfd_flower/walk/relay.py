@@ -232,8 +232,9 @@ class Relay:
             after = order[(order.index(packet.destination) + 1) % len(order)]
             moved = replace(packet, destination=after)
             return moved, RecordDict({PACKET: sealed(moved)})
-        suspect = len(self.not_taken.get(_name(packet), ())) >= SUSPECT
         sender, *earlier = _holders(packet)
+        # Of a walker's first version nobody else holds a copy.
+        suspect = bool(earlier) and len(self.not_taken.get(_name(packet), ())) >= SUSPECT
         failed: dict[str, str | bool] = {"failed": packet.destination}
         lost: dict[str, str | bool] = {"lost": True, "failed": packet.source}
         if suspect:

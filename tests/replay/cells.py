@@ -154,14 +154,10 @@ CELLS: dict[str, Cell] = {
         train={"logit_adjustment": 1.0, "keep_absent_rows": True, "distillation": 2.0},
     ),
     "walk, two walkers": walk("random", walkers=2, data=SIX),
-    "walk, two walkers, merge, damping": walk(
-        "label-balance", {"merge": {}, **DAMPED}, walkers=2, data=SIX
-    ),
+    "walk, two walkers, damping": walk("label-balance", DAMPED, walkers=2, data=SIX),
     "walk, two walkers, delta": walk("random", {"delta": {}}, walkers=2, data=SIX),
     "walk, ledger": walk("random", {"ledger": {}}, data=SIX),
-    "walk, ledger, two walkers, merge": walk(
-        "random", {"ledger": {}, "merge": {}}, walkers=2, data=SIX
-    ),
+    "walk, ledger, two walkers": walk("random", {"ledger": {}}, walkers=2, data=SIX),
     "walk, admission": walk("random", {**JUDGED, **DAMPED}, data=EVEN),
     "walk, admission, sign flip": walk(
         "random",

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "hfsl": ("hfsl", {"clusters": 2, "cluster_size": 2, "rotate": True}, {}),
     "hfsl, planned": ("hfsl", {"clusters": 1, "cluster_size": 2, "form": "planned"}, {}),
     "walk": ("mfd-walk", {"policy": ADVERTS}, {}),
-    "two walkers": ("mfd-walk", {"walkers": 2, "policy": ADVERTS, "traits": {"merge": {}}}, {}),
+    "two walkers": ("mfd-walk", {"walkers": 2, "policy": ADVERTS}, {}),
     "walk, all traits": (
         "mfd-walk",
         {

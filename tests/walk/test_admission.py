@@ -53,9 +53,9 @@ def check_chain(walked: Trial, walkers: int = 1) -> None:
         assert [entry.hop for entry in path] == list(range(len(path)))
         assert all(entry.reason == "" for entry in path)
     refused = refusals(walked)
-    assert sum(len(path_of(walked, f"w{w}")) - 1 for w in range(walkers)) + len(refused) == (
-        ROUNDS * NODES
-    )
+    made = sum(len(path_of(walked, f"w{w}")) - 1 for w in range(walkers))
+    # Where walkers meet one version more is made than by training.
+    assert made + len(refused) == ROUNDS * NODES + walkers - 1
     counts = Counter((entry.chain, entry.subject) for entry in refused)
     assert max(counts.values(), default=0) <= REFUSALS_TO_DROP
 

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flwr.app import Message
 
 from mfd_flower.config import FaultsConfig, RunConfig
+from mfd_flower.walk.custody import packet_in
+from mfd_flower.walk.node_ledger import LEDGER
+from tests.harness import trial
 from tests.scheduled_faults import Rates
 from tests.walk.test_recovery import FAULTS, NODES, walked
 from tests.walk.walks import path_of
@@ -52,3 +56,18 @@ def test_branches_that_were_cut_off_are_given_up(signed: Settings, seed: int, po
     rates = Rates(FaultsConfig(loss=0.2, death=0.05, downtime=3), seed, "train.hop")
     path = path_of(walked(signed(rounds=8, samples=80, held_out=200, policy=policy), [rates]))
     assert [entry.hop for entry in path] == list(range(8 * NODES + 1))
+
+
+def test_a_first_version_that_two_cannot_take_goes_to_a_third(signed: Settings) -> None:
+    """Nobody else has a copy, so its maker is not passed over as one whom two did not believe."""
+
+    def without_its_entries(request: Message) -> None:
+        if request.metadata.message_type == "train.hop":
+            packet = packet_in(request.content)
+            if packet.hop == 2 and packet.destination in ("n1", "n2"):
+                request.content.pop(LEDGER, None)
+
+    found = trial(signed(policy="round-robin"), change=without_its_entries)
+    assert list(vars(found.strategy)["not_taken"]) == [("w0", 2, "n0")]
+    assert [entry.author for entry in path_of(found)][1:3] == ["n0", "n3"]
+    assert len(path_of(found)) == 1 + 3 * NODES

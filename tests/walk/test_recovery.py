@@ -168,9 +168,12 @@ def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConf
     run = settings(rounds=10, policy="random", walkers=2, delta={})
     found = walked(run, [Rates(FaultsConfig(loss=0.1, death=0.03, downtime=3), seed=2)])
     assert injected(found) > 10
-    assert found.steps[-1] == 50
+    assert found.steps[-1] == 50 + 2
+    ends = []
     for walker in ("w0", "w1"):
         chain = final_chain(committed(found, walker))
-        assert [packet.hop for packet in chain] == list(range(2, 27))
-        assert chain[-1].samples == 400 / NODES * 25
+        assert [packet.hop for packet in chain] == list(range(2, 28))
+        assert chain[-2].samples == 400 / NODES * 25
+        ends.append(chain[-1].samples)
+    assert sorted(ends) == [400 / NODES * 25, 400 / NODES * 50]
     assert found.accuracy > 0.6

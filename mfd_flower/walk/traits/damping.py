@@ -29,12 +29,9 @@ class Damping(Trait):
     """Tours (as many hops as nodes) over which the share changes; with 0 it is `end` at once."""
 
     def share(self, hop: int, plan: Plan) -> float:
-        """Return the share of a walker's hop, from 1.
-
-        Walkers move side by side: one's second hop is hop ``1 + walkers`` of them all.
-        """
+        """Return the share of a walker's hop, from 1; each of several walkers counts its own."""
         span = self.tours * plan.nodes
-        done = min(1.0, (hop - 1) * plan.walkers / span) if span > 0 else 1.0
+        done = min(1.0, (hop - 1) / span) if span > 0 else 1.0
         return self.start + (self.end - self.start) * done
 
     def after(self, visit: Visit) -> None:

@@ -1,39 +1,112 @@
-"""Walkers meet in the versions that they left behind: each mixes in what another one left here."""
+"""Walkers meet when their hops are used up, and one model comes out: the average of theirs.
+
+An average over runs that began as one model is a model soup (Wortsman et al. 2022, arXiv
+2203.05482); here they came to the same nodes in other orders. Nobody trains where they meet, so it
+does not matter which node that is: it is the one where the first walker began.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from flwr.app import ConfigRecord
+from torch import Tensor
 
-from mfd_flower.walk.trait import Layer, Trait
+from mfd_flower.config import RunConfig
+from mfd_flower.packets import Header
+from mfd_flower.routing import Candidate
+from mfd_flower.walk.plan import plan_of
+from mfd_flower.walk.tours import newest, towards
+from mfd_flower.walk.trait import Fit, Layer, Training, Trait
 from mfd_flower.walk.visit import Visit
-
-MERGED = "merge"
 
 
 @dataclass(frozen=True)
 class Merge(Trait):
-    """Average with other walkers' versions, weighted by the samples that each has trained on."""
+    """Average the models of all walkers, weighted by their visits, at a node where they end."""
 
     layer: ClassVar[Layer] = Layer.MERGE
 
+    def begin(
+        self, run: RunConfig, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Name the node to meet at, and leave hops enough to get there over others."""
+        plan = plan_of(run)
+        meeting = f"n{plan.policy.start_node}"
+        return tensors, {**header, "ttl": header["ttl"] + plan.nodes, "meeting": meeting}
+
     def arrive(self, visit: Visit) -> None:
-        """Mix in every version that another walker left here, each of them once."""
-        done = dict(visit.recall(MERGED) or {})
-        for walker in visit.custody.walkers():
-            header = visit.custody.header(walker)
-            if walker == visit.start.walker or header is None or done.get(walker) == header.hop:
-                continue
-            other = visit.custody.kept(walker)
-            theirs, share = other.decoded(), other.samples / (other.samples + visit.start.samples)
-            visit.tensors = {
-                name: torch.lerp(tensor, theirs[name], share)
-                for name, tensor in visit.tensors.items()
-            }
-            done[walker] = header.hop
-            visit.merged.append(other.version)
-        if done:
-            visit.keep(MERGED, ConfigRecord({**done}))
+        """Mix in what those left here who came before; what a walker leaves has all so far."""
+        if (last := _last_here(visit)) is None:
+            return
+        kept = visit.custody.kept(last.walker)
+        theirs, ours = kept.decoded(), visit.start.hop - 1
+        share = 1 - ours / (ours + sum(map(_visits, _ended(visit))))
+        visit.tensors = {
+            name: torch.lerp(tensor, theirs[name], share) for name, tensor in visit.tensors.items()
+        }
+        visit.merged.append(kept.version)
+
+    def select(self, visit: Visit) -> None:
+        """Train nothing on the way to where walkers meet."""
+        if _is_through(visit, visit.start):
+            visit.only = set()
+
+    def fit(
+        self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
+    ) -> Fit:
+        """Train unless all hops for that are used up."""
+        if _is_through(visit, visit.start):
+            return Fit(dict(tensors), 0, {})
+        return inner(tensors, **keywords)
+
+    def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Go to where walkers meet when all hops but the spare ones are used up."""
+        told = newest(visit)
+        left = told.ttl if "onward" in vars(visit) else told.ttl - 1
+        if left > visit.plan.nodes or _meets(visit, told):
+            return candidates
+        if visit.node.address == told.meeting:
+            return []
+        return towards(visit, {told.meeting}, candidates)
+
+    def depart(self, visit: Visit) -> None:
+        """End where walkers meet, with what all so far have trained on."""
+        packet = visit.start
+        if not _is_through(visit, packet):
+            return
+        visit.header["seen"] = packet.seen
+        if _meets(visit, packet):
+            visit.header["ttl"] = 0
+        if (last := _last_here(visit)) is not None:
+            pairs = zip(packet.seen, last.seen, strict=True)
+            visit.header["seen"] = tuple(ours + theirs for ours, theirs in pairs)
+            visit.header["samples"] = packet.samples + last.samples
+
+
+def _is_through(visit: Visit, packet: Header) -> bool:
+    """Tell whether a packet has no hops left but those to where walkers meet."""
+    return packet.ttl <= visit.plan.nodes
+
+
+def _meets(visit: Visit, packet: Header) -> bool:
+    return _is_through(visit, packet) and visit.node.address == packet.meeting
+
+
+def _ended(visit: Visit) -> list[Header]:
+    """Return what other walkers left where this one meets them."""
+    if not _meets(visit, visit.start):
+        return []
+    found = (visit.custody.header(walker) for walker in visit.custody.walkers())
+    return [h for h in found if h and not h.ttl and h.walker != visit.start.walker]
+
+
+def _last_here(visit: Visit) -> Header | None:
+    return max(_ended(visit), key=lambda header: header.samples, default=None)
+
+
+def _visits(ended: Header) -> int:
+    """Return the hops of a walker before the one that ended it."""
+    return ended.hop - 2
