@@ -31,7 +31,8 @@ from mfd_flower.records import joined, part_of
 from mfd_flower.walk.course import Course
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.relay import Relay
-from mfd_flower.walk.summing import FROZEN, Summing
+from mfd_flower.walk.session import FROZEN
+from mfd_flower.walk.summing import Summing
 from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.traits.mask import Mask
 from mfd_flower.walk.traits.noise import Noise

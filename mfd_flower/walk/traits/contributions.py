@@ -67,7 +67,7 @@ class Contributions(Trait):
             visit.header["included"]
         ):
             return
-        frozen = summing.frozen(visit)
+        frozen = summing.tuned.frozen(visit)
         whole = summing.read(node.run, visit.fit.tensors)
         own = node.sums(frozen, summing.features, fits=0)
         found: dict[str, Any] = {"node": node.address, "samples": own.samples}
