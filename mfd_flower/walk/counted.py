@@ -9,6 +9,7 @@ from __future__ import annotations
 from flwr.app import ConfigRecord
 
 from mfd_flower.records import text
+from mfd_flower.walk.signed import all_refused
 from mfd_flower.walk.tours import key
 from mfd_flower.walk.traits.ledger import Ledger
 from mfd_flower.walk.visit import Visit
@@ -21,13 +22,16 @@ def count(visit: Visit) -> None:
 
 
 def is_counted(visit: Visit) -> bool:
-    """Tell whether this node has added itself in this tour, to sums that are not void."""
+    """Tell whether this node has added itself in this tour, to sums not void and not refused."""
     record = visit.context.state.config_records.get(key("counted", visit))
     if record is None:
         return False
     packet, own = visit.start, visit.node.address
     signed = any(isinstance(trait, Ledger) for trait in visit.plan.traits)
-    if not signed or text(record, "walker") != packet.walker:
-        return True
     version, sender = text(record, "version"), text(record, "source")
-    return not visit.ledger.voided(packet, version, own, by=sender)
+    if not signed:
+        return True
+    if all_refused(visit.ledger, version, own):
+        return False
+    same_chain = text(record, "walker") == packet.walker
+    return not (same_chain and visit.ledger.voided(packet, version, own, by=sender))

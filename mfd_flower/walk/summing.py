@@ -17,6 +17,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from mfd_flower.adversary.attackers import claimed
 from mfd_flower.checks import bounded
 from mfd_flower.config import RunConfig
 from mfd_flower.models.closed_form import Head, solve
@@ -26,10 +27,12 @@ from mfd_flower.models.sums import Sums, SumsError
 from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import Packet, PacketError, pack
 from mfd_flower.packets.codecs import BYTES, CodecName
+from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.members import bitmap
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.counted import count, is_counted
 from mfd_flower.walk.meeting import gather
+from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.session import Session
 from mfd_flower.walk.tours import Tour
@@ -56,7 +59,7 @@ class Summing(Trait):
 
     layer: ClassVar[Layer] = Layer.CODEC
     excludes: ClassVar = (
-        *("admission", "codec", "delta", "damping"),
+        *("codec", "delta", "damping"),
         *("merge", "partial", "gate", "optimizer"),
     )
 
@@ -69,7 +72,7 @@ class Summing(Trait):
         if self.session:
             return tensors, {**told, "codec": self.codec}
         told |= {"codec": BYTES, "features": features_digest(run, tensors, self.features)}
-        return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, told
+        return {SUMS: as_tensor(Sums.nothing(*self._shape(run)))}, told
 
     def model(
         self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor], beside: RecordDict
@@ -113,24 +116,31 @@ class Summing(Trait):
             if packet.hop > self.session or packet.features or packet.included:
                 raise UntakenError("session", f"hop = {packet.hop}: the session has {self.session}")
             return
-        wanted = features_digest(node.run, self.tuned.frozen(visit), self.features)
-        if packet.features != wanted:
-            said = f"features = {packet.features[:12]}...: sums of others, here {wanted[:12]}..."
-            raise UntakenError("features", said)
+        self.check_features(visit)
         if node.address in self.tour.members(packet.included) and not is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
         mask = _of(Mask, visit)
         if MASKED not in visit.tensors or mask is None:
             self.read(node.run, visit.tensors)
-        if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
+        if self._meets(visit):
             if MASKED in visit.tensors and mask is not None:
                 sums = mask.take_off(
                     visit, visit.tensors[MASKED], self._shape(node.run), self._most
                 )
-                visit.tensors, visit.header["meeting"] = {SUMS: _as_tensor(sums)}, ""
+                visit.tensors, visit.header["meeting"] = {SUMS: as_tensor(sums)}, ""
             else:
                 total = gather(visit, self.tour, self.read(node.run, visit.tensors))
-                visit.tensors = visit.tensors if total is None else {SUMS: _as_tensor(total)}
+                visit.tensors = visit.tensors if total is None else {SUMS: as_tensor(total)}
+        if visit.plan.judges:
+            self._pass_over(visit, *dropped(visit.ledger.chains.entries))
+
+    def check_features(self, visit: Visit) -> None:
+        """Compare what the sums are of with what this node would add; `UntakenError` if unlike."""
+        found = visit.packet.features
+        wanted = features_digest(visit.node.run, self.tuned.frozen(visit), self.features)
+        if found != wanted:
+            said = f"features = {found[:12]}...: sums of others, here {wanted[:12]}..."
+            raise UntakenError("features", said)
 
     def fit(
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
@@ -138,25 +148,28 @@ class Summing(Trait):
         """Add this node's sums, unless it has done so in this tour; in a session, train."""
         packet, run = visit.start, visit.node.run
         if packet.codec == BYTES:
-            if not is_counted(visit):
+            if visit.plan.judges and self._meets(visit):
+                # Its own sums are judged apart from those that it added up.
+                return Fit(dict(tensors), 0, {})
+            if not is_counted(visit) and not _is_own_unjudged(visit):
                 return self._added(visit, tensors, self.tuned.frozen(visit))
-            if visit.node.address not in self.tour.members(visit.header["included"]):
-                passed = self.tour.members(visit.header["passed"])
-                visit.header["passed"] = bitmap({*passed, visit.node.address})
+            self._pass_over(visit, visit.node.address)
             return Fit(dict(tensors), 0, {})
         trained = inner(tensors, **keywords)
         if packet.hop < self.session:
             return trained
         start = self.tuned.freeze(visit, trained.tensors)
         visit.only = {SUMS, MASKED}
-        nothing = {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}
+        nothing = {SUMS: as_tensor(Sums.nothing(*self._shape(run)))}
         added = self._added(visit, nothing, start)
         return Fit(added.tensors, trained.samples, {})
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Go where nobody was added yet; a session goes where the policy says."""
         in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
-        return candidates if in_session else self.tour.next(visit, candidates)
+        found = candidates if in_session else self.tour.next(visit, candidates)
+        # The last version goes to one more node, which judges it.
+        return found or (candidates if visit.plan.judges and _is_unjudged(visit) else [])
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""
@@ -209,7 +222,7 @@ class Summing(Trait):
         name = SUMS if mask is None else MASKED
         try:
             if mask is None:
-                total = _as_tensor(self.read(node.run, tensors) + own)
+                total = as_tensor(self.read(node.run, tensors) + own)
             elif MASKED in tensors:
                 total = mask.plus(tensors[MASKED], own, self._most)
             else:
@@ -217,15 +230,31 @@ class Summing(Trait):
                 visit.header["meeting"] = node.address
         except SumsError as error:
             raise UntakenError("overflow", f"sums: {error}") from error
-        included = self.tour.members(visit.header["included"])
-        visit.header["included"] = bitmap({*included, node.address})
+        if visit.plan.judges and visit.ledger.knows(version_digest({name: total})):
+            # It adds nothing, or what was refused.
+            self._pass_over(visit, node.address)
+            return Fit(dict(tensors), 0, {})
+        included = self.tour.members(visit.header["included"]) | {node.address}
+        claim = claimed(node.run, node.index, included, own.samples)
+        visit.header["included"] = bitmap(claim.included)
         if not packet.features:
             visit.header["features"] = features_digest(node.run, frozen, self.features)
         count(visit)
         visit.only = {name}
         # Beside what hides them, the header does not tell how many samples a node has.
         hidden = mask is not None or noise is not None
-        return Fit({name: total}, 0 if hidden else own.samples, {})
+        return Fit({name: total}, 0 if hidden else claim.samples, {})
+
+    def _pass_over(self, visit: Visit, *addresses: str) -> None:
+        """Say that nodes were asked, and add nothing, unless they are in the sums."""
+        passed = self.tour.members(visit.header["passed"]) | set(addresses)
+        visit.header["passed"] = bitmap(passed - self.tour.members(visit.header["included"]))
+
+    def _meets(self, visit: Visit) -> bool:
+        """Tell whether the packet came to be added to those of other walkers."""
+        told = vars(visit.start)
+        left = self.tour.left(told, visit.start.walker)
+        return visit.node.address == told["meeting"] and not left
 
     @property
     def tuned(self) -> Session:
@@ -241,10 +270,28 @@ class Summing(Trait):
         return scale_of(run, self.features).features, federation_of(run).num_classes
 
 
-def _as_tensor(sums: Sums) -> Tensor:
+def as_tensor(sums: Sums) -> Tensor:
+    """Return sums as a packet's payload has them: their one text, byte for byte."""
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
 
 
 def _of(kind: type[TraitT], visit: Visit) -> TraitT | None:
     """Return the trait of a kind, None if the walk has none."""
     return next((trait for trait in visit.plan.traits if isinstance(trait, kind)), None)
+
+
+def _is_own_unjudged(visit: Visit) -> bool:
+    """Tell whether this node made the version in force, and nobody has built on it yet."""
+    if not visit.plan.judges:
+        return False
+    made = visit.ledger.maker(visit.start)
+    return made.author == visit.node.address and visit.ledger.is_unconfirmed(made)
+
+
+def _is_unjudged(visit: Visit) -> bool:
+    """Tell whether what goes on was made here, and the tour is over."""
+    if not visit.header:
+        return visit.ledger.maker(visit.onward).author == visit.node.address
+    arrived = visit.start.decoded()
+    made = any(tensor is not arrived.get(name) for name, tensor in visit.fit.tensors.items())
+    return made and not visit.header["meeting"]

@@ -40,6 +40,7 @@ class Contributions(Trait):
     """Let finished sums go to every node again, which tells how good they are without it."""
 
     needs: ClassVar = ("summing",)
+    excludes: ClassVar = ("admission",)
     actions: ClassVar = {"query.gave": tell}
     links: ClassVar = {"query.gave": "relay"}
 
