@@ -11,13 +11,33 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from poisoning_table import Runs, accuracy_cell, refused_cell
-
+from mfd_flower.accounting.summary import spread
 from mfd_flower.results import Results
 
 NAMES = ("ledger", "ledger, admission")
+Runs = Sequence[Mapping[str, Any]]
+
+
+def accuracy_cell(runs: Runs) -> str:
+    """Return final accuracy, and for a backdoor how many triggered images go to its class."""
+    ends = [run["points"][-1] for run in runs]
+    found = spread([end["accuracy"] for end in ends])
+    words = f"{found['mean']:.3f} ± {found['std']:.3f}"
+    if "attack_success" in ends[0]:
+        words += f", triggered {spread([end['attack_success'] for end in ends])['mean']:.2f}"
+    return words
+
+
+def refused_cell(runs: Runs, kind: str) -> str:
+    """Return how many versions of honest or malicious authors were refused, of how many."""
+    refused, accepted = (
+        sum(run["admission"][f"{kind}_{end}"] for run in runs) for end in ("refused", "accepted")
+    )
+    return f"{refused} of {refused + accepted}" if refused + accepted else "-"
 
 
 def reasons_cell(runs: Runs) -> str:
@@ -44,7 +64,7 @@ def main() -> None:
     for scenario in dict.fromkeys(run["scenario"] for run in runs):
         here = [run for run in runs if run["scenario"] == scenario]
         plain, judged = ([r for r in here if r["strategy"] == name] for name in NAMES)
-        row = [accuracy_cell(cell, []) for cell in (plain, judged)]
+        row = [accuracy_cell(cell) for cell in (plain, judged)]
         row += [wire_cell(plain), wire_cell(judged)]
         row += [refused_cell(judged, kind) for kind in ("poisoned", "honest")]
         missing = [sum(len(run["missing"]) for run in cell) / len(cell) for cell in (plain, judged)]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from mfd_flower.ledger.poisoning import Admission, Measured, comparable, compare
+from mfd_flower.ledger.poisoning import Admission, Measured, Verdict, comparable, compare
 from mfd_flower.models.algebra import difference, fault
-from mfd_flower.models.closed_form import solve
+from mfd_flower.models.closed_form import Head, HeadKind, solve
 from mfd_flower.models.sums import Sums, SumsError
 from mfd_flower.packets import Packet
 from mfd_flower.packets.members import bitmap
@@ -23,6 +23,10 @@ from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.signed import added
 from mfd_flower.walk.summing import Summing
 from mfd_flower.walk.visit import Visit
+
+LEAST_KEPT_SHARE = 0.5
+"""Share of a class in what is added, of that in what was known, from which on its samples should
+not be worse for it. ``experiments/bench/judging.py`` measures what it is good for."""
 
 
 def header_fault(visit: Visit, summing: Summing) -> str:
@@ -80,30 +84,53 @@ def rolled_back(
     ).knowing(parent.decoded())
 
 
-def _loss_fault(visit: Visit, summing: Summing, parent: Packet, part: Sums) -> str:
-    """Compare the heads with and without what was added, on this node's own samples.
+def loss_verdict(
+    head: HeadKind,
+    before: Sums,
+    part: Sums,
+    features: NDArray[np.int64],
+    labels: NDArray[np.int64],
+) -> Verdict:
+    """Compare the heads with and without what was added, on a receiver's own samples.
 
     Both heads have seen half of these samples and are measured on the other half: so they know the
-    receiver's classes, however little the parent holds. Only classes count of which samples were
-    added. That one brings a class which the receiver has never seen is no fault: the logits of the
-    others fall a little for it, and it has nothing to measure the new one with.
+    receiver's classes, however little the parent holds. Only classes count whose share did not fall
+    by more than half: where others are added a regression puts a class lower, and honestly so.
+    Hence to bring a class that the receiver has never seen is no fault, and it has nothing to
+    measure it with either.
+
+    Parameters
+    ----------
+    before, part : Sums
+        The parent's without the receiver's own samples, and what was added.
+    features, labels : array
+        The receiver's own samples, ``(n, d)`` whole numbers and ``(n,)`` classes.
     """
+    classes = len(before.counts)
+    counts = before.counts + np.bincount(labels, minlength=classes)
+    kept = part.counts * counts.sum() >= LEAST_KEPT_SHARE * counts * part.samples
+    fair = comparable(labels, part.counts) & kept[labels]
+    halves, without, with_it = _halves(labels), [], []
+    for fold in (0, 1):
+        seen, held_out = halves != fold, (halves == fold) & fair
+        known = before + Sums.of(features[seen], labels[seen], classes)
+        told = features[held_out], labels[held_out]
+        without.append(_measured(solve(head, known), *told))
+        with_it.append(_measured(solve(head, known + part), *told))
+    return compare(_joined(with_it), _joined(without), Admission())
+
+
+def _loss_fault(visit: Visit, summing: Summing, parent: Packet, part: Sums) -> str:
+    """Return by how much the head is worse with what was added, or nothing."""
     node, frozen = visit.node, summing.tuned.frozen(visit)
-    features, labels = node.whole_features(frozen, summing.features)
-    fair, before = comparable(labels, part.counts), summing.read(node.run, parent.decoded())
+    before = summing.read(node.run, parent.decoded())
     if node.address in added(visit.ledger, parent.version):
         try:
             before = before.without(node.sums(frozen, summing.features, fits=0))
         except SumsError:
             return f"included: the samples of {node.address} are not in the parent's sums"
-    halves, without, with_it = _halves(labels), [], []
-    for fold in (0, 1):
-        seen, held_out = halves != fold, (halves == fold) & fair
-        known = before + Sums.of(features[seen], labels[seen], node.num_classes)
-        told = features[held_out], labels[held_out]
-        without.append(_measured(summing, known, *told))
-        with_it.append(_measured(summing, known + part, *told))
-    verdict = compare(_joined(with_it), _joined(without), Admission())
+    own = node.whole_features(frozen, summing.features)
+    verdict = loss_verdict(summing.head, before, part, *own)
     if verdict.accepted:
         return ""
     return f"{verdict.reason}: {verdict.measured:.3g}, bound {verdict.limit:.3g}"
@@ -116,11 +143,9 @@ def _halves(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return halves
 
 
-def _measured(
-    summing: Summing, sums: Sums, features: NDArray[np.int64], labels: NDArray[np.int64]
-) -> Measured:
-    """Return the losses of the head of some sums on samples ``(n, d)``, and what it gets right."""
-    logits = solve(summing.head, sums).logits(features)
+def _measured(head: Head, features: NDArray[np.int64], labels: NDArray[np.int64]) -> Measured:
+    """Return the losses of a head on samples ``(n, d)``, and what it gets right."""
+    logits = head.logits(features)
     losses = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
     return Measured(losses, logits.argmax(1) == labels)
 

@@ -25,3 +25,9 @@ def all_refused(ledger: NodeLedger, version: str, author: str) -> bool:
     """Tell whether an author made something of a version, and all of it was refused."""
     made = [entry for entry in ledger.made_of(version) if entry.author == author]
     return bool(made) and all(ledger.refused(entry.version) for entry in made)
+
+
+def refused_by(ledger: NodeLedger, author: str) -> set[str]:
+    """Return who has refused what an author made."""
+    entries = ledger.chains.entries
+    return {each.author for each in entries if (each.kind, each.subject) == ("refusal", author)}

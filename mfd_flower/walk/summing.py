@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from mfd_flower.adversary.attackers import claimed
 from mfd_flower.checks import bounded
 from mfd_flower.config import RunConfig
-from mfd_flower.models.closed_form import Head, solve
+from mfd_flower.models.closed_form import Head, HeadKind, solve
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.rounded import Rounding, features_digest, scale_of
 from mfd_flower.models.sums import Sums, SumsError
@@ -35,6 +35,7 @@ from mfd_flower.walk.meeting import gather
 from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.session import Session
+from mfd_flower.walk.signed import refused_by
 from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.traits.codec import Codec
@@ -52,7 +53,7 @@ class Summing(Trait):
 
     tour: Tour
     features: Rounding = field(default_factory=Rounding)
-    head: Literal["ridge", "discriminant"] = "ridge"
+    head: HeadKind = "ridge"
     session: int = bounded(0, 0)
     codec: CodecName = "fp16"
     noise: Noise | None = None
@@ -168,8 +169,12 @@ class Summing(Trait):
         """Go where nobody was added yet; a session goes where the policy says."""
         in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
         found = candidates if in_session else self.tour.next(visit, candidates)
-        # The last version goes to one more node, which judges it.
-        return found or (candidates if visit.plan.judges and _is_unjudged(visit) else [])
+        if not visit.plan.judges:
+            return found
+        # The last version goes to one more node, which judges it; one that was refused, to another.
+        found = found or (candidates if _is_unjudged(visit) else [])
+        refusers = refused_by(visit.ledger, visit.node.address)
+        return [c for c in found if c.address not in refusers] or found
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""

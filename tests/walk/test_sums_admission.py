@@ -167,7 +167,22 @@ def test_where_walkers_meet_the_honest_are_added_up(
         run = settings(kind, scale, options={"walkers": 2, "policy": policy})
         walked, bad = trial(run), poisoners(run)
         assert {entry.subject for entry in refusals(walked)} == bad
+        assert len(refusals(walked)) <= REFUSALS_TO_DROP
         assert result(walked)["sums_version"] == digest_without(run, *bad)
+
+
+def test_a_lie_cannot_hide_behind_another_of_the_same_author(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who builds on its own version is not taken: to refuse that would leave the first one in."""
+    monkeypatch.setattr(summing, "_is_own_unjudged", lambda visit: False)
+    (bad,) = poisoners(settings("scale", 10.0))
+    policy = {"name": "round-robin", "advert_hops": 0, "start_node": int(bad[1:])}
+    walked = trial(settings("scale", 10.0, options={"walkers": 2, "policy": policy}), timeout=5)
+    assert {(told[2], *set(r)) for told, r in result(walked)["not_taken"].items()} == {
+        (bad, "parent")
+    }
+    assert bad not in result(walked)["included"]
 
 
 def test_where_they_meet_the_sums_of_nobody_are_refused(
@@ -204,6 +219,9 @@ def test_who_was_refused_once_may_add_itself_again(
     assert [entry.reason for entry in refusals(walked)] == ["loss: said so"]
     assert result(walked)["sums_version"] == digest_without(run)
     assert result(walked)["missing"] == []
+    judges = [packet_in(reply.content).source for request, reply in walked.grid.of("train.hop")
+              if reply is not None and packet_in(request.content).source == "n2"]  # fmt: skip
+    assert judges == ["n3", "n4"]
 
 
 def test_what_is_no_sums_at_all_is_refused(

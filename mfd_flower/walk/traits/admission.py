@@ -97,8 +97,10 @@ class Admission(Trait):
     def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
         """Leave the parent out for a receiver that made it, or can make it for itself."""
         if PARENT in content and not whole:
-            version = visit.ledger.maker(visit.onward).parents[0]
-            made = visit.ledger.maker(visit.onward, version)
+            made = visit.ledger.maker(visit.onward, visit.onward.parent)
+            if visit.onward.parent == visit.onward.version and made.parents:
+                # Only forwarded: the parent is that of the version which goes on.
+                made = visit.ledger.maker(visit.onward, made.parents[0])
             if made.kind == "genesis" or made.author == visit.onward.destination:
                 del content[PARENT]
 
