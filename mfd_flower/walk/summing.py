@@ -123,7 +123,7 @@ class Summing(Trait):
         mask = _of(Mask, visit)
         if MASKED not in visit.tensors or mask is None:
             self.read(node.run, visit.tensors)
-        if self._meets(visit):
+        if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
             if MASKED in visit.tensors and mask is not None:
                 sums = mask.take_off(
                     visit, visit.tensors[MASKED], self._shape(node.run), self._most
@@ -149,9 +149,6 @@ class Summing(Trait):
         """Add this node's sums, unless it has done so in this tour; in a session, train."""
         packet, run = visit.start, visit.node.run
         if packet.codec == BYTES:
-            if visit.plan.judges and self._meets(visit):
-                # Its own sums are judged apart from those that it added up.
-                return Fit(dict(tensors), 0, {})
             if not is_counted(visit) and not _is_own_unjudged(visit):
                 return self._added(visit, tensors, self.tuned.frozen(visit))
             self._pass_over(visit, visit.node.address)
@@ -254,12 +251,6 @@ class Summing(Trait):
         """Say that nodes were asked, and add nothing, unless they are in the sums."""
         passed = self.tour.members(visit.header["passed"]) | set(addresses)
         visit.header["passed"] = bitmap(passed - self.tour.members(visit.header["included"]))
-
-    def _meets(self, visit: Visit) -> bool:
-        """Tell whether the packet came to be added to those of other walkers."""
-        told = vars(visit.start)
-        left = self.tour.left(told, visit.start.walker)
-        return visit.node.address == told["meeting"] and not left
 
     @property
     def tuned(self) -> Session:
