@@ -35,7 +35,7 @@ from mfd_flower.walk.meeting import gather
 from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.session import Session
-from mfd_flower.walk.signed import refused_by
+from mfd_flower.walk.signed import next_judges
 from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
 from mfd_flower.walk.traits.codec import Codec
@@ -149,7 +149,7 @@ class Summing(Trait):
         """Add this node's sums, unless it has done so in this tour; in a session, train."""
         packet, run = visit.start, visit.node.run
         if packet.codec == BYTES:
-            if not is_counted(visit) and not _is_own_unjudged(visit):
+            if not is_counted(visit):
                 return self._added(visit, tensors, self.tuned.frozen(visit))
             self._pass_over(visit, visit.node.address)
             return Fit(dict(tensors), 0, {})
@@ -166,12 +166,7 @@ class Summing(Trait):
         """Go where nobody was added yet; a session goes where the policy says."""
         in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
         found = candidates if in_session else self.tour.next(visit, candidates)
-        if not visit.plan.judges:
-            return found
-        # The last version goes to one more node, which judges it; one that was refused, to another.
-        found = found or (candidates if _is_unjudged(visit) else [])
-        refusers = refused_by(visit.ledger, visit.node.address)
-        return [c for c in found if c.address not in refusers] or found
+        return next_judges(visit, found, candidates) if visit.plan.judges else found
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""
@@ -274,20 +269,3 @@ def as_tensor(sums: Sums) -> Tensor:
 def _of(kind: type[TraitT], visit: Visit) -> TraitT | None:
     """Return the trait of a kind, None if the walk has none."""
     return next((trait for trait in visit.plan.traits if isinstance(trait, kind)), None)
-
-
-def _is_own_unjudged(visit: Visit) -> bool:
-    """Tell whether this node made the version in force, and nobody has built on it yet."""
-    if not visit.plan.judges:
-        return False
-    made = visit.ledger.maker(visit.start)
-    return made.author == visit.node.address and visit.ledger.is_unconfirmed(made)
-
-
-def _is_unjudged(visit: Visit) -> bool:
-    """Tell whether what goes on was made here, and the tour is over."""
-    if not visit.header:
-        return visit.ledger.maker(visit.onward).author == visit.node.address
-    arrived = visit.start.decoded()
-    made = any(tensor is not arrived.get(name) for name, tensor in visit.fit.tensors.items())
-    return made and not visit.header["meeting"]

@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.adversary.attackers import poisoners
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
-from mfd_flower.ledger import Entry
+from mfd_flower.ledger import Chains, Entry, follow, packed, unpacked
 from mfd_flower.node import check_run
+from mfd_flower.packets import delta, repack
 from mfd_flower.packets.digest import version_digest
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.walk import judging, summing
-from mfd_flower.walk.node_ledger import REFUSALS_TO_DROP
+from mfd_flower.walk.custody import PACKET, UNTAKEN, enclosed, sealed
+from mfd_flower.walk.hop import hop
+from mfd_flower.walk.node_ledger import LEDGER, REFUSALS_TO_DROP, key_of_node
 from mfd_flower.walk.traits import admission
 from mfd_flower.walk.traits.admission import PARENT
 from tests.harness import Trial, trial
@@ -174,18 +177,37 @@ def test_where_walkers_meet_the_honest_are_added_up(
         assert result(walked)["sums_version"] == digest_without(run, *bad)
 
 
-def test_a_lie_cannot_hide_behind_another_of_the_same_author(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lie_cannot_hide_behind_another_of_the_same_author(settings: Settings) -> None:
     """Who builds on its own version is not taken: to refuse that would leave the first one in."""
-    monkeypatch.setattr(summing, "_is_own_unjudged", lambda visit: False)
-    (bad,) = poisoners(settings("scale", 10.0))
-    policy = {"name": "round-robin", "advert_hops": 0, "start_node": int(bad[1:])}
-    walked = trial(settings("scale", 10.0, options={"walkers": 2, "policy": policy}), timeout=5)
-    assert {(told[2], *set(r)) for told, r in result(walked)["not_taken"].items()} == {
-        (bad, "parent")
-    }
-    assert bad not in result(walked)["included"]
+    run = settings(options={"policy": {"name": "round-robin", "advert_hops": 0}})
+    content = trial(run).grid.of("train.hop")[2][0].content
+    first = packet_in(content)
+    assert (first.source, first.destination) == ("n1", "n2")
+    again = summing.as_tensor(whole(run, (2, 3)))
+    told = {"samples": first.samples + 120, "included": first.included}
+    second, _ = repack(first, {"sums": again}, **told)
+    lines = unpacked(content.config_records[LEDGER]["lines"])
+    (tip,) = Chains(lines.splitlines()).tips.values()
+    entry = follow(
+        key_of_node(run.seed, "n1"),
+        tip,
+        author="n1",
+        version=second.version,
+        parents=(first.version,),
+        samples=second.samples,
+        hop=first.hop,
+        time_s=float(first.hop),
+        size_bytes=1,
+    )
+    record = {"head": entry.hash, "lines": packed(lines + entry.text + "\n")}
+    sent = {PACKET: sealed(second), LEDGER: ConfigRecord(record)}
+    sent[PARENT] = enclosed(delta(first, second.version, {"sums"}))
+    context = Context(1, 1, {"partition-id": 2}, RecordDict(), run.flat())
+    answer = hop(Message(RecordDict({**sent}), 1, "train.hop"), context).content
+    assert answer.config_records[UNTAKEN]["text"] == (
+        "parent: n1 has built on its own version, which nobody has taken"
+    )
+    assert not context.state
 
 
 def test_where_they_meet_the_sums_of_nobody_are_refused(
