@@ -213,11 +213,13 @@ class ThreatConfig:
     """Which nodes poison what they send; no strategy is told."""
 
     kind: str = ""
-    """A name of `mfd_flower.adversary.attacks`; empty for honest nodes alone."""
+    """A name of `mfd_flower.adversary.attacks`; empty for honest nodes alone. `repeat` and
+    those that claim or deny are for packets of sums."""
     share: float = bounded(0.2, 0.0, 1.0)
     """Share of the nodes that are malicious."""
     scale: float = bounded(1.0, 0.0, open_low=True)
-    """Factor on the update, or of the noise's norm to the update's; `scale` needs one but 1."""
+    """Factor on the update or the sums, or of the noise's norm to theirs; `scale`, `repeat` and
+    `claim-samples` need one but 1."""
     target: int = bounded(0, 0)
     """Class that the trigger stands for (`backdoor`)."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mfd_flower.adversary.attackers import UPDATE, attack_by, attack_of, training_samples
 from mfd_flower.adversary.attacks import Update
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples
 from mfd_flower.data.augmentation import process_generators
@@ -42,6 +43,7 @@ from mfd_flower.models.training import (
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View, world_of
 from mfd_flower.routing.sketch import Sketch
+from mfd_flower.strategy import find_strategy
 
 
 @dataclass
@@ -72,9 +74,16 @@ def check_run(run: RunConfig) -> None:
     world_of(run.network, run.data.nodes, run.seed)
     optimizer_of(run.train)
     device_for(run.train)
-    attack_of(run)
+    if attack_of(run).needs_sums and not carries_sums(run):
+        accepted = "accepted where packets carry sums: exact-walk"
+        raise ConfigError("threat.kind", run.threat.kind, accepted)
     if run.train.augmentation:
         augmented(run, 0, run.seed)
+
+
+def carries_sums(run: RunConfig) -> bool:
+    """Tell whether the strategy of a run sends packets of sums."""
+    return bool(getattr(find_strategy(run.strategy.name), "carries_sums", False))
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
@@ -225,6 +234,8 @@ class Node:
         model, samples = loaded_model(self.run, tensors), training_samples(self.run, self.index)
         whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
         found = Sums.of(whole, samples.labels.numpy(), self.num_classes)
+        if (on_sums := attack_by(self.run, self.index).on_sums) is not None:
+            found = on_sums(found, self.run.threat.scale, self.rng(0, UPDATE))
         if (report := current_report.get()) is not None:
             stage, cells = model.frozen_stage(), found.gram.size + found.cross.size
             report.fits += fits
@@ -234,6 +245,16 @@ class Node:
             weights = sum(p.nbytes for p in model.parameters())
             report.peak_bytes = max(report.peak_bytes, weights + whole.nbytes + 16 * cells)
         return found
+
+    def whole_features(
+        self, tensors: Mapping[str, Tensor], rounding: Rounding
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the node's own samples as whole numbers ``(n, d)``, and their labels ``(n,)``."""
+        model, samples = loaded_model(self.run, tensors), self.samples
+        if (stage := model.frozen_stage()) != "features":
+            report_flops(forward_flops(model, samples, stage))
+        whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
+        return whole, samples.labels.numpy()
 
     def fit_flops(self) -> float:
         """Return the floating point operations of one local update."""

@@ -31,7 +31,8 @@ from mfd_flower.records import joined, part_of
 from mfd_flower.walk.course import Course
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.relay import Relay
-from mfd_flower.walk.summing import FROZEN, Summing
+from mfd_flower.walk.session import FROZEN
+from mfd_flower.walk.summing import Summing
 from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.traits.mask import Mask
 from mfd_flower.walk.traits.noise import Noise
@@ -40,6 +41,8 @@ from strategies.mfd_walk import MFDWalk
 POLICY = {"name": "round-robin", "advert_hops": 0}
 HOPS = 4
 """Most hops for each node and round, of which one adds the node."""
+MOST_JUDGED = 2
+"""Walkers with admission: where they meet, a version has two parents in the ledger at most."""
 
 
 class ExactWalk(MFDWalk):
@@ -55,7 +58,7 @@ class ExactWalk(MFDWalk):
         Packets under way at once, each with its share of the nodes. They meet where the first one
         begins, and are added up there.
     traits : table (default: none)
-        Of those of `mfd-walk`, `ledger`; and `contributions`, `mask`, `noise`.
+        Of those of `mfd-walk`, `ledger` and `admission`; and `contributions`, `mask`, `noise`.
     features : table (default: 4 bits, cut off at 3 standard deviations)
         How features become whole numbers: ``bits``, ``clip``, ``projection``.
     head : str (default: "ridge")
@@ -68,6 +71,8 @@ class ExactWalk(MFDWalk):
     """
 
     moved: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    carries_sums: ClassVar = True
+    """Malicious nodes may lie about sums, and about who is in them."""
 
     def __init__(
         self,
@@ -109,9 +114,20 @@ class ExactWalk(MFDWalk):
                 raise ConfigError("options.head", summing.head, "accepted with noise: ridge")
             summing = replace(summing, noise=noise)
             plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
+        if plan.judges and summing.session:
+            accepted = "accepted with admission: 0"
+            raise ConfigError("options.session", summing.session, accepted)
+        if plan.judges and first.walkers > MOST_JUDGED:
+            accepted = f"accepted with admission: up to {MOST_JUDGED}"
+            raise ConfigError("options.walkers", first.walkers, accepted)
         if first.walkers > 1 and any(isinstance(trait, Mask) for trait in plan.traits):
             raise ConfigError("options.traits.mask", {}, "accepted with one walker alone")
         return plan
+
+    def _send_on(self, relay: Relay, course: Course) -> None:
+        """Carry on the packet that landed last; who judged it last ends the walk."""
+        if course.onward[0].ttl > 0:
+            super()._send_on(relay, course)
 
     def model_of(self, packet: Packet, content: RecordDict) -> ArrayRecord:
         """Return the model that a packet's sums make with what was frozen, seen now or before."""

@@ -10,6 +10,7 @@ import torch
 from flwr.app import ArrayRecord, RecordDict
 
 from mfd_flower.adversary.attacks import ATTACKS, Attack, Scene
+from mfd_flower.adversary.on_sums import Claim
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import Samples
@@ -63,8 +64,17 @@ def attack_by(run: RunConfig, index: int) -> Attack:
 
 
 def poisoners(run: RunConfig) -> frozenset[str]:
-    """Return the addresses of nodes whose own updates are poisoned, not what is sent of them."""
-    return frozenset(f"n{i}" for i in malicious_nodes(run) if attack_of(run).on_update)
+    """Return the addresses of nodes whose own part is poisoned, not what arrives of it."""
+    attack = attack_of(run)
+    poisons = attack.on_update or attack.on_sums or attack.on_claim
+    return frozenset(f"n{i}" for i in malicious_nodes(run) if poisons)
+
+
+def claimed(run: RunConfig, index: int, included: frozenset[str], samples: int) -> Claim:
+    """Return what node `index` says of the sums that it sends on, the truth if it is honest."""
+    told = Claim(included, samples, f"n{index}", {f"n{i}" for i in range(run.data.nodes)})
+    on_claim = attack_by(run, index).on_claim
+    return told if on_claim is None else on_claim(told, run.threat.scale)
 
 
 def training_samples(run: RunConfig, index: int) -> Samples:

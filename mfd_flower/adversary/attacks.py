@@ -4,7 +4,8 @@ Attacks on data: flipped labels (Fang et al. 2020, "Local Model Poisoning Attack
 Byzantine-Robust Federated Learning", arXiv 1911.11815) and a stamped trigger (Gu et al. 2017,
 "BadNets", 1708.06733). Attacks on the update: reversed, boosted (Bagdasaryan et al. 2020, "How To
 Backdoor Federated Learning", 1807.00459), noisy, an old version instead of a new one (a free rider,
-Fraboni et al. 2021, 2006.11901). On the way: a changed bit. None of them knows the defence.
+Fraboni et al. 2021, 2006.11901). On the way: a changed bit. None of them knows the defence. Where
+nodes send sums, an attack has a function of its own for those, see `on_sums.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfd_flower.adversary import on_sums
+from mfd_flower.adversary.on_sums import Claim
 from mfd_flower.data.samples import Samples
 
 STAMPED_SHARE = 0.5
@@ -65,16 +68,26 @@ class Attack:
     """What a malicious node changes; nothing it is given is changed in place.
 
     `on_data` makes what it trains on of its images, `on_update` what it sends on of its tunables,
-    with the same names, shapes and dtypes, `on_link` what arrives of what it has finished.
+    with the same names, shapes and dtypes, `on_link` what arrives of what it has finished. Of sums,
+    `on_sums` makes what it gives of its own, and `on_claim` what it says of them, by
+    `threat.scale`.
     """
 
     on_data: Callable[[Samples, Scene], Samples] | None = None
     on_update: Callable[[Update], dict[str, Tensor]] | None = None
     on_link: Callable[[Mapping[str, Tensor], np.random.Generator], dict[str, Tensor]] | None = None
+    on_sums: on_sums.Change | None = None
+    on_claim: Callable[[Claim, float], Claim] | None = None
     success: Callable[[Samples, Scene], Samples] | None = None
     """Test images to samples on which a model's accuracy is the attack's success rate."""
     needs_scale: bool = False
     """Whether a scale of 1 is no attack."""
+
+    @property
+    def needs_sums(self) -> bool:
+        """Whether it is none where packets carry no sums."""
+        elsewhere = self.on_data or self.on_update or self.on_link
+        return bool(self.on_sums or self.on_claim) and not elsewhere
 
 
 def flipped(images: Samples, scene: Scene) -> Samples:
@@ -140,11 +153,19 @@ def _norm(tensors: Mapping[str, Tensor]) -> float:
 
 
 ATTACKS = {
-    "label-flip": Attack(on_data=flipped, on_update=boosted),
-    "sign-flip": Attack(on_update=lambda update: update.times(-update.scale)),
-    "scale": Attack(on_update=boosted, needs_scale=True),
-    "noise": Attack(on_update=noisy),
-    "backdoor": Attack(on_data=backdoored, on_update=boosted, success=triggered),
-    "replay": Attack(on_update=lambda update: dict(update.old)),
+    "label-flip": Attack(on_data=flipped, on_update=boosted, on_sums=on_sums.repeated),
+    "sign-flip": Attack(
+        on_update=lambda update: update.times(-update.scale), on_sums=on_sums.mirrored
+    ),
+    "scale": Attack(on_update=boosted, on_sums=on_sums.stretched, needs_scale=True),
+    "noise": Attack(on_update=noisy, on_sums=on_sums.noisy),
+    "backdoor": Attack(
+        on_data=backdoored, on_update=boosted, on_sums=on_sums.repeated, success=triggered
+    ),
+    "replay": Attack(on_update=lambda update: dict(update.old), on_sums=on_sums.nothing),
     "tamper": Attack(on_link=tampered),
+    "repeat": Attack(on_sums=on_sums.repeated, needs_scale=True),
+    "claim-member": Attack(on_claim=on_sums.with_another),
+    "deny-member": Attack(on_claim=on_sums.without_another),
+    "claim-samples": Attack(on_claim=on_sums.of_more_samples, needs_scale=True),
 }

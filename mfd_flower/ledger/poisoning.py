@@ -102,6 +102,11 @@ def judge(evidence: Evidence, history: History, admission: Admission) -> Verdict
         cosine = history.cosine(update)
         if cosine < admission.least_cosine:
             return Verdict(False, "direction", cosine, admission.least_cosine)
+    return compare(arrived, parent, admission)
+
+
+def compare(arrived: Measured, parent: Measured, admission: Admission) -> Verdict:
+    """Admit a version that is no worse than its parent on the receiver's samples."""
     score = signed_rank_score(_log_ratios(arrived, parent))
     limit = NormalDist().inv_cdf(1 - admission.false_refusal)
     if score > limit:

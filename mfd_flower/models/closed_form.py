@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mfd_flower.models.sums import Sums
 
+HeadKind = Literal["ridge", "discriminant"]
 PENALTIES = 10.0 ** np.arange(-8, 3.25, 0.25)
 """Ridge penalties that are tried, as shares of the features' mean variance."""
 SHARPNESS = 10.0
@@ -135,7 +136,7 @@ def fedcof(parts: Sequence[NDArray[np.int64]], shrinkage: float = 1.0) -> Head:
     return _of_present(_of_length_1(weight), np.zeros(len(weight)), totals > 0)
 
 
-def solve(kind: Literal["ridge", "discriminant"], sums: Sums, noise_sigma: float = 0.0) -> Head:
+def solve(kind: HeadKind, sums: Sums, noise_sigma: float = 0.0) -> Head:
     """Return the head of a kind, its logits sharp enough for their softmax to be likely.
 
     A `ridge` head's logits lie about 0 and 1: they are multiplied by `SHARPNESS`. Those of a

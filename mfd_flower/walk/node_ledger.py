@@ -125,10 +125,19 @@ class NodeLedger:
             entry = self.chains.find(entry.prev)
         return entry
 
-    def is_unconfirmed(self, packet: Packet) -> bool:
-        """Tell whether nobody but its maker has built on the version in force."""
-        made = self.maker(packet)
-        return made.kind == "version" and made.author == self._tip(packet).author
+    def is_unconfirmed(self, made: Entry) -> bool:
+        """Tell whether nobody but its author has built on the version that an entry made."""
+        authors = {entry.author for entry in self.made_of(made.version)}
+        return made.kind == "version" and authors <= {made.author}
+
+    def made_of(self, version: str) -> list[Entry]:
+        """Return the entries of versions that were made of this one."""
+        entries = (entry for entry in self.chains.entries if entry.kind == "version")
+        return [entry for entry in entries if entry.parents[0] == version]
+
+    def knows(self, version: str) -> bool:
+        """Tell whether a version was made before: nobody can make it anew."""
+        return any(self.chains.maker(chain, version) for chain in self.chains.tips)
 
     def sign_version(
         self,
@@ -142,10 +151,10 @@ class NodeLedger:
         `arrived` has the version in force. The last of the `merged` versions of other walkers is
         the second parent; `claims` are further fields of the entry: accuracies on local data.
         """
-        if self._knows(onward.version):
+        if self.knows(onward.version):
             return
         tip = self._tip(arrived)
-        others = [version for version in merged if self._knows(version) and version != tip.version]
+        others = [version for version in merged if self.knows(version) and version != tip.version]
         self._write(
             tip,
             version=onward.version,
@@ -240,9 +249,6 @@ class NodeLedger:
         others = list(dropwhile(lambda entry: entry.author == self.address, entries))
         rest = list(dropwhile(lambda entry: entry.author == others[0].author, others))
         return {entry.hash for entry in entries[: len(entries) - len(rest)]}
-
-    def _knows(self, version: str) -> bool:
-        return any(self.chains.maker(chain, version) for chain in self.chains.tips)
 
     def _tip(self, packet: Packet) -> Tip:
         return self.chains.tips[chain_of(packet)]

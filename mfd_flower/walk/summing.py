@@ -10,36 +10,40 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from torch import Tensor
 
+from mfd_flower.adversary.attackers import claimed
 from mfd_flower.checks import bounded
 from mfd_flower.config import RunConfig
-from mfd_flower.models.closed_form import Head, solve
+from mfd_flower.models.closed_form import Head, HeadKind, solve
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.rounded import Rounding, features_digest, scale_of
 from mfd_flower.models.sums import Sums, SumsError
 from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import Packet, PacketError, pack
 from mfd_flower.packets.codecs import BYTES, CodecName
+from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.members import bitmap
-from mfd_flower.records import tensors_of, text, texts
 from mfd_flower.routing import Candidate
-from mfd_flower.walk.custody import enclosed, packet_in
+from mfd_flower.walk.counted import count, is_counted
+from mfd_flower.walk.meeting import gather
+from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.relay import Relay, WalkFailedError
-from mfd_flower.walk.tours import Tour, key
+from mfd_flower.walk.session import Session
+from mfd_flower.walk.signed import next_judges
+from mfd_flower.walk.tours import Tour
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait, UntakenError
-from mfd_flower.walk.traits.codec import RESIDUAL, Codec
-from mfd_flower.walk.traits.ledger import Ledger
+from mfd_flower.walk.traits.codec import Codec
 from mfd_flower.walk.traits.mask import Mask
 from mfd_flower.walk.traits.noise import Noise
 from mfd_flower.walk.visit import Visit
 
-SUMS, MASKED, FROZEN = "sums", "masked", "frozen"
+SUMS, MASKED = "sums", "masked"
 TraitT = TypeVar("TraitT", bound=Trait)
 
 
@@ -49,14 +53,14 @@ class Summing(Trait):
 
     tour: Tour
     features: Rounding = field(default_factory=Rounding)
-    head: Literal["ridge", "discriminant"] = "ridge"
+    head: HeadKind = "ridge"
     session: int = bounded(0, 0)
     codec: CodecName = "fp16"
     noise: Noise | None = None
 
     layer: ClassVar[Layer] = Layer.CODEC
     excludes: ClassVar = (
-        *("admission", "codec", "delta", "damping"),
+        *("codec", "delta", "damping"),
         *("merge", "partial", "gate", "optimizer"),
     )
 
@@ -69,7 +73,7 @@ class Summing(Trait):
         if self.session:
             return tensors, {**told, "codec": self.codec}
         told |= {"codec": BYTES, "features": features_digest(run, tensors, self.features)}
-        return {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}, told
+        return {SUMS: as_tensor(Sums.nothing(*self._shape(run)))}, told
 
     def model(
         self, run: RunConfig, packet: Packet, tensors: Mapping[str, Tensor], beside: RecordDict
@@ -77,11 +81,9 @@ class Summing(Trait):
         """Solve for the head, if these are sums."""
         if packet.codec != BYTES:
             return tensors
-        start = initial_tunables(run)
         if MASKED in tensors or not (sums := self.read(run, tensors)).samples:
-            return start
-        if self.session:
-            start = {**start, **self._in(run, beside)}
+            return initial_tunables(run)
+        start = self.tuned.tunables(run, beside)
         return with_head(run, start, self.solved(sums, packet.included), self.features)
 
     def solved(self, sums: Sums, included: str) -> Head:
@@ -115,11 +117,8 @@ class Summing(Trait):
             if packet.hop > self.session or packet.features or packet.included:
                 raise UntakenError("session", f"hop = {packet.hop}: the session has {self.session}")
             return
-        wanted = features_digest(node.run, self.frozen(visit), self.features)
-        if packet.features != wanted:
-            said = f"features = {packet.features[:12]}...: sums of others, here {wanted[:12]}..."
-            raise UntakenError("features", said)
-        if node.address in self.tour.members(packet.included) and not _is_counted(visit):
+        self.check_features(visit)
+        if node.address in self.tour.members(packet.included) and not is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
         mask = _of(Mask, visit)
         if MASKED not in visit.tensors or mask is None:
@@ -129,9 +128,20 @@ class Summing(Trait):
                 sums = mask.take_off(
                     visit, visit.tensors[MASKED], self._shape(node.run), self._most
                 )
-                visit.tensors, visit.header["meeting"] = {SUMS: _as_tensor(sums)}, ""
+                visit.tensors, visit.header["meeting"] = {SUMS: as_tensor(sums)}, ""
             else:
-                self._gather(visit)
+                total = gather(visit, self.tour, self.read(node.run, visit.tensors))
+                visit.tensors = visit.tensors if total is None else {SUMS: as_tensor(total)}
+        if visit.plan.judges:
+            self._pass_over(visit, *dropped(visit.ledger.chains.entries))
+
+    def check_features(self, visit: Visit) -> None:
+        """Compare what the sums are of with what this node would add; `UntakenError` if unlike."""
+        found = visit.packet.features
+        wanted = features_digest(visit.node.run, self.tuned.frozen(visit), self.features)
+        if found != wanted:
+            said = f"features = {found[:12]}...: sums of others, here {wanted[:12]}..."
+            raise UntakenError("features", said)
 
     def fit(
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
@@ -139,36 +149,24 @@ class Summing(Trait):
         """Add this node's sums, unless it has done so in this tour; in a session, train."""
         packet, run = visit.start, visit.node.run
         if packet.codec == BYTES:
-            if not _is_counted(visit):
-                return self._added(visit, tensors, self.frozen(visit))
-            if visit.node.address not in self.tour.members(visit.header["included"]):
-                passed = self.tour.members(visit.header["passed"])
-                visit.header["passed"] = bitmap({*passed, visit.node.address})
+            if not is_counted(visit):
+                return self._added(visit, tensors, self.tuned.frozen(visit))
+            self._pass_over(visit, visit.node.address)
             return Fit(dict(tensors), 0, {})
         trained = inner(tensors, **keywords)
         if packet.hop < self.session:
             return trained
-        told = {n: getattr(packet, n) for n in ("packet_id", "model_id", "destination", "walker")}
-        kept = visit.recall(RESIDUAL)
-        residual = tensors_of(kept) if isinstance(kept, ArrayRecord) else {}
-        names = [name for name in trained.tensors if not name.startswith("head.")]
-        frozen, _ = pack(
-            {name: trained.tensors[name] for name in names},
-            residual={name: residual[name] for name in names if name in residual},
-            **{**told, "codec": self.codec, "source": visit.node.address, "ttl": 0, "hop": 0},
-        )
-        visit.beside[FROZEN] = enclosed(frozen)
-        visit.keep_for_all(key(FROZEN, visit), visit.beside.config_records[FROZEN])
+        start = self.tuned.freeze(visit, trained.tensors)
         visit.only = {SUMS, MASKED}
-        start = {**initial_tunables(run), **frozen.decoded()}
-        nothing = {SUMS: _as_tensor(Sums.nothing(*self._shape(run)))}
+        nothing = {SUMS: as_tensor(Sums.nothing(*self._shape(run)))}
         added = self._added(visit, nothing, start)
         return Fit(added.tensors, trained.samples, {})
 
     def route(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Go where nobody was added yet; a session goes where the policy says."""
         in_session = visit.start.hop < self.session if visit.header else not visit.onward.features
-        return candidates if in_session else self.tour.next(visit, candidates)
+        found = candidates if in_session else self.tour.next(visit, candidates)
+        return next_judges(visit, found, candidates) if visit.plan.judges else found
 
     def depart(self, visit: Visit) -> None:
         """Make the next version; the walk of this walker ends where nobody is left to go to."""
@@ -193,11 +191,8 @@ class Summing(Trait):
 
     def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
         """Leave out what was frozen where the receiver has it."""
-        onward = visit.onward
         if self.session and not whole:
-            has_it = self.tour.members(onward.included) | self.tour.members(onward.passed)
-            if onward.destination in has_it and onward.destination != visit.node.address:
-                content.pop(FROZEN, None)
+            self.tuned.send(visit, self.tour, content)
 
     def finish(self, relay: Relay, landed: Sequence[Packet]) -> Mapping[str, Any]:
         """Say who is in the sums, and who is not; fails if the mask could not be taken off."""
@@ -224,7 +219,7 @@ class Summing(Trait):
         name = SUMS if mask is None else MASKED
         try:
             if mask is None:
-                total = _as_tensor(self.read(node.run, tensors) + own)
+                total = as_tensor(self.read(node.run, tensors) + own)
             elif MASKED in tensors:
                 total = mask.plus(tensors[MASKED], own, self._most)
             else:
@@ -232,62 +227,30 @@ class Summing(Trait):
                 visit.header["meeting"] = node.address
         except SumsError as error:
             raise UntakenError("overflow", f"sums: {error}") from error
-        included = self.tour.members(visit.header["included"])
-        visit.header["included"] = bitmap({*included, node.address})
+        if visit.plan.judges and visit.ledger.knows(version_digest({name: total})):
+            # It adds nothing, or what was refused.
+            self._pass_over(visit, node.address)
+            return Fit(dict(tensors), 0, {})
+        included = self.tour.members(visit.header["included"]) | {node.address}
+        claim = claimed(node.run, node.index, included, own.samples)
+        visit.header["included"] = bitmap(claim.included)
         if not packet.features:
             visit.header["features"] = features_digest(node.run, frozen, self.features)
-        told = {n: getattr(packet, n) for n in ("walker", "source", "version")}
-        visit.keep_for_all(key("counted", visit), ConfigRecord({**told}))
+        count(visit)
         visit.only = {name}
         # Beside what hides them, the header does not tell how many samples a node has.
         hidden = mask is not None or noise is not None
-        return Fit({name: total}, 0 if hidden else own.samples, {})
+        return Fit({name: total}, 0 if hidden else claim.samples, {})
 
-    def _gather(self, visit: Visit) -> None:
-        """Add the sums that other walkers left here; the last to come goes on with them all."""
-        packet, run, kept = visit.start, visit.node.run, key("gathered", visit)
-        included, walkers = self.tour.members(packet.included), [packet.walker]
-        total = self.read(run, visit.tensors)
-        if (record := visit.context.state.config_records.get(kept)) is not None:
-            others = self.tour.members(text(record, "included"))
-            if both := included & others:
-                said = f"included: {', '.join(sorted(both))} in both sums, which are not added up"
-                visit.answers["apart"] = ConfigRecord({"text": said})
-                return
-            total = total + Sums.from_bytes(record["data"], *self._shape(run))  # type: ignore[arg-type]
-            included, walkers = included | others, [*texts(record, "walkers"), packet.walker]
-            visit.tensors = {SUMS: _as_tensor(total)}
-            visit.merged.append(text(record, "version"))
-        visit.header["included"] = bitmap(included)
-        if len(walkers) == self.tour.walkers:
-            # Who was asked in vain is asked once more.
-            visit.header |= {"meeting": "", "passed": ""}
-            return
-        told: dict[str, Any] = {"data": total.to_bytes(), "included": bitmap(included)}
-        told |= {"version": packet.version, "walkers": walkers}
-        visit.keep_for_all(kept, ConfigRecord(told))
+    def _pass_over(self, visit: Visit, *addresses: str) -> None:
+        """Say that nodes were asked, and add nothing, unless they are in the sums."""
+        passed = self.tour.members(visit.header["passed"]) | set(addresses)
+        visit.header["passed"] = bitmap(passed - self.tour.members(visit.header["included"]))
 
-    def frozen(self, visit: Visit) -> Mapping[str, Tensor]:
-        """Return what stands in front of the sums: as it came along, or came before."""
-        start, name = initial_tunables(visit.node.run), key(FROZEN, visit)
-        if not self.session:
-            return start
-        if FROZEN in visit.content:
-            visit.keep_for_all(name, visit.content.config_records[FROZEN])
-        elif name not in visit.context.state:
-            raise UntakenError("missing", "frozen: what the sums are of did not come along")
-        records = visit.content if FROZEN in visit.content else visit.context.state
-        visit.beside[FROZEN] = records.config_records[FROZEN if FROZEN in visit.content else name]
-        return {**start, **self._in(visit.node.run, visit.beside)}
-
-    def _in(self, run: RunConfig, content: RecordDict) -> Mapping[str, Tensor]:
-        """Return what was frozen, as it travels beside the sums."""
-        frozen = packet_in(content, FROZEN).decoded()
-        wanted = {name for name in initial_tunables(run) if not name.startswith("head.")}
-        if frozen.keys() != wanted:
-            said = f"of this model are {', '.join(sorted(wanted))[:200]}"
-            raise PacketError(f"frozen {min(frozen)}: {said}")
-        return frozen
+    @property
+    def tuned(self) -> Session:
+        """What stands in front of the sums, and how it comes to a node."""
+        return Session(self.session, self.codec)
 
     @property
     def _most(self) -> int:
@@ -298,23 +261,11 @@ class Summing(Trait):
         return scale_of(run, self.features).features, federation_of(run).num_classes
 
 
-def _as_tensor(sums: Sums) -> Tensor:
+def as_tensor(sums: Sums) -> Tensor:
+    """Return sums as a packet's payload has them: their one text, byte for byte."""
     return torch.from_numpy(np.frombuffer(sums.to_bytes(), np.uint8).copy())
 
 
 def _of(kind: type[TraitT], visit: Visit) -> TraitT | None:
     """Return the trait of a kind, None if the walk has none."""
     return next((trait for trait in visit.plan.traits if isinstance(trait, kind)), None)
-
-
-def _is_counted(visit: Visit) -> bool:
-    """Tell whether this node has added itself in this tour, to sums that are not void."""
-    record = visit.context.state.config_records.get(key("counted", visit))
-    if record is None:
-        return False
-    packet, own = visit.start, visit.node.address
-    signed = any(isinstance(trait, Ledger) for trait in visit.plan.traits)
-    if not signed or text(record, "walker") != packet.walker:
-        return True
-    version, sender = text(record, "version"), text(record, "source")
-    return not visit.ledger.voided(packet, version, own, by=sender)

@@ -4,6 +4,7 @@ The update is measured against its parent on the receiver's own samples (`ledger
 is the version that the author had: what is another in it travels beside the packet unless the
 receiver has it. What is refused stays out of custody, its digest and the reason stand in the
 ledger, and the receiver goes on from the parent: nobody has to be asked, and the lost hop counts.
+Of sums it judges what was added to the parent's (`walk.judging`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from mfd_flower.ledger.poisoning import Admission as Strictness
 from mfd_flower.ledger.poisoning import Evidence, Measured, comparable, judge
 from mfd_flower.packets import Packet, PacketError, delta, restored
 from mfd_flower.walk.custody import UNTAKEN, VERDICT, enclosed, packet_in
+from mfd_flower.walk.judging import added_to, header_fault, sums_fault
+from mfd_flower.walk.judging import rolled_back as sums_rolled_back
 from mfd_flower.walk.plan import version_zero
+from mfd_flower.walk.summing import Summing
 from mfd_flower.walk.trait import Layer, Trait, UntakenError
 from mfd_flower.walk.visit import Visit
 
 PARENT, HISTORY = "parent", "history"
+LONGEST_REASON = 200
+"""Characters of a reason that a ledger keeps."""
 
 
 def judge_last(message: Message, context: Context) -> Message:
@@ -58,12 +64,15 @@ class Admission(Trait):
     def arrive(self, visit: Visit) -> None:
         """Judge the version unless others have built on it; a refusal is written down."""
         try:
+            if summing := _summing(visit):
+                _judge_sums(visit, summing)
+                return
             record = visit.content.config_records.get(HISTORY)
             history = History() if record is None else History.from_fields(record)
             found = measured(visit, visit.packet)
             made = visit.ledger.maker(visit.packet)
             visit.claims["accuracy_before"] = accuracy(found)
-            if made.author != visit.node.address and visit.ledger.is_unconfirmed(visit.packet):
+            if made.author != visit.node.address and visit.ledger.is_unconfirmed(made):
                 history = self._judge(visit, made, found, history)
         except (AuditError, LedgerError) as error:
             reason = getattr(error, "reason", type(error).__name__)
@@ -73,10 +82,14 @@ class Admission(Trait):
 
     def depart(self, visit: Visit) -> None:
         """Say how good the next version is, and send what is another in its parent along."""
+        if _summing(visit):
+            _enclose_parent(visit)
+            return
         if visit.ledger.refused(visit.onward.version):
             # Nothing but what was refused before can be made here.
             visit.pass_on_unchanged()
         if not visit.changes:
+            _enclose_parent(visit)
             return
         visit.claims["accuracy_after"] = accuracy(measured(visit, visit.onward))
         parent = delta(visit.start, visit.onward.version, set(visit.changes))
@@ -86,6 +99,9 @@ class Admission(Trait):
         """Leave the parent out for a receiver that made it, or can make it for itself."""
         if PARENT in content and not whole:
             made = visit.ledger.maker(visit.onward, visit.onward.parent)
+            if visit.onward.parent == visit.onward.version and made.parents:
+                # Only forwarded: the parent is that of the version which goes on.
+                made = visit.ledger.maker(visit.onward, made.parents[0])
             if made.kind == "genesis" or made.author == visit.onward.destination:
                 del content[PARENT]
 
@@ -117,6 +133,52 @@ class Admission(Trait):
         visit.start = rolled_back(arrived, parent, before, counts)
         visit.claims["accuracy_before"] = accuracy(known)
         return history
+
+
+def _summing(visit: Visit) -> Summing | None:
+    return next((trait for trait in visit.plan.traits if isinstance(trait, Summing)), None)
+
+
+def _judge_sums(visit: Visit, summing: Summing) -> None:
+    """Judge what was added to a parent's sums, unless others have built on it.
+
+    A header that lies is its author's fault if that sent it; else whoever sent it is not believed.
+    """
+    summing.check_features(visit)
+    packet, made = visit.packet, visit.ledger.maker(visit.packet)
+    said = header_fault(visit, summing)
+    unconfirmed = visit.ledger.is_unconfirmed(made) and made.author != visit.node.address
+    if said and not (unconfirmed and made.author == packet.source):
+        raise UntakenError("included", said)
+    if not unconfirmed:
+        return
+    parent = parent_of(visit, made)
+    before = visit.ledger.maker(packet, parent.version)
+    if before.author == made.author and visit.ledger.is_unconfirmed(before):
+        # Else it could hide one lie behind another: who refuses this one goes on from that.
+        said = f"parent: {made.author} has built on its own version, which nobody has taken"
+        raise UntakenError("parent", said)
+    counts = np.zeros(visit.node.num_classes, np.int64)
+    try:
+        added = added_to(visit, summing, parent)
+        counts = added.counts
+        said = said or sums_fault(visit, summing, parent, added)
+    except PacketError as error:
+        said = said or str(error)
+    if said:
+        visit.ledger.refuse(packet, said[:LONGEST_REASON])
+        visit.start = sums_rolled_back(visit, summing, parent, counts)
+
+
+def _enclose_parent(visit: Visit) -> None:
+    """Let the parent travel along until somebody has built on the version."""
+    if visit.onward.version != visit.start.version:
+        parent = visit.start
+    elif visit.ledger.is_unconfirmed(made := visit.ledger.maker(visit.onward)):
+        parent = parent_of(visit, made)
+    else:
+        return
+    visit.beside[PARENT] = enclosed(delta(parent, visit.onward.version, set(parent.shapes)))
 
 
 def parent_of(visit: Visit, made: Entry) -> Packet:

@@ -40,6 +40,7 @@ class Contributions(Trait):
     """Let finished sums go to every node again, which tells how good they are without it."""
 
     needs: ClassVar = ("summing",)
+    excludes: ClassVar = ("admission",)
     actions: ClassVar = {"query.gave": tell}
     links: ClassVar = {"query.gave": "relay"}
 
@@ -67,7 +68,7 @@ class Contributions(Trait):
             visit.header["included"]
         ):
             return
-        frozen = summing.frozen(visit)
+        frozen = summing.tuned.frozen(visit)
         whole = summing.read(node.run, visit.fit.tensors)
         own = node.sums(frozen, summing.features, fits=0)
         found: dict[str, Any] = {"node": node.address, "samples": own.samples}

@@ -36,7 +36,7 @@ class Noise(Trait):
     system."""
 
     needs: ClassVar = ("summing",)
-    excludes: ClassVar = ("contributions",)
+    excludes: ClassVar = ("admission", "contributions")
 
     def on(self, visit: Visit, own: Sums, rounding: Rounding) -> Sums:
         """Return a node's sums as it gives them away."""
