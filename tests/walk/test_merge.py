@@ -116,6 +116,17 @@ def test_it_is_the_version_of_a_merge_in_the_ledger(
     assert merge.samples == 20 * NODES * ROUNDS
 
 
+@pytest.mark.parametrize("network", [{}, {"topology": "ring"}])
+def test_judges_on_the_way_there_take_what_nobody_has_built_on(
+    settings: Callable[..., RunConfig], network: Any
+) -> None:
+    found = trial(settings(2, network, ledger={}, admission={}))
+    assert found.strategy.not_taken == {}  # type: ignore[attr-defined]
+    assert found.grid.updates == ROUNDS * NODES
+    assert not isinstance(found.models[-1], dict)
+    assert len([e for e in chains_of(found).entries if len(e.parents) == 2]) == 1
+
+
 def test_who_does_not_come_is_left_out(settings: Callable[..., RunConfig]) -> None:
     """Where they were to meet nobody answers: each walker ends by itself, and nothing is lost."""
     dead = Fault("dies-before-training", "n0", message_type="train.hop", occurrence=4)
