@@ -132,8 +132,9 @@ class MFDWalk(OwnLoop, Strategy):
     def shown(self, course: Course) -> Mapping[str, ArrayRecord]:
         """Return the models that the walk has now, by walker; of those that met, their average."""
         met = [p for p in course.landed.values() if not p.ttl and p.source == p.meeting]
-        last = max(met, key=lambda packet: packet.samples, default=None)
-        hidden = {packet.walker for packet in met if packet is not last}
+        # One a task: walkers of several tasks stay apart.
+        last = {packet.task: packet.walker for packet in sorted(met, key=lambda p: p.samples)}
+        hidden = {packet.walker for packet in met} - set(last.values())
         return {name: model for name, model in course.models.items() if name not in hidden}
 
     def _launch_first(self, relay: Relay, course: Course, arrays: ArrayRecord, hops: int) -> None:

@@ -268,6 +268,7 @@ def test_a_folder_is_one_commands_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert (out / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone_gets_its_tables(tmp_path: Path) -> None:
     config, out = tmp_path / "c.toml", tmp_path / "out"
     config.write_text(GOOD)

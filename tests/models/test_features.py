@@ -117,6 +117,7 @@ def _other_process(run: RunConfig, folder: Path, results: multiprocessing.Queue)
     results.put((made[1], float(inputs[:].double().sum())))
 
 
+@pytest.mark.slow
 def test_processes_make_features_once_and_map_them(
     make_run: MakeRun, made: Counter[int], tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_a_node_without_hold_out_is_not_validated(make_run: Callable[..., RunCon
         ShardData(make_run(), 3)
 
 
+@pytest.mark.slow
 def test_the_page_runs_as_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "lightning.md").read_text(encoding="utf-8")
     code, table = re.findall(r"```(?:python|toml)\n(.*?)```", text, re.DOTALL)

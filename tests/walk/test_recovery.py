@@ -60,8 +60,9 @@ def settings(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
 
 def final_chain(packets: Sequence[Packet]) -> list[Packet]:
     """Follow the last packet back, parent by parent, to the start model."""
-    made = {packet.version: packet for packet in packets}
-    chain = [packets[-1]]
+    new = [packet for packet in packets if packet.version != packet.parent]
+    made = {packet.version: packet for packet in new}
+    chain = [new[-1]]
     while chain[-1].parent in made:
         chain.append(made[chain[-1].parent])
     return chain[::-1]
@@ -143,6 +144,7 @@ def test_an_unreachable_next_hop_costs_one_reroute(settings: Callable[..., RunCo
     assert [p.source for p in final_chain(committed(found))].count("n2") == 0
 
 
+@pytest.mark.slow
 def test_200_hops_finish_under_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
     rates = Rates(FaultsConfig(loss=0.2, death=0.05, downtime=3), seed=1)
     found = walked(settings(rounds=40, policy="random"), [rates])
@@ -169,11 +171,10 @@ def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConf
     found = walked(run, [Rates(FaultsConfig(loss=0.1, death=0.03, downtime=3), seed=2)])
     assert injected(found) > 10
     assert found.steps[-1] == 50 + 2
-    ends = []
-    for walker in ("w0", "w1"):
-        chain = final_chain(committed(found, walker))
-        assert [packet.hop for packet in chain] == list(range(2, 28))
-        assert chain[-2].samples == 400 / NODES * 25
-        ends.append(chain[-1].samples)
-    assert sorted(ends) == [400 / NODES * 25, 400 / NODES * 50]
+    chains = [final_chain(committed(found, walker)) for walker in ("w0", "w1")]
+    first, last = sorted(chains, key=len)
+    assert [packet.hop for packet in first] == list(range(2, 27))
+    assert [packet.hop for packet in last] == list(range(2, 28)), "one more, of both"
+    assert first[-1].samples == last[-2].samples == 400 / NODES * 25
+    assert last[-1].samples == 400 / NODES * 50
     assert found.accuracy > 0.6

@@ -181,10 +181,14 @@ def test_a_packet_stays_with_the_nodes_of_its_task(settings: Callable[..., RunCo
 
 def test_two_walkers_share_the_nodes_by_their_tasks(settings: Callable[..., RunConfig]) -> None:
     run = settings({"name": "interest", "task": True}, kind="two_tasks", walkers=2)
-    packets = hops(trial(run).grid)
+    found = trial(run)
+    packets = [packet for packet in hops(found.grid) if packet.ttl > run.data.nodes]
     assert {packet.walker for packet in packets} == {"w0", "w1"}
     for packet in packets:
         assert is_other(packet.destination) == (packet.walker == "w1")
+    models = found.models[-1]
+    assert isinstance(models, dict)
+    assert set(models) == {"w0", "w1"}, "two tasks are no one model"
 
 
 def test_another_tasks_node_is_the_last_resort(settings: Callable[..., RunConfig]) -> None:

@@ -96,11 +96,13 @@ def _meets(visit: Visit, packet: Header) -> bool:
 
 
 def _ended(visit: Visit) -> list[Header]:
-    """Return what other walkers left where this one meets them."""
-    if not _meets(visit, visit.start):
+    """Return what other walkers of the same task left where this one meets them."""
+    packet = visit.start
+    if not _meets(visit, packet):
         return []
     found = (visit.custody.header(walker) for walker in visit.custody.walkers())
-    return [h for h in found if h and not h.ttl and h.walker != visit.start.walker]
+    left = (header for header in found if header and not header.ttl)
+    return [h for h in left if h.walker != packet.walker and h.task == packet.task]
 
 
 def _last_here(visit: Visit) -> Header | None:
