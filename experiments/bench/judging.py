@@ -24,12 +24,11 @@ from mfd_flower.models.rounded import Rounding, head_inputs, scale_of
 from mfd_flower.models.sums import Sums
 from mfd_flower.walk import judging
 
-ROUTES = 8
 KEPT = (0.0, 0.5, 1.0)
 """Values of `LEAST_KEPT_SHARE` that are tried."""
 
 
-def measure(run: RunConfig) -> dict[str, list[list[bool]]]:
+def measure(run: RunConfig, routes: int) -> dict[str, list[list[bool]]]:
     """Return by what is added whether it was refused, a list of one for each of `KEPT`."""
     scale, classes = scale_of(run, Rounding()), federation_of(run).num_classes
     shards = [shard(run, node) for node in range(run.data.nodes)]
@@ -39,7 +38,7 @@ def measure(run: RunConfig) -> dict[str, list[list[bool]]]:
     ]
     rng = np.random.default_rng(run.seed)
     refused: dict[str, list[list[bool]]] = {"honest": [], "flipped labels": [], "mirrored": []}
-    for _ in range(ROUTES):
+    for _ in range(routes):
         order = rng.permutation(run.data.nodes)
         before = Sums.nothing(scale.features, classes)
         for author, receiver in itertools.pairwise(order):
@@ -69,13 +68,14 @@ def main() -> None:
     """Print shares that were refused, and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for judging.json")
-    folder = parser.parse_args().out
+    parser.add_argument("--routes", type=int, default=8, help="of each of the comparison's seeds")
+    told = parser.parse_args()
     found: dict[str, dict[str, dict[str, float]]] = {}
     judged: dict[str, int] = {}
     runs = [r for r in load_comparison(Path("experiments/exact.toml")).runs
             if r.label == "exact walk, 4 bits"]  # fmt: skip
     for scenario in dict.fromkeys(run.scenario for run in runs):
-        parts = [measure(run.config) for run in runs if run.scenario == scenario]
+        parts = [measure(run.config, told.routes) for run in runs if run.scenario == scenario]
         found[scenario] = {
             name: {
                 str(share): round(float(np.mean([r[place] for p in parts for r in p[name]])), 4)
@@ -85,8 +85,8 @@ def main() -> None:
         }
         judged[scenario] = sum(len(part["honest"]) for part in parts)
         print(scenario, judged[scenario], found[scenario], flush=True)
-    if folder:
-        write_json(folder / "judging.json", {"judged": judged, "refused": found})
+    if told.out:
+        write_json(told.out / "judging.json", {"judged": judged, "refused": found})
 
 
 if __name__ == "__main__":

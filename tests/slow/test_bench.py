@@ -16,6 +16,7 @@ SMALLEST = {
     "crossover": "--samples 8 --out {out}",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
+    "judging": "--routes 1 --out {out}",
     "ledger": "--entries 20",
     "ledger_hop": "--tours 1",
     "overhead": "--no-flower --repeats 1",
