@@ -204,6 +204,5 @@ def test_a_stopped_walk_goes_on_from_what_server_and_nodes_kept(
         assert theirs["accuracy"] == pytest.approx(ours["accuracy"], abs=1e-6)
     assert found["visits"] == expected["visits"]
     assert not any((tmp_path / "states").iterdir())
-    assert {path.name for path in (tmp_path / "models").iterdir()} == {
-        f"run-w{walker}-final.safetensors" for walker in (0, 1)
-    }
+    names = [path.name for path in (tmp_path / "models").iterdir()]
+    assert names == ["run-final.safetensors"], "both met"
