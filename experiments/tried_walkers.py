@@ -1,4 +1,4 @@
-"""What else was tried with several walkers, as traits; nothing is better than to meet at the end.
+"""What else was tried with several walkers than to meet at the end, as traits.
 
 For `options.traits."experiments.tried_walkers:Meetings" = { every = 5 }` and the like.
 """

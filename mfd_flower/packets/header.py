@@ -80,7 +80,7 @@ class Header:
     passed: Members = ""
     """Who was asked and is not in them: other walkers have it, or it could not be reached."""
     meeting: Address = ""
-    """Node at which several walkers' sums are added up."""
+    """Node where several walkers end: their sums are added up there, their models averaged."""
     task: Task = ""
     """What the model is for, where the walk's policy asks: what the data are for at its origin."""
 

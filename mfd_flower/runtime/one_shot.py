@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -38,13 +39,13 @@ class OneShot(OwnLoop):
         """What each node has uploaded, by address."""
         self.done = 0
 
+    @abstractmethod
     def solved(self, arrays: ArrayRecord, answers: Mapping[str, ArrayRecord]) -> ArrayRecord:
         """Return the model that `answers`, of one node or more, make of the initial `arrays`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, answer: ArrayRecord) -> object:
         """Return what is in an answer; raises KeyError or ValueError if it counts as none."""
-        raise NotImplementedError
 
     def state_dict(self) -> RecordDict:
         """Return the round that was yielded last, and the answers."""

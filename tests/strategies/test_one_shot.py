@@ -19,9 +19,7 @@ from mfd_flower.models.sums import Sums, cross_to_bytes
 from mfd_flower.node import initial_tunables, with_head
 from mfd_flower.packets import rice
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.run_files import RunFiles
-from mfd_flower.runtime.runner import run_locally
-from tests.harness import trial
+from tests.harness import trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 
 MakeRun = Callable[..., RunConfig]
@@ -122,17 +120,7 @@ def test_an_answer_that_is_no_sums_counts_as_none(
 @pytest.mark.parametrize("strategy", STARS)
 def test_a_star_goes_on_from_a_checkpoint(make_run: MakeRun, tmp_path: Path, strategy: str) -> None:
     run = make_run(strategy, 9, model=HEAD, data={"nodes": 5}, options={"clients": 2})
-    whole = run_locally(run)["points"]
-
-    def on_point(point: dict[str, object]) -> None:
-        if point["step"] == 2:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        run_locally(run, on_point, files=RunFiles(tmp_path, "a", 1, resume=True))
-    again = run_locally(run, files=RunFiles(tmp_path, "a", 1, resume=True))["points"]
-    for point in (*whole, *again):
-        del point["wall_seconds"]
+    whole, again, _ = whole_and_stopped(run, tmp_path, 2)
     assert again == whole
 
 

@@ -1,4 +1,4 @@
-"""Settings of small walks with ledgers."""
+"""Settings of small walks with ledgers, and of judged walks of sums."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mfd_flower.config import RunConfig
+from tests.walk.summed import HEAD, JUDGED, NODES, Settings
 from tests.walk.walks import options
 
 
@@ -37,6 +38,21 @@ def signed(make_run: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
             threat=threat or {},
             train=train or {},
             options=options(policy, walkers, **chosen),
+        )
+
+    return build
+
+
+@pytest.fixture
+def judged(make_run: Settings) -> Settings:
+    """Return a builder of exact walks with admission, of which a share of the nodes may lie."""
+
+    def build(kind: str = "", scale: float = 1.0, share: float = 0.2, **told: Any) -> RunConfig:
+        options = {"traits": told.pop("traits", JUDGED), **told.pop("options", {})}
+        data = {"nodes": NODES, "train_samples": 360, "partition": "iid", **told.pop("data", {})}
+        threat = {"kind": kind, "share": share, "scale": scale}
+        return make_run(
+            "exact-walk", 3, data=data, options=options, threat=threat, model=HEAD, **told
         )
 
     return build

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.packets import Packet
+from mfd_flower.packets import Packet, PacketError, repack
+from mfd_flower.walk.custody import PACKET, sealed
+from mfd_flower.walk.hop import hop
 from tests.harness import Trial, trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 from tests.walk.walks import chains_of, hops, made, options
@@ -125,6 +128,20 @@ def test_judges_on_the_way_there_take_what_nobody_has_built_on(
     assert found.grid.updates == ROUNDS * NODES
     assert not isinstance(found.models[-1], dict)
     assert len([e for e in chains_of(found).entries if len(e.parents) == 2]) == 1
+
+
+def test_a_packet_of_another_model_is_not_left_where_others_meet(
+    settings: Callable[..., RunConfig],
+) -> None:
+    """It would be what no other walker can be averaged with."""
+    found = trial(settings(2))
+    packet = arriving(found)[0]
+    strange = repack(packet, {"head.extra": torch.zeros(3)})[0]
+    context = Context(1, 1, {"partition-id": 0}, RecordDict(), found.run.flat())
+    content = RecordDict({PACKET: sealed(strange)})
+    with pytest.raises(PacketError, match="shapes: not those of the model that walkers began as"):
+        hop(Message(content, 1, "train.hop"), context)
+    assert not len(context.state)
 
 
 def test_who_does_not_come_is_left_out(settings: Callable[..., RunConfig]) -> None:

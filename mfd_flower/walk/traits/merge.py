@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.packets import Header
+from mfd_flower.packets import Header, PacketError
 from mfd_flower.routing import Candidate
-from mfd_flower.walk.plan import plan_of
+from mfd_flower.walk.plan import plan_of, version_zero
 from mfd_flower.walk.tours import newest, towards
 from mfd_flower.walk.trait import Fit, Layer, Training, Trait
 from mfd_flower.walk.visit import Visit
@@ -39,6 +39,11 @@ class Merge(Trait):
 
     def arrive(self, visit: Visit) -> None:
         """Mix in what those left here who came before; what a walker leaves has all so far."""
+        if not _meets(visit, visit.start):
+            return
+        if visit.start.shapes != version_zero(visit.node.run).shapes:
+            # Left here it would be what nobody else can be averaged with.
+            raise PacketError("shapes: not those of the model that walkers began as")
         if (last := _last_here(visit)) is None:
             return
         kept = visit.custody.kept(last.walker)
