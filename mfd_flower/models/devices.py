@@ -9,6 +9,7 @@ neighbour.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import logging
 import threading
 import warnings
@@ -19,6 +20,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities import registry
 from lightning.pytorch.accelerators import AcceleratorRegistry, CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -40,6 +42,11 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _locks: defaultdict[torch.device, threading.RLock] = defaultdict(threading.RLock)
 _asking = threading.Lock()
 """Held while a Trainer asks for its data."""
+
+
+# A Trainer asks every installed package whether it brings callbacks, and reads its files for that:
+# six of the seven milliseconds that it takes to make one. Packages stay what they are meanwhile.
+vars(registry)["entry_points"] = functools.cache(importlib.metadata.entry_points)
 
 
 class Resident(SingleDeviceStrategy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import threading
 import time
 from collections import Counter
@@ -245,6 +246,19 @@ def test_trainers_ask_for_their_data_one_at_a_time(monkeypatch: pytest.MonkeyPat
     for thread in threads:
         thread.join()
     assert together == {"1": 4}
+
+
+def test_a_second_trainer_reads_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning looks for callbacks in all that is installed, for each Trainer anew."""
+    read = Counter[str]()
+    devices.quiet(accelerator="cpu")
+    monkeypatch.setattr(
+        importlib.metadata.Distribution, "discover", lambda **_: read.update("n") or []
+    )
+    devices.quiet(accelerator="cpu")
+    assert not read
+    importlib.metadata.entry_points()
+    assert read
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
