@@ -186,6 +186,7 @@ def test_a_failed_run_is_status_1_and_says_which_and_what_is_kept(
     assert len(json.loads((out / "results.json").read_text())["runs"]) == 1
 
 
+@pytest.mark.slow
 def test_runs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(GOOD.replace("rounds = 1", "rounds = 100000"))
@@ -209,6 +210,7 @@ def test_runs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     pytest.fail("a run went on without the command that started it")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path: Path) -> None:
     config, out = tmp_path / "c.toml", tmp_path / "out"
     deaf = '[[strategies]]\nstrategy = "tests.runtime.test_compare:Deaf"\nrounds = 2\nlabel = "x"\n'

@@ -168,6 +168,7 @@ def logits_of(model: torch.nn.Module, images: Tensor) -> Tensor:
         return model(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_timm_and_peft_alone_give_the_trained_models_logits(taken: Path, case: str) -> None:
     config = config_of(case, taken)
@@ -185,6 +186,7 @@ def test_timm_and_peft_alone_give_the_trained_models_logits(taken: Path, case: s
         assert (logits - logits_of(frozen, images)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [name for name, each in CASES.items() if each.tune == "lora"])
 def test_the_merged_model_is_ours_with_its_factors_merged(taken: Path, case: str) -> None:
     images, logits = found_by(taken, case, "Load the whole model")
@@ -202,6 +204,7 @@ def test_the_merged_model_is_ours_with_its_factors_merged(taken: Path, case: str
     torch.testing.assert_close(merged, apart, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["timm, head", "timm, lora"])
 def test_timm_takes_a_merged_file_as_a_checkpoint(taken: Path, case: str) -> None:
     file = taken / case / "model.safetensors"
@@ -210,6 +213,7 @@ def test_timm_takes_a_merged_file_as_a_checkpoint(taken: Path, case: str) -> Non
     assert torch.equal(logits_of(model, images), logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["head", "timm, head", "squashed, head"])
 def test_the_card_classifies_a_picture_as_predict_does(taken: Path, case: str) -> None:
     model = TrainedModel.load(taken / f"{case}.safetensors")
@@ -222,6 +226,7 @@ def test_the_card_classifies_a_picture_as_predict_does(taken: Path, case: str) -
     assert found.probabilities == tuple(values.tolist())
 
 
+@pytest.mark.slow
 def test_the_loader_of_prompts_has_15_lines(taken: Path) -> None:
     for case in [name for name, config in CASES.items() if config.tune == "prompts"]:
         card = (taken / case / "README.md").read_text()

@@ -18,7 +18,8 @@ from mfd_flower.models.timm_form import head_tensors
 from tests.models.test_export import logits_of, saved, trained
 
 
-@pytest.mark.parametrize("tune", ["prompts", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["prompts", "lora"])
 def test_onnx_gives_the_trained_models_logits(tmp_path: Path, tune: str) -> None:
     import onnxruntime
 

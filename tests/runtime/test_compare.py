@@ -268,6 +268,7 @@ def test_a_failing_run_leaves_the_others(tmp_path: Path) -> None:
     assert [entry["strategy"] for entry in Results.load(tmp_path).runs] == ["fedavg"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_its_own_run_alone(tmp_path: Path) -> None:
     """Two run side by side, so that who ran beside the killed one has to run again."""
     strategies = [

@@ -255,6 +255,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_forkserver_imports_is_heard_by_the_command_alone(tmp_path: Path) -> None:
     """Ctrl-C goes to the whole process group, and importing torch takes seconds."""
     (tmp_path / "slow_import.py").write_text(SLOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -134,28 +135,21 @@ def test_a_parent_that_is_another_is_not_believed(judged: Settings) -> None:
 SPARSE = {"topology": "regular", "degree": 3}
 
 
-def forwarding(judged: Settings) -> list[RunConfig]:
-    """Return walks in which a node hands on what it did not make, and nobody has built on."""
+def forwarding(judged: Settings) -> Iterator[RunConfig]:
+    """Yield walks in which a node hands on what it did not make, and nobody has built on."""
     told = {"network": SPARSE, "options": {"policy": {"name": "random", "advert_hops": 0}}}
-    runs = [judged(seed=seed, **told) for seed in range(12)]
-    sent = [
-        [packet_in(request.content).version for request, _ in trial(run).grid.of("train.hop")]
-        for run in runs
-    ]
-    found = [
-        run
-        for run, versions in zip(runs, sent, strict=True)
-        if any(one == other for one, other in itertools.pairwise(versions))
-    ]
-    assert len(found) > 1
-    return found
+    for seed in itertools.count():
+        run = judged(seed=seed, **told)
+        sent = [packet_in(request.content) for request, _ in trial(run).grid.of("train.hop")]
+        if any(one.version == other.version for one, other in itertools.pairwise(sent)):
+            yield run
 
 
 def test_a_header_that_is_not_its_authors_is_not_taken(
     judged: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who only forwarded, and lied, is passed over; the author is not blamed."""
-    run = forwarding(judged)[0]
+    run = next(forwarding(judged))
 
     def lie(visit: Any, *told: Any) -> str:
         forwarded = visit.ledger.maker(visit.packet).author != visit.packet.source
@@ -175,7 +169,7 @@ def test_the_parent_stays_where_it_is_held(judged: Settings) -> None:
 
     Else it travels until somebody has built on the version.
     """
-    for run in forwarding(judged):
+    for run in itertools.islice(forwarding(judged), 2):
         walked = trial(run)
         assert result(walked)["not_taken"] == {}
         path, confirmed = {entry.version: entry for entry in path_of(walked)}, set[str]()
