@@ -85,7 +85,7 @@ def test_a_model_that_makes_no_use_of_what_it_tunes_is_refused_before_anything_r
 ) -> None:
     run = make_run()
     check_run(run)
-    monkeypatch.setattr(PromptedViT, "insert_prompts", lambda self, tokens, *place: tokens)
+    monkeypatch.setattr(PromptedViT, "prompts_of", lambda self, *block: None)
     line = r"^model\.tune = 'prompts': this backbone makes no use of prompts\.0$"
     with pytest.raises(ConfigError, match=line):
         check_run(run)

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mfd_flower.config import ModelConfig
 from mfd_flower.models import trunk
+from mfd_flower.models.blocks import run_block
 from mfd_flower.models.trunk import Trunk
 
 IN_BLOCK = re.compile(r"(?:prompts|backbone\.blocks)\.(\d+)")
@@ -51,8 +52,10 @@ class PromptedViT(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
+        self.depth = len(backbone.blocks)
         self.num_prompts = num_prompts
         self.prompt_from = prompt_from
+        self.deep = deep
         self.levels = tuple(levels)
         self.grid = trunk.grid_size(backbone)
         self.dropout = dropout
@@ -62,7 +65,7 @@ class PromptedViT(nn.Module):
         dim = backbone.embed_dim
         # Xavier uniform for a patch projection, as VPT's reference draws prompts.
         bound = math.sqrt(6 / (3 * math.prod(trunk.patch_size_px(backbone)) + dim))
-        last = len(backbone.blocks) if deep else prompt_from + 1
+        last = self.depth if deep else prompt_from + 1
         # Blocks without prompts leave a gap, so that an index is the block's.
         self.prompts = nn.ParameterList([None] * prompt_from if num_prompts else [])
         for _ in range(prompt_from, last) if num_prompts else ():
@@ -98,7 +101,8 @@ class PromptedViT(nn.Module):
     def through_blocks(self, tokens: Tensor, entry: int = 0, end: int | None = None) -> Tensor:
         """Run the blocks that are here, from `entry` to before `end`; ``(batch, tokens, dim)``.
 
-        What comes in has prompts in it where an earlier block's stay, see `insert_prompts`.
+        Prompts that are not deep are in the tokens behind block `prompt_from`. Behind the last
+        block only the tokens are left that the head reads.
         """
         found = tokens
         for _, behind in self._behind_blocks(tokens, entry, end):
@@ -110,11 +114,20 @@ class PromptedViT(nn.Module):
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield the index of each block, and the tokens behind it."""
         rotation = trunk.rotation(self.backbone, self.grid)
+        prefix = self.backbone.num_prefix_tokens
+        pooled = self.backbone.global_pool == "token" and not self.levels
         for name, block in self.backbone.blocks.named_children():
             index = int(name)
             if entry <= index and (end is None or index < end):
-                tokens = self.insert_prompts(tokens, index, entry)
-                tokens = trunk.run_block(self.backbone, index, block, tokens, rotation)
+                prompts = self.prompts_of(index, len(tokens))
+                if prompts is not None and not self.deep:
+                    stay = prompts.expand(len(tokens), -1, -1)
+                    tokens = torch.cat([tokens[:, :prefix], stay, tokens[:, prefix:]], dim=1)
+                    prompts = None
+                read = prefix if pooled and index + 1 == self.depth else None
+                tokens = run_block(
+                    self.backbone, index, block, tokens, rotation, prompts=prompts, read=read
+                )
                 yield index, tokens
 
     def frozen_stage(self) -> str:
@@ -156,8 +169,8 @@ class PromptedViT(nn.Module):
         found = [self._level(tokens)] if entry in self.levels else []
         for index, behind in self._behind_blocks(tokens, entry, self.levels[-1]):
             if index + 1 in self.levels:
-                prompted = len(self.prompts) > 0 and index >= self.prompt_from
-                found.append(self._level(self.without_prompts(behind) if prompted else behind))
+                stay = index >= self.prompt_from and self._stay()
+                found.append(self._level(self._without_prompts(behind) if stay else behind))
         return torch.cat(found, dim=1)
 
     def _level(self, tokens: Tensor) -> Tensor:
@@ -167,36 +180,30 @@ class PromptedViT(nn.Module):
         parts.append(tokens[:, prefix:].mean(1))
         return torch.cat([F.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
 
-    def insert_prompts(self, tokens: Tensor, index: int, entry: int = 0) -> Tensor:
-        """Put the prompts of block `index` after the prefix tokens, replacing earlier ones.
-
-        Tokens are ``(batch, tokens, dim)`` before the first block of `entry` and later ones that
-        has prompts, ``(batch, tokens + num_prompts, dim)`` from then on; where the block has no
-        prompts they are returned as they are.
-        """
+    def prompts_of(self, index: int, batch: int) -> Tensor | None:
+        """Return what block `index` gets, ``(1 or batch, num_prompts, dim)``; None without."""
         if index < self.prompt_from or index >= len(self.prompts):
-            return tokens
-        prompts = self._dropped(self.prompts[index].expand(len(tokens), -1, -1))
-        prefix = self.backbone.num_prefix_tokens
-        earlier = index > max(entry, self.prompt_from)
-        patches = prefix + (self.num_prompts if earlier else 0)
-        return torch.cat([tokens[:, :prefix], prompts, tokens[:, patches:]], dim=1)
+            return None
+        prompts = self.prompts[index][None]
+        drops = self.training and self.dropout > 0
+        return self._dropped(prompts.expand(batch, -1, -1)) if drops else prompts
 
-    def without_prompts(self, tokens: Tensor) -> Tensor:
-        """Take the prompts out of a block's tokens, ``(batch, tokens, dim)`` are left."""
+    def _stay(self) -> bool:
+        return len(self.prompts) > 0 and not self.deep
+
+    def _without_prompts(self, tokens: Tensor) -> Tensor:
+        """Take prompts that stay out of a block's tokens, ``(batch, tokens, dim)`` are left."""
         prefix = self.backbone.num_prefix_tokens
         return torch.cat([tokens[:, :prefix], tokens[:, prefix + self.num_prompts :]], dim=1)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Map the last block's tokens to features ``(batch, dim)``; prompts are left out."""
-        if len(self.prompts) > 0:
+        if self._stay() and self.backbone.global_pool != "token":
             # A backbone that pools by averaging must not average the prompts in.
-            tokens = self.without_prompts(tokens)
+            tokens = self._without_prompts(tokens)
         return self.backbone.forward_head(self.backbone.norm(tokens), pre_logits=True)
 
     def _dropped(self, prompts: Tensor) -> Tensor:
-        if not self.training or self.dropout == 0:
-            return prompts
         # Not F.dropout: its random state is one a process, and fits run side by side.
         generator = self.dropout_generator
         device = prompts.device if generator is None else generator.device

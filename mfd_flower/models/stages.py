@@ -88,26 +88,18 @@ class Stage(nn.Module):
         self.blocks, self.last = blocks, last
         self.embeds = first and inputs == "images"
         self.entry = entry_block(inputs) if first else blocks.start
-        self.depth = len(model.backbone.blocks)
         self.part = _part_of(model, blocks, first, last)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map the first stage's inputs, or what the stage in front returned, to smashed data.
 
-        That is ``(batch, tokens, dim)`` without tokens that no later stage reads: prompts that the
-        next block replaces, behind the last block all but the pooled token. The last stage returns
-        logits ``(batch, num_classes)``.
+        That is ``(batch, tokens, dim)`` without tokens that no later stage reads: deep prompts,
+        behind the last block all but the pooled tokens. The last stage returns logits
+        ``(batch, num_classes)``.
         """
         tokens = self.part.embed(inputs) if self.embeds else inputs
         tokens = self.part.through_blocks(tokens, self.entry)
-        return self.part.head(self.part.pool(tokens)) if self.last else self._smashed(tokens)
-
-    def _smashed(self, tokens: Tensor) -> Tensor:
-        backbone, behind = self.part.backbone, self.blocks.stop
-        if behind == self.depth and backbone.global_pool == "token":
-            return tokens[:, : backbone.num_prefix_tokens]
-        replaced = self.part.prompt_from < behind < len(self.part.prompts)
-        return self.part.without_prompts(tokens) if replaced else tokens
+        return self.part.head(self.part.pool(tokens)) if self.last else tokens
 
 
 class SplitStage(lightning.LightningModule):

@@ -4,8 +4,6 @@ A VisionTransformer adds positions to its tokens once. Eva (EVA02, DINOv3, RoPE-
 Encoder) also turns the queries and keys of its patches in every block by angles that depend on
 where they lie (Su et al. 2021, *RoFormer*, arXiv 2104.09864, section 3.2); timm hands each block a
 rotation ``(patches, 2 * head_dim)``, sines then cosines, and leaves prefix tokens as they are.
-Prompts are prefix tokens too: they get the rotation by nothing, so that where they stand does not
-matter, as VPT says of prompts behind the position embedding (arXiv 2203.12119, section 3.2).
 Beit adds a learned bias for each pair of its own tokens to every attention: no prompt fits in.
 """
 
@@ -85,20 +83,8 @@ def rotation(trunk: Trunk, grid: Sequence[int]) -> Tensor | None:
     return None if rotary is None else rotary.get_embed(shape=list(grid))
 
 
-def run_block(
-    trunk: Trunk, index: int, block: nn.Module, tokens: Tensor, rotation: Tensor | None
-) -> Tensor:
-    """Run block `index` on ``(batch, tokens, dim)``; tokens that are no patches stand in front."""
-    if rotation is None:
-        return block(tokens)
-    if rotation.ndim == 4:
-        rotation = rotation[index]
-    prompts = tokens.shape[1] - trunk.num_prefix_tokens - rotation.shape[-2]
-    return block(tokens, rope=_with_unturned(rotation, prompts))
-
-
-def _with_unturned(rotation: Tensor, count: int) -> Tensor:
-    """Put `count` rows in front that turn nothing: sine 0, cosine 1."""
+def with_unturned(rotation: Tensor, count: int) -> Tensor:
+    """Put `count` rows in front of a rotation that turn nothing: sine 0, cosine 1."""
     rows = rotation.new_zeros(*rotation.shape[:-2], count, rotation.shape[-1])
     rows[..., rotation.shape[-1] // 2 :] = 1
     return torch.cat([rows, rotation], dim=-2)

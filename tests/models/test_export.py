@@ -176,10 +176,8 @@ def test_timm_and_peft_alone_give_the_trained_models_logits(taken: Path, case: s
     title = titles.get(config.tune, "Load the whole model")
     images, logits = found_by(taken, case, title)
     expected = logits_of(trained(config).assembled(), images)
-    if "two heads" in case:  # The mean is taken of logits, not of features.
-        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
-    else:
-        assert torch.equal(logits, expected)
+    # Rows that nobody reads are left out of ours, so that sums are taken in another order.
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-6)
     frozen = PromptedViT(load_backbone(config, 3), len(CLASSES))
     frozen.head.load_state_dict(trained(config).assembled().head.state_dict())
     if config.tune != "head":
@@ -197,10 +195,7 @@ def test_the_merged_model_is_ours_with_its_factors_merged(taken: Path, case: str
         if isinstance(module, BaseTunerLayer):
             module.merge()
     merged = logits_of(ours, images)
-    if "two heads" in case:
-        torch.testing.assert_close(logits, merged, rtol=0, atol=1e-6)
-    else:
-        assert torch.equal(logits, merged)
+    torch.testing.assert_close(logits, merged, rtol=0, atol=2e-6)
     torch.testing.assert_close(merged, apart, rtol=0, atol=1e-5)
 
 
@@ -223,7 +218,7 @@ def test_the_card_classifies_a_picture_as_predict_does(taken: Path, case: str) -
     ((found),) = predict(model, [picture], top_k=len(CLASSES))
     values, places = logits[0].softmax(0).sort(descending=True)
     assert found.labels == tuple(CLASSES[place] for place in places.tolist())
-    assert found.probabilities == tuple(values.tolist())
+    assert found.probabilities == pytest.approx(values.tolist(), abs=1e-6)
 
 
 @pytest.mark.slow
@@ -235,12 +230,14 @@ def test_the_loader_of_prompts_has_15_lines(taken: Path) -> None:
         assert len([line for line in loader.splitlines() if line]) <= 15 + more
 
 
+@pytest.mark.slow
 def test_weights_that_the_hub_has_are_not_copied(taken: Path) -> None:
     assert (taken / "timm, prompts" / "backbone.safetensors").exists()
     assert not (taken / "hub, prompts" / "backbone.safetensors").exists()
     assert "vit_tiny_patch16_224.augreg" in (taken / "hub, prompts" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_card_says_how_the_model_was_made_and_no_path(taken: Path) -> None:
     card = (taken / "timm, prompts" / "README.md").read_text()
     rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|$", card, re.MULTILINE))
@@ -256,6 +253,7 @@ def test_the_card_says_how_the_model_was_made_and_no_path(taken: Path) -> None:
     assert "anna" not in card
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_no_markup_and_all_kept(taken: Path) -> None:
     for case in CASES:
         card = (taken / case / "README.md").read_text()
@@ -288,4 +286,5 @@ def test_timm_is_told_a_backbones_shape(make: Any) -> None:
     images = torch.randn(2, spec.channels, spec.size_px, spec.size_px)
     for model in (form.create(), names["model"]):
         model.load_state_dict({**ours.backbone.state_dict(), **head_tensors(model, ours.head)})
-        assert torch.equal(logits_of(model, images), logits_of(ours, images))
+        apart = (logits_of(model, images) - logits_of(ours, images)).abs().max()
+        assert apart <= 2e-6

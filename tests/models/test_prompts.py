@@ -195,8 +195,9 @@ def test_dropout_drops_prompts_in_training_only() -> None:
 def test_each_sample_has_a_mask_of_its_own_and_the_mean_stays() -> None:
     model = PromptedViT(vit(), 7, 4, dropout=0.25).train()
     model.dropout_generator = torch.Generator().manual_seed(0)
-    count, prefix = 4000, model.backbone.num_prefix_tokens
-    tokens = model.insert_prompts(torch.zeros(count, prefix + 3, DIM), 0)[:, prefix : prefix + 4]
+    count = 4000
+    tokens = model.prompts_of(0, count)
+    assert tokens is not None
     dropped = tokens == 0
     assert len(dropped[:10].unique(dim=0)) == 10
     assert dropped.float().mean() == pytest.approx(0.25, abs=0.01)

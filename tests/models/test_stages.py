@@ -125,7 +125,7 @@ def test_training_a_stage_trains_the_whole_and_copies_no_frozen_weight() -> None
         ("shallow", 0, 5),
         ("shallow", 1, 5 + 4),
         ("deep", DEPTH, 1),
-        ("average", DEPTH, 4 + 4),
+        ("average", DEPTH, 4),
         ("deep later", 1, 5),
         ("shallow later", 1, 5),
         ("shallow later", 2, 5 + 4),
