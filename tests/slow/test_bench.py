@@ -13,6 +13,7 @@ BENCH = ROOT / "experiments" / "bench"
 SMALLEST = {
     "clusters": "--instances 1 --sizes 12",
     "codecs": "--megabytes 0.1 --repeats 1",
+    "blocks": "--repeats 1 --out {out}",
     "crossover": "--samples 8 --out {out}",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
