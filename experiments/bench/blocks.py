@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from mfd_flower.files import write_json
 from mfd_flower.models.backbones import new_fm_tiny
 from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.trunk import Trunk
 
 BATCH, CLASSES = 16, 10
 CASES: dict[str, Callable[[], PromptedViT]] = {
@@ -34,7 +36,7 @@ CASES: dict[str, Callable[[], PromptedViT]] = {
 def small(prompts: int, prompt_from: int = 0) -> PromptedViT:
     """Return a ViT-S without its weights, which cost no time."""
     trunk = timm.create_model("vit_small_patch14_dinov2", img_size=112, num_classes=0)
-    return PromptedViT(trunk, CLASSES, prompts, prompt_from=prompt_from)
+    return PromptedViT(cast(Trunk, trunk), CLASSES, prompts, prompt_from=prompt_from)
 
 
 def as_rows(model: PromptedViT, tokens: Tensor) -> Tensor:
