@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mfd_flower.accounting.targets import Metric
 from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 from mfd_flower.search_space import Space, search_space, varied
 
 SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
 COMPARISON_KEYS = (
-    *("name", "seeds", "margin", "checkpoint_every", "tune"),
+    *("name", "seeds", "margin", "metric", "checkpoint_every", "tune"),
     *("scenarios", "strategies"),
 )
 BASELINES = ("fedavg", "ridge", "class-means", "fedcof", "gossip")
@@ -56,6 +57,8 @@ class Comparison:
     name: str
     margin: float
     """Share of the best accuracy by which the headline's target lies below it."""
+    metric: Metric
+    """What targets are of."""
     runs: tuple[PlannedRun, ...]
     checkpoint_every: int = CHECKPOINT_EVERY
     """Steps from one checkpoint of a run to the next; 0 keeps none. No number depends on it."""
@@ -65,7 +68,8 @@ class Comparison:
         keys = ("scenario", "strategy", "yardstick", "settings")
         runs = [(run.scenario, run.label, run.yardstick, run.config.flat()) for run in self.runs]
         described = [dict(zip(keys, run, strict=True)) for run in runs]
-        return {"name": self.name, "margin": self.margin, "runs": described}
+        told = {"name": self.name, "margin": self.margin, "metric": self.metric}
+        return {**told, "runs": described}
 
 
 def load_comparison(
@@ -100,6 +104,7 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
         raise ConfigError("seeds", seeds, "a list of one or more whole numbers")
     limits = {"low": 0.0, "high": 1.0, "open_low": False}
     margin = checked("margin", tables.get("margin", 0.01), float, limits)
+    metric = checked("metric", tables.get("metric", "accuracy"), Metric)
     every = checked(
         "checkpoint_every", tables.get("checkpoint_every", CHECKPOINT_EVERY), int, {"low": 0}
     )
@@ -132,7 +137,7 @@ def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     if not any(run.yardstick for run in runs):
         runs = [replace(run, yardstick=_is_baseline(run.config.strategy.name)) for run in runs]
     name = checked("name", tables.get("name", default_name), str)
-    return Comparison(name, margin, tuple(runs), every)
+    return Comparison(name, margin, metric, tuple(runs), every)
 
 
 def _check_values(

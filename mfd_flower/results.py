@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd_flower.accounting.summary import summarise
+from mfd_flower.accounting.targets import Metric
 from mfd_flower.checks import ConfigError, checked, show
 from mfd_flower.files import to_json, write_json, write_text
 
@@ -58,7 +59,7 @@ class Results:
     @property
     def summary(self) -> dict[str, Any]:
         """Scenario to target, yardstick and one row a strategy, see `summarise`."""
-        return summarise(self.runs, self.config["margin"])
+        return summarise(self.runs, self.config["margin"], self.config["metric"])
 
     def frame(self) -> DataFrame:
         """Return one row a measured point: scenario, strategy, seed, and the point's numbers."""
@@ -107,7 +108,8 @@ class Results:
         if schema != SCHEMA:
             raise refused(f"{FILE} is of schema {show(schema)}, accepted: {SCHEMA}; measure again")
         with reading(folder):
-            results = cls(found["config"], found["machine"], found["runs"])
+            config = {"metric": "accuracy", **found["config"]}
+            results = cls(config, found["machine"], found["runs"])
             _check(results)
             _ = results.summary
         return results
@@ -127,6 +129,7 @@ def _check(results: Results) -> None:
     """Raise KeyError, TypeError or ValueError if something is missing that a report shows."""
     checked("config.name", results.config["name"], str)
     checked("config.margin", results.config["margin"], float)
+    checked("config.metric", results.config["metric"], Metric)
     for name in MACHINE:
         _ = results.machine[name]
     _ = {**results.machine["packages"]}

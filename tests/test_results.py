@@ -52,7 +52,9 @@ def test_what_is_no_number_becomes_null_and_all_else_stays(value: Any) -> None:
 def test_a_run_that_diverged_is_kept_as_strict_json(tmp_path: Path) -> None:
     points = [{**point, "loss": loss} for point, loss in
               zip(curve([0.1, 0.2]), (math.nan, math.inf), strict=True)]  # fmt: skip
-    results = Results({"name": "x", "margin": 0.0}, MACHINE, [run("fedavg", points)])
+    results = Results(
+        {"name": "x", "margin": 0.0, "metric": "accuracy"}, MACHINE, [run("fedavg", points)]
+    )
     results.save(tmp_path)
     content = json.loads((tmp_path / "results.json").read_text(), parse_constant=refused)
     assert content["schema"] == 2

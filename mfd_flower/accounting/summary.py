@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mfd_flower.accounting.targets import first_point, kept_point, trailing_point
+from mfd_flower.accounting.targets import Metric, by_metric, first_point, kept_point, trailing_point
 
 Run = Mapping[str, Any]
 """A run, or one of its measured points."""
@@ -34,17 +34,17 @@ SPENT: Mapping[str, Callable[[Run], float | None]] = {
 """What was spent up to a point; None where it is not known."""
 
 
-def summarise(runs: Sequence[Run], margin: float) -> dict[str, Any]:
+def summarise(runs: Sequence[Run], margin: float, metric: Metric = "accuracy") -> dict[str, Any]:
     """Summarise the runs of a comparison: scenario to its answer, with one row a strategy.
 
-    ``best`` is the highest accuracy of any row's mean curve, ``target`` lies below it by `margin`
+    ``best`` is the highest `metric` of any row's mean curve, ``target`` lies below it by `margin`
     as a share of it, ``cheapest`` is the row that keeps the target with the fewest wire bytes, and
     ``yardstick`` the cheapest baseline. A run that diverged reaches nothing.
     """
     scenarios: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         scenarios.setdefault(run["scenario"], {}).setdefault(run["strategy"], []).append(run)
-    return {name: _scenario(by_strategy, margin) for name, by_strategy in scenarios.items()}
+    return {name: _scenario(found, margin, metric) for name, found in scenarios.items()}
 
 
 def payload_name(settings: Mapping[str, Any]) -> str:
@@ -56,15 +56,20 @@ def payload_name(settings: Mapping[str, Any]) -> str:
     return f"lora (rank {settings['model.lora_rank']})" if tune == "lora" else str(tune)
 
 
-def _scenario(by_strategy: Mapping[str, Sequence[Run]], margin: float) -> dict[str, Any]:
-    sound = {name: [r for r in runs if not r["diverged"]] for name, runs in by_strategy.items()}
+def _scenario(
+    by_strategy: Mapping[str, Sequence[Run]], margin: float, metric: Metric
+) -> dict[str, Any]:
+    measured = {n: [by_metric(run, metric) for run in runs] for n, runs in by_strategy.items()}
+    sound = {name: [r for r in runs if not r["diverged"]] for name, runs in measured.items()}
     curves = [mean_curve([run["points"] for run in runs]) for runs in sound.values() if runs]
     best = max((point["accuracy"] for curve in curves for point in curve), default=0.0)
     target = (1 - margin) * best
-    kept = {name: _reached(runs, target, kept_point) for name, runs in by_strategy.items()}
+    kept = {name: _reached(runs, target, kept_point) for name, runs in measured.items()}
     rows = [
-        _row(name, runs) | _targets(runs, best) | {"target": _spent(kept[name], "kept_")}
-        for name, runs in by_strategy.items()
+        _row(name, by_strategy[name])
+        | _targets(runs, best)
+        | {"target": _spent(kept[name], "kept_")}
+        for name, runs in measured.items()
     ]
     yardstick = _cheapest([row for row in rows if row["yardstick"]])
     for row in rows:
@@ -73,6 +78,7 @@ def _scenario(by_strategy: Mapping[str, Sequence[Run]], margin: float) -> dict[s
             row[name] = other and _ratio(kept[row["strategy"]], kept[other["strategy"]])
     cheapest = _cheapest(rows)
     return {
+        "metric": metric,
         "target": target,
         "best": best,
         "cheapest": cheapest and cheapest["strategy"],

@@ -17,14 +17,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Point = Mapping[str, Any]
+Metric = Literal["accuracy", "macro_accuracy"]
+"""What targets are of: the share of samples that are right, or its mean over the classes."""
 ROUNDING = 1e-9
 """Less than one test sample makes; sums of many accuracies are not exact."""
+
+
+def by_metric(run: Point, metric: Metric) -> Point:
+    """Return a run whose curve is that of a metric: its targets are to be of that one."""
+    if metric == "accuracy":
+        return run
+    return {**run, "points": [{**point, "accuracy": point[metric]} for point in run["points"]]}
 
 
 def first_point(points: Sequence[Point], target: float) -> Point | None:

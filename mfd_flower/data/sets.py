@@ -15,6 +15,7 @@ import math
 import sys
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ from mfd_flower.data.image_set import ImageSet, PictureSet
 from mfd_flower.data.picture_sets import csv_set, folder_set, hub_set, saved_set
 from mfd_flower.data.samples import InputSpec
 
-OPENCLIPART_PX = 64
+OPENCLIPART_PX = 112
+OPENCLIPART_CLIENT_DRAWINGS = 30
+"""A sub-folder with fewer of them is no client of its own."""
 OPENCLIPART_FOLDERS = (
     "animals signs_and_symbols/flags food computer/icons people recreation tools transportation"
 )
@@ -162,16 +165,22 @@ def _load_openclipart(path: str) -> ImageSet:
     folders = [Path(path) / folder for folder in OPENCLIPART_FOLDERS.split()]
     if not all(folder.is_dir() for folder in folders):
         raise FileNotFoundError("no openclipart folders here")
-    images, labels, seen = [], [], set()
+    images, labels, places, seen = [], [], [], set()
     for label, folder in enumerate(folders):
         for file in sorted(folder.rglob("*.png")):
             digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).digest()
             if digest not in seen and (drawing := _drawing(file)) is not None:
                 images.append(drawing)
                 labels.append(label)
+                below = file.relative_to(folder).parts[:-1]
+                places.append("/".join([folder.name, *below[:1]]))
             seen.add(digest)
     names = tuple(folder.name for folder in folders)
-    return ImageSet(np.stack(images), np.array(labels, dtype=np.int64), names)
+    large = {p for p, n in Counter(places).items() if n >= OPENCLIPART_CLIENT_DRAWINGS}
+    # What is in no such sub-folder is held by the class's folder.
+    clients = [place if place in large else place.partition("/")[0] for place in places]
+    labelled = np.array(labels, dtype=np.int64)
+    return ImageSet(np.stack(images), labelled, names, np.array(clients))
 
 
 def _drawing(file: Path) -> NDArray[np.uint8] | None:

@@ -65,6 +65,7 @@ def short_form(results: Results) -> dict[str, Any]:
         "schema": SCHEMA,
         "name": results.config["name"],
         "margin": results.config["margin"],
+        "metric": results.config["metric"],
         "seeds": sorted({run["seed"] for run in results.runs}),
         "runs": len(results.runs),
         "wall_seconds": sum(run["wall_seconds"] for run in results.runs),

@@ -15,7 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mfd_flower.accounting.summary import mean_curve
+from mfd_flower.accounting.targets import by_metric
 from mfd_flower.files import write_bytes
+from mfd_flower.report.tables import metric_name
 from mfd_flower.results import Results
 
 Run = Mapping[str, Any]
@@ -49,7 +51,8 @@ def draw_plots(results: Results) -> dict[str, dict[str, tuple[bytes, bytes]]]:
     """Draw all figures of a comparison; scenario to PNG and SVG of each, by the files' stem."""
     found = {}
     for place, (name, scenario) in enumerate(results.summary.items()):
-        runs = [run for run in results.runs if run["scenario"] == name]
+        here = [run for run in results.runs if run["scenario"] == name]
+        runs = [by_metric(run, scenario["metric"]) for run in here]
         figures = (plot_accuracy(runs, scenario), plot_bytes(scenario), plot_visits(runs))
         kinds = zip(("accuracy", "bytes", "visits"), figures, strict=True)
         found[name] = {f"{kind}-{place}": drawn(figure) for kind, figure in kinds}
@@ -79,7 +82,7 @@ def plot_accuracy(runs: Sequence[Run], scenario: Mapping[str, Any]) -> Figure:
         axes.axhline(scenario["target"], ls="--", lw=1, color="black", label="target")
     axes.set_xscale("log")
     axes.set_xlabel("sent so far, as serialised (MB)")
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel(f"test {metric_name(scenario['metric'])}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return figure

@@ -20,9 +20,14 @@ MOST_CLASS_COLUMNS = 20
 STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
 
 
+def metric_name(metric: str) -> str:
+    """Return how a metric is spoken of."""
+    return metric.replace("_", " ")
+
+
 def heading(name: str, scenario: Mapping[str, Any]) -> str:
     """Say what the numbers of a scenario are measured against, and what is cheapest."""
-    said = f"{name}: wire to accuracy {scenario['target']:.3f}"
+    said = f"{name}: wire to {metric_name(scenario['metric'])} {scenario['target']:.3f}"
     if scenario["cheapest"] is None:
         return f"{said}, which no entry keeps"
     if scenario["yardstick"] is None:

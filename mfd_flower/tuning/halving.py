@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mfd_flower.accounting.summary import summarise
+from mfd_flower.accounting.targets import Metric
 from mfd_flower.tuning.settings import Search, Setting
 
 Objective = Literal["kept-bytes", "accuracy"]
@@ -47,14 +48,14 @@ def rung_size(tried: int, rung: int) -> int:
     return min(tried, max(LEAST, math.ceil(tried / FACTOR**rung)))
 
 
-def measure(trials: Sequence[Trial], seeds: Sequence[int], margin: float) -> None:
+def measure(trials: Sequence[Trial], seeds: Sequence[int], margin: float, metric: Metric) -> None:
     """Add what the trials of a rung reached on its seeds, as a comparison's summary counts it.
 
     The target of a scenario is a share of the best accuracy that any entry reached there, in this
     rung, with any setting; one that failed sets none.
     """
     sound = [trial for trial in trials if not trial.failed]
-    summary = summarise([run for trial in sound for run in trial.runs], margin)
+    summary = summarise([run for trial in sound for run in trial.runs], margin, metric)
     rows = {(name, row["strategy"]): row for name in summary for row in summary[name]["rows"]}
     for trial in sound:
         row = rows[trial.search.scenario, trial.setting.label]

@@ -123,7 +123,7 @@ def _climb(
         results, failed = _run(compared, folder / f"rung-{rung}", options)
         machine = machine or results.machine
         _take(trials, results, failed, seed)
-        measure(trials, how["seeds"][: rung + 1], comparison.margin)
+        measure(trials, how["seeds"][: rung + 1], comparison.margin, comparison.metric)
         groups = by_search(trials)
         trials = [each for group in groups for each in going_on(group, rung + 1, how["objective"])]
         if not trials:

@@ -158,6 +158,20 @@ def rows_of(runs: list[dict[str, Any]], margin: float = 0.01) -> tuple[dict[str,
     return scenario, {row["strategy"]: row for row in scenario["rows"]}
 
 
+def test_targets_are_of_the_metric_that_is_asked_for() -> None:
+    """What is right on average, and right in few classes, keeps no target of macro accuracy."""
+    even, uneven = (run(name, curve([0.1, 0.9, 0.9])) for name in ("fedavg even", "walk uneven"))
+    for each, macro in ((even, 0.8), (uneven, 0.4)):
+        each["points"] = [p | {"macro_accuracy": macro * p["accuracy"]} for p in each["points"]]
+    for metric, rest in (("accuracy", 0.9), ("macro_accuracy", 0.72)):
+        scenario = summarise([even, uneven], 0.01, metric)["iid"]  # type: ignore[arg-type]
+        assert (scenario["metric"], scenario["best"]) == (metric, pytest.approx(rest))
+        kept = {row["strategy"]: row["target"]["seeds"] for row in scenario["rows"]}
+        assert kept == {"fedavg even": 1, "walk uneven": int(metric == "accuracy")}
+        finals = {row["final"]["mean"] for row in scenario["rows"]}
+        assert finals == {0.9}
+
+
 def test_the_yardstick_is_the_cheapest_baseline_that_keeps_the_target() -> None:
     scenario, rows = rows_of(
         [

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig, RunConfig
-from mfd_flower.data import ImageSet, federation, load_federation, load_set
+from mfd_flower.data import ImageSet, federation, load_federation, load_set, sets
 from mfd_flower.data.sets import OPENCLIPART_FOLDERS, SETS, Source
 from mfd_flower.names import MAX_CLASSES
 from tests.harness import trial
@@ -68,11 +68,27 @@ def test_openclipart_drops_duplicates_and_unreadable_files(tmp_path: Path) -> No
     (first / "b.png").write_bytes((first / "a.png").read_bytes())
     (first / "c.png").write_bytes(b"not a picture")
     found = load_set("openclipart", str(tmp_path))
-    assert found.images.shape == (8, 64, 64, 3)
+    assert found.images.shape == (8, 112, 112, 3)
     assert found.labels.tolist() == list(range(8))
     assert found.classes[1:4] == ("flags", "food", "icons")
-    assert found.images[3, 32, 32].tolist() == [90, 0, 0]
+    assert found.images[3, 56, 56].tolist() == [90, 0, 0]
     assert found.images[3, 2, 2].tolist() == [255, 255, 255]
+
+
+def test_a_sub_folder_of_openclipart_is_a_client_if_it_has_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "OPENCLIPART_CLIENT_DRAWINGS", 2)
+    for place in OPENCLIPART_FOLDERS.split():
+        (tmp_path / place).mkdir(parents=True)
+    shade = iter(range(9))
+    for file in ("fish/a", "fish/deep/b", "birds/c", "d"):
+        path = tmp_path / "animals" / f"{file}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (next(shade), 0, 0)).save(path)
+    found = load_set("openclipart", str(tmp_path))
+    assert found.client is not None
+    assert found.client.tolist() == ["animals", "animals", "animals/fish", "animals/fish"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ RUNS = [
     {**run("walk full", curve([0.1, 0.9], size=1000), tune="full"), "tunables": 9700},
     run("lost", curve([0.1, 0.2])),
 ]
-RESULTS = Results({"name": "test", "margin": 0.06}, MACHINE, RUNS)
+RESULTS = Results({"name": "test", "margin": 0.06, "metric": "accuracy"}, MACHINE, RUNS)
 
 
 def terminal(summary: dict[str, Any]) -> str:
@@ -89,6 +89,8 @@ def test_the_title_names_what_is_cheapest() -> None:
     assert title(RUNS).endswith("accuracy 0.893, cheapest walk, yardstick fedavg (122 B)")
     assert title(RUNS[:1]).endswith("accuracy 0.846, cheapest fedavg (122 B), a baseline")
     assert title(RUNS[1:]).endswith("accuracy 0.893, cheapest walk; no baseline keeps it")
+    macro = summarise(RUNS, 0.06, "macro_accuracy")["iid"]
+    assert heading("iid", macro).startswith("iid: wire to macro accuracy ")
     wild = RUNS[0] | {"diverged": "the loss is not finite"}
     assert title([wild]).endswith("accuracy 0.000, which no entry keeps")
 

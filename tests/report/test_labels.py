@@ -36,7 +36,7 @@ def texts(figure: Figure) -> str:
 @pytest.mark.parametrize("label", LABELS)
 def test_a_label_is_shown_as_it_is(label: str) -> None:
     runs = [run("fedavg", curve([0.1, 0.9])), run(label, curve([0.1, 0.9]))]
-    results = Results({"name": "x", "margin": 0.0}, {}, runs)
+    results = Results({"name": "x", "margin": 0.0, "metric": "accuracy"}, {}, runs)
     assert label in printed(*summary_tables(results.summary))
     (figures,) = draw_plots(results).values()
     assert len(figures) == 3

@@ -91,7 +91,7 @@ def test_the_target_is_a_share_of_what_the_best_entry_reaches_with_any_setting()
         (WALK, bad, [0.1, 0.5, 0.95, 0.95, 0.95]),
         (WALK, good, [0.1, 0.5, 0.5, 1.0, 1.0]),
     )
-    measure(trials, [100], margin=0.1)
+    measure(trials, [100], margin=0.1, metric="accuracy")
     found = [trial.results[0] for trial in trials]
     assert [each["target"] for each in found] == pytest.approx([0.9] * 3)
     assert [each["kept_bytes"] for each in found] == [None, 22, 33]
@@ -106,7 +106,7 @@ def test_what_failed_sets_no_target() -> None:
         (FEDAVG, FEDAVG.settings[1], [0.1, 1.0, 1.0]),
     )
     trials[1].failed = "failed on seed 101"
-    measure(trials, [100, 101], margin=0.0)
+    measure(trials, [100, 101], margin=0.0, metric="accuracy")
     assert trials[0].results[0]["target"] == 0.8
     assert trials[1].results == []
 
