@@ -158,5 +158,5 @@ class ExactWalk(MFDWalk):
         return {
             walker: model
             for walker, model in course.models.items()
-            if not sums.get(walker) or not any(sums[walker] < other for other in sums.values())
+            if not any(sums.get(walker, frozenset()) < other for other in sums.values())
         }

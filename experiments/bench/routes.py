@@ -85,6 +85,7 @@ def main() -> None:
                 found.append(measured(Path(folder), walkers, death, chosen.routes))
                 print(json.dumps(found[-1]), flush=True)
     if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
         (chosen.out / "routes.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

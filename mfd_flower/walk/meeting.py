@@ -19,9 +19,9 @@ def gather(visit: Visit, tour: Tour, brought: Sums) -> Sums | None:
     Returns the total, or None if nothing is to be added: this walker is the first to come, or a
     node is in both sums, which the answer then says.
     """
-    packet, kept = visit.start, key("gathered", visit)
+    packet, record = visit.start, _left_here(visit)
     included, walkers = tour.members(packet.included), [packet.walker]
-    total, record = brought, visit.context.state.config_records.get(kept)
+    total = None
     if record is not None:
         others = tour.members(text(record, "included"))
         if both := included & others:
@@ -36,8 +36,20 @@ def gather(visit: Visit, tour: Tour, brought: Sums) -> Sums | None:
     if len(walkers) == tour.walkers:
         # Who was asked in vain is asked once more.
         visit.header |= {"meeting": "", "passed": ""}
-    else:
-        told: dict[str, Any] = {"data": total.to_bytes(), "included": bitmap(included)}
-        told |= {"version": packet.version, "walkers": walkers}
-        visit.keep_for_all(kept, ConfigRecord(told))
-    return total if record is not None else None
+    return total
+
+
+def leave(visit: Visit, total: Sums, version: str) -> None:
+    """Keep the sums of a version, over whom the header names, for walkers that are to come."""
+    record, walkers = _left_here(visit), [visit.start.walker]
+    if "apart" in visit.answers or not visit.header["meeting"]:
+        return
+    if record is not None:
+        walkers = [*texts(record, "walkers"), *walkers]
+    told: dict[str, Any] = {"data": total.to_bytes(), "included": visit.header["included"]}
+    told |= {"version": version, "walkers": walkers}
+    visit.keep_for_all(key("gathered", visit), ConfigRecord(told))
+
+
+def _left_here(visit: Visit) -> ConfigRecord | None:
+    return visit.context.state.config_records.get(key("gathered", visit))

@@ -31,7 +31,7 @@ from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.members import bitmap
 from mfd_flower.routing import Candidate
 from mfd_flower.walk.counted import count, is_counted
-from mfd_flower.walk.meeting import gather
+from mfd_flower.walk.meeting import gather, leave
 from mfd_flower.walk.node_ledger import dropped
 from mfd_flower.walk.relay import Relay, WalkFailedError
 from mfd_flower.walk.session import Session
@@ -123,15 +123,19 @@ class Summing(Trait):
         mask = _of(Mask, visit)
         if MASKED not in visit.tensors or mask is None:
             self.read(node.run, visit.tensors)
-        if node.address == packet.meeting and not self.tour.left(visit.header, packet.walker):
+        if self._meets(visit):
             if MASKED in visit.tensors and mask is not None:
                 sums = mask.take_off(
                     visit, visit.tensors[MASKED], self._shape(node.run), self._most
                 )
                 visit.tensors, visit.header["meeting"] = {SUMS: as_tensor(sums)}, ""
             else:
-                total = gather(visit, self.tour, self.read(node.run, visit.tensors))
+                brought = self.read(node.run, visit.tensors)
+                total = gather(visit, self.tour, brought)
                 visit.tensors = visit.tensors if total is None else {SUMS: as_tensor(total)}
+                if visit.plan.judges:
+                    # Without what this node may add, which nobody has judged.
+                    leave(visit, brought if total is None else total, packet.version)
         if visit.plan.judges:
             self._pass_over(visit, *dropped(visit.ledger.chains.entries))
 
@@ -174,6 +178,8 @@ class Summing(Trait):
         if not visit.fit.samples:
             visit.header["seen"] = packet.seen
         ended = packet.codec == BYTES or packet.hop == self.session
+        # To meet here now that others cannot be reached, it comes here once more.
+        ended &= visit.header["meeting"] in ("", packet.meeting)
         if visit.header["destination"] == visit.node.address and ended:
             visit.header["ttl"] = 0
         if visit.changes.keys() - packet.shapes.keys():
@@ -188,6 +194,9 @@ class Summing(Trait):
             Codec(self.codec).depart(visit)
         else:
             visit.pack(None)
+        if self.tour.walkers > 1 and not visit.plan.judges and self._meets(visit):
+            total = self.read(visit.node.run, {**visit.tensors, **visit.changes})
+            leave(visit, total, visit.onward.version)
 
     def send(self, visit: Visit, content: RecordDict, whole: bool) -> None:
         """Leave out what was frozen where the receiver has it."""
@@ -241,6 +250,19 @@ class Summing(Trait):
         # Beside what hides them, the header does not tell how many samples a node has.
         hidden = mask is not None or noise is not None
         return Fit({name: total}, 0 if hidden else claim.samples, {})
+
+    def _meets(self, visit: Visit) -> bool:
+        """Tell whether this is where walkers meet, and this one is through.
+
+        This node itself may be left, if another walker has added it, or nobody has to judge first
+        what it adds now.
+        """
+        here, packet = visit.node.address, visit.start
+        if here != packet.meeting:
+            return False
+        told = {name: getattr(packet, name) for name in ("included", "passed", "meeting")}
+        left = self.tour.left(told, packet.walker)
+        return not left or (left == {here} and (is_counted(visit) or not visit.plan.judges))
 
     def _pass_over(self, visit: Visit, *addresses: str) -> None:
         """Say that nodes were asked, and add nothing, unless they are in the sums."""

@@ -63,11 +63,22 @@ class Tour:
             return []
         if found := towards(visit, left, candidates):
             return found
-        if meets or not visit.header:
+        if not visit.header:
             # Sent again, a packet comes to its holder once more, which then writes down whom.
             return []
+        if meets:
+            return self._meet_elsewhere(visit, candidates)
         visit.header["passed"] = bitmap(self.members(told["passed"]) | left)
         return self.next(visit, candidates)
+
+    def _meet_elsewhere(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Meet at the next node in the order of addresses, which all walkers try in turn."""
+        number = (int(visit.header["meeting"].removeprefix("n")) + 1) % self.nodes
+        if self.walkers == 1 or number == self.start_node:
+            return []
+        visit.header["meeting"] = f"n{number}"
+        here = visit.node.address
+        return [Candidate(here)] if f"n{number}" == here else self.next(visit, candidates)
 
 
 def towards(visit: Visit, left: set[str], candidates: Sequence[Candidate]) -> Sequence[Candidate]:

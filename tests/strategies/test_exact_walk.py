@@ -177,6 +177,27 @@ def test_who_is_gone_for_good_is_missing_by_name(
     assert members_in(last(found).included, NODES) == everybody - {address}
 
 
+@pytest.mark.parametrize("walkers", [2, 3])
+@pytest.mark.parametrize("span", [1, 2, 3])
+def test_walkers_meet_at_a_node_that_was_away_as_they_began(
+    settings: Callable[..., RunConfig], walkers: int, span: int
+) -> None:
+    """Whoever comes first, and whichever of them adds the node's own sums."""
+    run = settings(walkers=walkers)
+    found = trial(run, [Fault("asleep", "n0", span=span)], timeout=0.5)
+    assert ends_with(found, whole(run))
+
+
+@pytest.mark.parametrize("walkers", [2, 3])
+@pytest.mark.parametrize("gone", [("n0",), ("n0", "n1"), ("n0", "n1", "n2", "n3")])
+def test_walkers_meet_at_the_next_node_if_the_one_they_meet_at_is_gone(
+    settings: Callable[..., RunConfig], walkers: int, gone: tuple[str, ...]
+) -> None:
+    run = settings(walkers=walkers)
+    found = trial(run, [Fault("asleep", address, span=None) for address in gone], timeout=0.2)
+    assert ends_with(found, whole(run, tuple(int(address[1:]) for address in gone)))
+
+
 def test_who_dies_with_its_word_is_not_added_twice(settings: Callable[..., RunConfig]) -> None:
     """Its sums went into a branch that is lost; the packet comes by again, and it forwards."""
     run = settings()
