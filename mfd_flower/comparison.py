@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mfd_flower.accounting.targets import Metric
 from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 from mfd_flower.search_space import Space, search_space, varied
@@ -27,6 +26,8 @@ CHECKPOINT_EVERY = 10
 ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only", "tune")
 
 Tables = Mapping[str, Any]
+Metric = Literal["accuracy", "macro_accuracy"]
+"""What targets are of: the share of samples that are right, or its mean over the classes."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfd_flower.accounting.summary import summarise
-from mfd_flower.accounting.targets import Metric
 from mfd_flower.checks import ConfigError, checked, show
+from mfd_flower.comparison import Metric
 from mfd_flower.files import to_json, write_json, write_text
 
 if TYPE_CHECKING:

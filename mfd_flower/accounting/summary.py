@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mfd_flower.accounting.targets import Metric, by_metric, first_point, kept_point, trailing_point
+from mfd_flower.accounting.targets import by_metric, first_point, kept_point, trailing_point
+from mfd_flower.comparison import Metric
 
 Run = Mapping[str, Any]
 """A run, or one of its measured points."""

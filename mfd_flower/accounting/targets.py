@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mfd_flower.comparison import Metric
+
 Point = Mapping[str, Any]
-Metric = Literal["accuracy", "macro_accuracy"]
-"""What targets are of: the share of samples that are right, or its mean over the classes."""
 ROUNDING = 1e-9
 """Less than one test sample makes; sums of many accuracies are not exact."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mfd_flower.accounting.summary import summarise
-from mfd_flower.accounting.targets import Metric
+from mfd_flower.comparison import Metric
 from mfd_flower.tuning.settings import Search, Setting
 
 Objective = Literal["kept-bytes", "accuracy"]
