@@ -118,6 +118,8 @@ class Summing(Trait):
                 raise UntakenError("session", f"hop = {packet.hop}: the session has {self.session}")
             return
         self.check_features(visit)
+        if packet.meeting and not self.tour.has(packet.meeting):
+            raise UntakenError("meeting", f"meeting = {packet.meeting}: none of the nodes")
         if node.address in self.tour.members(packet.included) and not is_counted(visit):
             raise UntakenError("included", f"included: {node.address} has not added itself")
         mask = _of(Mask, visit)

@@ -36,6 +36,12 @@ class Tour:
         """Address at which walkers meet, empty for a single one."""
         return f"n{self.start_node}" if self.walkers > 1 else ""
 
+    def has(self, address: str) -> bool:
+        """Tell whether an address is one of the nodes."""
+        number = address.removeprefix("n")
+        told = number.isascii() and number.isdecimal() and int(number) < self.nodes
+        return told and address == f"n{int(number)}"
+
     def members(self, text: str) -> frozenset[str]:
         """Return the addresses in a bitmap; `PacketError` if it is none of these nodes."""
         return members_in(text, self.nodes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
@@ -177,27 +177,6 @@ def test_who_is_gone_for_good_is_missing_by_name(
     assert members_in(last(found).included, NODES) == everybody - {address}
 
 
-@pytest.mark.parametrize("walkers", [2, 3])
-@pytest.mark.parametrize("span", [1, 2, 3])
-def test_walkers_meet_at_a_node_that_was_away_as_they_began(
-    settings: Callable[..., RunConfig], walkers: int, span: int
-) -> None:
-    """Whoever comes first, and whichever of them adds the node's own sums."""
-    run = settings(walkers=walkers)
-    found = trial(run, [Fault("asleep", "n0", span=span)], timeout=0.5)
-    assert ends_with(found, whole(run))
-
-
-@pytest.mark.parametrize("walkers", [2, 3])
-@pytest.mark.parametrize("gone", [("n0",), ("n0", "n1"), ("n0", "n1", "n2", "n3")])
-def test_walkers_meet_at_the_next_node_if_the_one_they_meet_at_is_gone(
-    settings: Callable[..., RunConfig], walkers: int, gone: tuple[str, ...]
-) -> None:
-    run = settings(walkers=walkers)
-    found = trial(run, [Fault("asleep", address, span=None) for address in gone], timeout=0.2)
-    assert ends_with(found, whole(run, tuple(int(address[1:]) for address in gone)))
-
-
 def test_who_dies_with_its_word_is_not_added_twice(settings: Callable[..., RunConfig]) -> None:
     """Its sums went into a branch that is lost; the packet comes by again, and it forwards."""
     run = settings()
@@ -268,6 +247,9 @@ def forged(run: RunConfig, **header: Any) -> Packet:
     [
         ({"features": "0" * 64}, "features = 000000000000...: sums of others"),
         ({"included": bitmap(["n0"])}, "included: n0 has not added itself"),
+        ({"meeting": f"n{NODES}"}, f"meeting = n{NODES}: none of the nodes"),
+        ({"meeting": "n00"}, "meeting = n00: none of the nodes"),
+        ({"meeting": "nobody"}, "meeting = nobody: none of the nodes"),
     ],
 )
 def test_sums_that_a_node_cannot_add_itself_to_are_named(
@@ -313,29 +295,6 @@ def test_sums_that_overflow_are_named_and_nothing_is_kept(
     content, context = landing(run, pack({"sums": data}, **told)[0])
     assert "a sum passes 2^53" in str(content.config_records[UNTAKEN]["text"])
     assert not context.state
-
-
-def test_overlapping_sums_are_not_added_up(settings: Callable[..., RunConfig]) -> None:
-    """The second walker to meet has a node in common with the first: both stay as they are."""
-    run = settings(walkers=2)
-    found = trial(run)
-    tour = packets(found)[0].tour
-    record = found.contexts["n0"].state.config_records[f"gathered/{tour}"]
-    before = ConfigRecord({**record, "included": bitmap(["n4"])})
-    arriving = next(
-        packet_in(q.content)
-        for q in found.grid.requests
-        if q.metadata.message_type == "train.hop"
-        and packet_in(q.content).destination == "n0"
-        and "n4" in members_in(packet_in(q.content).included, NODES)
-    )
-    counted = found.contexts["n0"].state.config_records[f"counted/{tour}"]
-    state = RecordDict({f"gathered/{tour}": before, f"counted/{tour}": counted})
-    content, _ = landing(run, arriving, state)
-    assert content.config_records["apart"]["text"] == (
-        "included: n4 in both sums, which are not added up"
-    )
-    assert sums_in(packet_in(content)) == sums_in(arriving)
 
 
 def test_a_killed_run_goes_on_to_the_same_sums(
