@@ -148,7 +148,7 @@ def _check_values(
     for dimension, scenario in itertools.product(space, scenarios):
         for value in dimension.values:
             try:
-                _planned(base, scenario, varied(entry, {dimension.path: value}), seed)
+                _planned(base, scenario, varied(entry, dimension.settings(value)), seed)
             except ConfigError as error:
                 raise ConfigError(dimension.name, value, error.args[2]) from None
 

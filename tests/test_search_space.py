@@ -63,6 +63,21 @@ def test_an_entrys_list_counts_in_place_of_the_common_one_and_an_empty_one_takes
     assert combinations(()) == len(in_drawn_order((), 0)) == 1
 
 
+def test_values_that_belong_together_vary_as_one() -> None:
+    pairs = [
+        {"rounds": 40, "train": {"local_epochs": 1}},
+        {"rounds": 4, "train": {"local_epochs": 20}},
+    ]
+    space = search_space({}, {"together": pairs, "train": {"lr": [0.1, 0.2]}})
+    drawn = in_drawn_order(space, 0)
+    assert combinations(space) == len(drawn) == 4
+    assert {(each[("rounds",)], each[EPOCHS]) for each in drawn} == {(40, 1), (4, 20)}
+    entry = {"strategy": "fedavg", "rounds": 9, "train": {"lr": 0.3, "local_epochs": 5}}
+    found = [varied(entry, values) for values in drawn]
+    assert {(each["rounds"], each["train"]["local_epochs"]) for each in found} == {(40, 1), (4, 20)}
+    assert {each["train"]["lr"] for each in found} == {0.1, 0.2}
+
+
 def test_values_take_their_places_and_all_else_stays() -> None:
     options = {"policy": "random", "traits": {"damping": {"end": 0.2, "tours": 1.0}}}
     entry = {"strategy": "x", "tune": {"rounds": [1]}, "options": options}
@@ -111,6 +126,27 @@ def deep(levels: int) -> dict[str, Any]:
         ({"rounds": [0]}, {}, "tune.rounds = 0: must be at least 1"),
         ({"options": {"x": [ROOT]}}, {}, "JSON has no such values"),
         ({"options": deep(9999)}, {}, "nested too deep"),
+        ({"together": {"rounds": 1}}, {}, "tune.together = {'rounds': 1}: a list of tables, each"),
+        ({"together": [{"rounds": 1}, 2]}, {}, "tune.together = 2: a table of values that belong"),
+        ({"together": [{}]}, {}, "tune.together = {}: a table of values that belong together"),
+        ({"together": [{"data": {"nodes": 3}}]}, {}, "tune.together.data = {'nodes': 3}: unknown"),
+        ({"together": [{"rounds": 0}]}, {}, "tune.together = {'rounds': 0}: must be at least 1"),
+        ({"together": [{"options": deep(9999)}]}, {}, "nested too deep"),
+        (
+            {"together": [{"rounds": 1, "train": {"lr": 1.0}}, {"rounds": 2}]},
+            {},
+            "tune.together = {'rounds': 2}: values of rounds, train.lr, as in the first of these",
+        ),
+        (
+            {"rounds": [1, 2]},
+            {"together": [{"rounds": 3}]},
+            "strategies.tune.together = 'rounds': tune.rounds sets it too; accepted: one list",
+        ),
+        (
+            {"options": {"features": [{"bits": 3}]}},
+            {"options": {"features": {"bits": [4]}}},
+            "'options.features.bits': tune.options.features sets it too; accepted: one list",
+        ),
     ],
 )
 def test_a_bad_tune_table_is_one_line(common: Any, own: Any, line: str) -> None:
@@ -157,4 +193,4 @@ def test_the_example_of_the_docs_is_read_as_it_says() -> None:
     tables = tomllib.loads(text)
     assert len(comparison_from_tables(tables, "x").runs) == 3
     spaces = [search_space(tables["tune"], entry["tune"]) for entry in tables["strategies"]]
-    assert [combinations(space) for space in spaces] == [27, 4, 1]
+    assert [combinations(space) for space in spaces] == [27, 8, 1]

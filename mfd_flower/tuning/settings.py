@@ -69,7 +69,7 @@ def _search(tables: Tables, place: int, scenario: str, budget: int, seed: int) -
     space = search_space(tables.get("tune", {}), entry.get("tune", {}))
     label = entry.get("label", entry["strategy"])
     (planned,) = comparison_of(tables, [_alone(entry, {}, scenario, label)], [seed], "").runs
-    own = {dimension.path: _value(planned, dimension.path) for dimension in space}
+    own = {path: _value(planned, path) for dimension in space for path in dimension.places}
     others = [values for values in in_drawn_order(space, seed) if values != own]
     settings = []
     for number, values in enumerate([own, *others[: budget - 1]]):

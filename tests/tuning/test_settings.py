@@ -55,6 +55,21 @@ def test_options_that_have_their_default_are_the_entry_as_it_stands() -> None:
     assert search.settings[0].values == own
 
 
+@pytest.mark.parametrize(("rounds", "combined"), [(9, 2), (5, 3)])
+def test_an_entry_that_has_values_which_belong_together_is_one_of_them(
+    rounds: int, combined: int
+) -> None:
+    pairs = [
+        {"rounds": 9, "train": {"local_epochs": 1}},
+        {"rounds": 2, "train": {"local_epochs": 5}},
+    ]
+    entry = {"strategy": "fedavg", "rounds": rounds, "train": {"local_epochs": 1}}
+    (search,) = searches_of({"strategies": [{**entry, "tune": {"together": pairs}}]}, 99, 0)
+    assert search.combinations == len(search.settings) == combined
+    own = search.settings[0].values
+    assert (own[("rounds",)], own["train", "local_epochs"]) == (rounds, 1)
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 30), st.integers(0, 99))
 def test_other_entries_and_a_larger_budget_do_not_change_what_is_tried_first(
