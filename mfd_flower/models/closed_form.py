@@ -54,49 +54,24 @@ def ridge(
     cross-validate nothing: then the penalty is the largest eigenvalue that such noise alone has, as
     AdaSSP takes it (Wang 2018, arXiv 1803.02596, algorithm 2).
     """
-    mean, spread, covariance, labels = _centred(sums)
-    if noise_sigma:
-        penalties = [2 * noise_sigma * len(covariance) ** 0.5 / float(spread)]
-    values, vectors = np.linalg.eigh(covariance)
-    values = np.maximum(values, 0.0)
-    turned = vectors.T @ labels
-    samples, energy = sums.samples, (turned**2).sum(1)
-    total = sums.samples - (sums.counts.astype(float) ** 2).sum() / max(sums.samples, 1)
-    best, least = float(penalties[-1]), np.inf
-    for share in penalties:
-        kept = 1 / (values + share * spread)
-        residual = total - (energy * kept * (2 - values * kept)).sum()
-        freedom = samples - 1 - (values * kept).sum()
-        error = samples * residual / freedom**2 if freedom > 0 else np.inf
-        if error < least:
-            best, least = float(share), error
-    weight = (vectors @ (turned / (values + best * spread)[:, None])).T
-    bias = sums.counts / max(sums.samples, 1) - weight @ mean
-    return Head(weight, bias)
+    return _regressed(sums, penalties, noise_sigma)[0]
 
 
-def discriminant(sums: Sums) -> Head:
+def discriminant(sums: Sums, penalty: float | None = None) -> Head:
     """Tell classes apart by a Gaussian of each with one covariance, as if all were as frequent.
 
     For accuracy that counts classes and not samples: class weights in `ridge` would need a Gram
-    matrix of each class. The pooled covariance is drawn towards a multiple of the identity as far
-    as the oracle approximating shrinkage says (Chen, Wiesel, Eldar and Hero 2010, equation 23).
-    A class without samples is never chosen.
+    matrix of each class. The scatter within the classes is penalised as in Hastie, Buja and
+    Tibshirani 1995 (*Penalized Discriminant Analysis*, section 3): theirs is `ridge` with other
+    scores of the labels, so that None takes its penalty. A class without samples is never chosen.
     """
     counts = sums.counts.astype(float)
-    present = counts > 0
     means = sums.cross[:-1].T / np.maximum(counts, 1)[:, None]
     within = sums.gram[:-1, :-1].astype(float) - (means.T * counts) @ means
-    freedom = max(sums.samples - int(present.sum()), 1)
-    covariance = within / freedom
-    size = len(covariance)
-    trace, squares = np.trace(covariance), (covariance**2).sum()
-    gap = (freedom + 1 - 2 / size) * (squares - trace**2 / size)
-    share = min(1.0, ((1 - 2 / size) * squares + trace**2) / gap) if gap > 0 else 1.0
-    shrunk = (1 - share) * covariance
-    shrunk[np.diag_indices(size)] += share * trace / size or 1.0
-    weight = np.linalg.solve(shrunk, means.T).T
-    return _of_present(weight, -0.5 * (weight * means).sum(1), present)
+    added = _regressed(sums, PENALTIES, 0.0)[1] if penalty is None else penalty
+    within[np.diag_indices(len(within))] += added
+    weight = np.linalg.solve(within / max(sums.samples, 1), means.T).T
+    return _of_present(weight, -0.5 * (weight * means).sum(1), counts > 0)
 
 
 def class_means(cross: NDArray[np.int64]) -> Head:
@@ -143,10 +118,10 @@ def solve(kind: HeadKind, sums: Sums, noise_sigma: float = 0.0) -> Head:
     `discriminant`, which takes its Gaussians for the truth, are brought to the same mean distance
     between a class and the others. No decision changes. `noise_sigma` is that of each number.
     """
-    regressed = ridge(sums, noise_sigma=noise_sigma)
+    regressed, penalty = _regressed(sums, PENALTIES, noise_sigma)
     if kind == "ridge":
         return _times(regressed, SHARPNESS)
-    head = discriminant(sums)
+    head = discriminant(sums, penalty)
     wanted, found = _distance(regressed, sums), _distance(head, sums)
     return _times(head, SHARPNESS * wanted / found if wanted > 0 and found > 0 else 1.0)
 
@@ -161,6 +136,30 @@ def squared_error(sums: Sums, everybody: Sums) -> float:
     explained = np.einsum("ci,ij,cj->", weight, everybody.gram.astype(float), weight)
     matched = (weight * everybody.cross.T).sum()
     return float((explained - 2 * matched) / max(everybody.samples, 1) + 1)
+
+
+def _regressed(
+    sums: Sums, penalties: Sequence[float] | NDArray[np.float64], noise_sigma: float
+) -> tuple[Head, float]:
+    """Return the head of `ridge`, and what it adds to each feature's scatter."""
+    mean, spread, scatter, labels = _centred(sums)
+    if noise_sigma:
+        penalties = [2 * noise_sigma * len(scatter) ** 0.5 / float(spread)]
+    values, vectors = np.linalg.eigh(scatter)
+    values = np.maximum(values, 0.0)
+    turned = vectors.T @ labels
+    samples, energy = sums.samples, (turned**2).sum(1)
+    total = sums.samples - (sums.counts.astype(float) ** 2).sum() / max(sums.samples, 1)
+    best, least = float(penalties[-1]), np.inf
+    for share in penalties:
+        kept = 1 / (values + share * spread)
+        residual = total - (energy * kept * (2 - values * kept)).sum()
+        freedom = samples - 1 - (values * kept).sum()
+        error = samples * residual / freedom**2 if freedom > 0 else np.inf
+        if error < least:
+            best, least = float(share), error
+    weight = (vectors @ (turned / (values + best * spread)[:, None])).T
+    return Head(weight, sums.counts / max(sums.samples, 1) - weight @ mean), best * float(spread)
 
 
 def _times(head: Head, factor: float) -> Head:

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mfd_flower.config import ModelConfig
 from mfd_flower.models import trunk
 from mfd_flower.models.blocks import run_block
+from mfd_flower.models.devices import autocast
 from mfd_flower.models.trunk import Trunk
 
 IN_BLOCK = re.compile(r"(?:prompts|backbone\.blocks)\.(\d+)")
@@ -157,7 +158,15 @@ class PromptedViT(nn.Module):
 
     def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Classify from `stage` on; logits ``(batch, num_classes)``."""
-        return self.head(self.features_from(stage, inputs))
+        return self.classify(self.features_from(stage, inputs))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Map the head's inputs to logits, in the head's own precision whatever the rest has.
+
+        A solved head takes differences of numbers much larger than they: eight bits lose them.
+        """
+        with autocast(features.device, "32"):
+            return self.head(features.to(self.head.weight.dtype))
 
     def features_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Return the inputs of the head from `stage` on, ``(batch, dim)``."""

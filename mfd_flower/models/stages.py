@@ -99,7 +99,7 @@ class Stage(nn.Module):
         """
         tokens = self.part.embed(inputs) if self.embeds else inputs
         tokens = self.part.through_blocks(tokens, self.entry)
-        return self.part.head(self.part.pool(tokens)) if self.last else tokens
+        return self.part.classify(self.part.pool(tokens)) if self.last else tokens
 
 
 class SplitStage(lightning.LightningModule):

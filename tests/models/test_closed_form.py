@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from scipy.stats import multivariate_normal
 from sklearn.linear_model import Ridge
 
 from mfd_flower.models.closed_form import (
@@ -109,6 +110,30 @@ def test_rare_classes_are_found_by_equal_priors() -> None:
         found.append([macro(s(sums), x[1::2], y[1::2]) for s in (discriminant, ridge)])
     even, uneven = np.mean(found, 0)
     assert even > uneven + 0.05
+
+
+def test_a_discriminant_decides_by_gaussians_with_one_covariance() -> None:
+    """The penalty of the regression on the same data is a floor under the scatter in classes."""
+    x, y = samples(6, 60, 30)
+    centred = x - x.mean(0)
+    share = next(s for s in PENALTIES if np.array_equal(*same_weights(x, y, s)))
+    means = np.stack([x[y == c].mean(0) for c in range(CLASSES)])
+    within = (x - means[y]).T @ (x - means[y]) + share * (centred**2).sum() / 30 * np.eye(30)
+    density = [multivariate_normal(mean, within / len(x)).logpdf(x) for mean in means]
+    logits = discriminant(Sums.of(x, y, CLASSES)).logits(x)
+    expected = np.stack(density, 1)
+    np.testing.assert_allclose(
+        logits - logits.mean(1, keepdims=True),
+        expected - expected.mean(1, keepdims=True),
+        atol=1e-7,
+    )
+
+
+def same_weights(
+    x: NDArray[np.int64], y: NDArray[np.int64], share: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sums = Sums.of(x, y, CLASSES)
+    return ridge(sums, [share]).weight, ridge(sums).weight
 
 
 @pytest.mark.parametrize("head_of", [ridge, discriminant, nearest_mean, covariances_for_free])

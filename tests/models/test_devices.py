@@ -39,6 +39,7 @@ from mfd_flower.models.classifier import LocalUpdate
 from mfd_flower.models.devices import (
     Resident,
     ResidentCUDA,
+    autocast,
     device_for,
     device_name,
     held,
@@ -46,6 +47,7 @@ from mfd_flower.models.devices import (
 )
 from mfd_flower.models.loss import Loss, gradient_entropy
 from mfd_flower.models.residents import keep_features, placed
+from mfd_flower.models.stages import split_model
 
 META = torch.device("meta")
 SHARD = Samples(
@@ -286,6 +288,21 @@ def test_bf16_rounds_and_learns_the_same() -> None:
     assert found["bf16"] == pytest.approx(found["32"], abs=0.1)
     drift = (ends["bf16"]["head.weight"] - ends["32"]["head.weight"]).norm()
     assert drift < 0.1 * ends["32"]["head.weight"].norm()
+
+
+def test_the_head_has_its_own_precision_in_bf16() -> None:
+    """A solved head takes differences of large numbers: rounded to bf16 it decides by chance."""
+    model = model_on(torch.device("cpu"), dropout=0.0).eval()
+    front, last = split_model(model, [1])
+    images = torch.rand(4, 1, 28, 28)
+    with autocast(torch.device("cpu"), "bf16"):
+        whole, features = (
+            model.forward_from("images", images),
+            model.features_from("images", images),
+        )
+        split = last(front(images))
+    torch.testing.assert_close(whole, model.head(features.float()), rtol=0, atol=0)
+    torch.testing.assert_close(split, whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("inside", ["32", "bf16", "tf32"])
