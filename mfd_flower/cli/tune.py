@@ -36,6 +36,9 @@ def tune(
         Literal["kept-bytes", "accuracy"],
         typer.Option(help="Least wire to the target, or best accuracy at the end."),
     ] = "kept-bytes",
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Tune in this one alone; may be given several times.")
+    ] = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     jobs: JobsOption = 0,
@@ -53,7 +56,13 @@ def tune(
     how = How(out, jobs, cache_gb, as_json, resume, overwrite, quiet, log_file)
     with watching(how) as options:
         made = tune(
-            config, out, budget=budget, seeds=_numbers(seeds), objective=objective, **options
+            config,
+            out,
+            budget=budget,
+            seeds=_numbers(seeds),
+            objective=objective,
+            scenarios=scenario or (),
+            **options,
         )
     if as_json:
         print(to_json(made))

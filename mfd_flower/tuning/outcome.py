@@ -77,6 +77,7 @@ def command_line(config: str, out: Path | str, how: Mapping[str, Any]) -> str:
     """Return the command that does a tuning."""
     seeds = ",".join(map(str, how["seeds"]))
     words = ["mfd", "tune", config, "--budget", str(how["budget"]), "--seeds", seeds]
+    words += [f"--scenario={name}" for name in how.get("scenarios", ())]
     words += ["--objective", how["objective"], "--out", str(out)]
     return one_line(shlex.join(words))
 

@@ -42,6 +42,21 @@ class Search:
     settings: tuple[Setting, ...]
 
 
+def in_scenarios(tables: Tables, wanted: Sequence[str]) -> Tables:
+    """Return a comparison with some of its scenarios, and the entries that those have."""
+    names = [each["name"] for each in tables.get("scenarios", [{"name": "base"}])]
+    for name in wanted:
+        if name not in names:
+            raise ConfigError("--scenario", name, f"accepted: {', '.join(names)}")
+    entries = []
+    for entry in tables["strategies"]:
+        here = [name for name in entry.get("only", names) if name in wanted]
+        if here:
+            entries.append({**entry, "only": here} if "only" in entry else entry)
+    kept = [each for each in tables.get("scenarios", []) if each["name"] in wanted]
+    return {**tables, **({"scenarios": kept} if kept else {}), "strategies": entries}
+
+
 def searches_of(tables: Tables, budget: int, seed: int) -> list[Search]:
     """Draw what is tried: the entry's own settings, and others up to the budget if there are."""
     found = []

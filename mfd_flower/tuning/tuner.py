@@ -17,7 +17,7 @@ from mfd_flower.runtime.compare import RunsFailedError, Watch, check, compare, h
 from mfd_flower.runtime.pool import Hear
 from mfd_flower.tuning.halving import Objective, Trial, by_search, going_on, measure
 from mfd_flower.tuning.outcome import SCHEMA, command_line, outcome_of, tuned_toml
-from mfd_flower.tuning.settings import comparison_of, searches_of
+from mfd_flower.tuning.settings import comparison_of, in_scenarios, searches_of
 
 TUNED, TUNING, FAILED = "tuned.toml", "tuning.json", "failed.json"
 """The comparison with the chosen settings; all settings; runs of a rung that failed, and why."""
@@ -30,6 +30,7 @@ def tune(
     budget: int,
     seeds: Sequence[int],
     objective: Objective = "kept-bytes",
+    scenarios: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch = lambda comparison, done: nullcontext(lambda key, event: None),
@@ -50,6 +51,8 @@ def tune(
         One a rung, none of them a seed of the comparison. The first one draws the settings, too.
     objective
         What is better, see `mfd_flower.tuning.halving`.
+    scenarios
+        Names of those to tune in; all, unless given. ``tuned.toml`` has them alone.
     resume, overwrite, watch, keywords
         Of `mfd_flower.compare`. A rung that is over stays: what failed in it is not tried again.
 
@@ -69,6 +72,8 @@ def tune(
         raise ConfigError("--resume", resume, "accepted without --overwrite, which begins anew")
     default_name, tables = named_tables(config)
     comparison = comparison_from_tables(tables, default_name)
+    if scenarios:
+        tables = in_scenarios(tables, scenarios)
     _check_how(comparison, budget, seeds, objective)
     searches = searches_of(tables, budget, seeds[0])
     trials = [Trial(search, setting) for search in searches for setting in search.settings]
@@ -76,6 +81,8 @@ def tune(
     check(_rung(comparison, tables, trials, seeds[:1]))
     check(comparison_of(tables, tables["strategies"], seeds, comparison.name))
     how: dict[str, Any] = {"budget": budget, "seeds": [*seeds], "objective": objective}
+    if scenarios:
+        how["scenarios"] = [*scenarios]
     source = default_name if isinstance(config, Mapping) else str(config)
     told = {"name": comparison.name, "command": command_line(source, out, how), **how}
     folder = Path(out)

@@ -186,6 +186,32 @@ def test_scenarios_choose_for_themselves(tmp_path: Path, curves: Callable[..., C
         assert run.config.train.local_epochs == (1 if backwards else BEST_EPOCHS)
 
 
+def test_scenarios_can_be_tuned_one_at_a_time(
+    tmp_path: Path, curves: Callable[..., Curves]
+) -> None:
+    curves(slower)
+    fedavg, walk = TABLES["strategies"]
+    entries = [fedavg, {**walk, "only": ["a", "b"]}, {**walk, "label": "elsewhere", "only": ["a"]}]
+    scenarios = [{"name": "a"}, {"name": "b", "train": {"batch_size": 8}}]
+    tables = {**TABLES, "strategies": entries, "scenarios": scenarios}
+    whole = tune(tables, tmp_path / "whole", budget=4, seeds=SEEDS)
+    alone = tune(tables, tmp_path / "alone", budget=4, seeds=SEEDS, scenarios=["b"])
+    assert "--scenario=b --objective" in alone["command"]
+
+    def tried(made: dict[str, Any]) -> list[Any]:
+        here = [each for each in made["settings"] if each["scenario"] == "b"]
+        return [{k: v for k, v in each.items() if k != "entry"} for each in here]
+
+    assert {each["scenario"] for each in alone["settings"]} == {"b"}
+    assert tried(alone) == tried(whole)
+    assert [run.scenario for run in load_comparison(tmp_path / "alone" / "tuned.toml").runs] == [
+        *("b" for _ in range(2 * len(TABLES["seeds"])))
+    ]
+    with pytest.raises(ConfigError, match=r"--scenario = 'c': accepted: a, b"):
+        tune(tables, tmp_path / "none", budget=4, seeds=SEEDS, scenarios=["b", "c"])
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_file_says_where_it_comes_from(tmp_path: Path, curves: Callable[..., Curves]) -> None:
     curves(slower)
     config = tmp_path / "own file.toml"
