@@ -1,1 +1,48 @@
 """The world that nodes live in, its virtual time, and what goes wrong in it."""
+
+from mfd_flower.network.channel import (
+    DOWNLINK,
+    UPLINK,
+    Throughput,
+    noise_dbm,
+    rate_bps,
+    rayleigh_db,
+    rician_db,
+    sinr_db,
+)
+from mfd_flower.network.fields import Field
+from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
+from mfd_flower.network.path_loss import (
+    path_loss_db,
+    shadowing_db,
+    sight_probability,
+    street_loss_db,
+    street_sight_probability,
+)
+from mfd_flower.network.streets import Manhattan
+from mfd_flower.network.traces import Trace
+from mfd_flower.network.tracks import Mobility, Static
+
+__all__ = [
+    "DOWNLINK",
+    "UPLINK",
+    "Field",
+    "GaussMarkov",
+    "Manhattan",
+    "Mobility",
+    "Speeds",
+    "Static",
+    "Throughput",
+    "Trace",
+    "Waypoint",
+    "noise_dbm",
+    "path_loss_db",
+    "rate_bps",
+    "rayleigh_db",
+    "rician_db",
+    "shadowing_db",
+    "sight_probability",
+    "sinr_db",
+    "street_loss_db",
+    "street_sight_probability",
+]
