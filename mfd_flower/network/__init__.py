@@ -10,6 +10,7 @@ from mfd_flower.network.channel import (
     rician_db,
     sinr_db,
 )
+from mfd_flower.network.devices import PROFILES, Profile
 from mfd_flower.network.fields import Field
 from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
 from mfd_flower.network.path_loss import (
@@ -22,19 +23,24 @@ from mfd_flower.network.path_loss import (
 from mfd_flower.network.streets import Manhattan
 from mfd_flower.network.traces import Trace
 from mfd_flower.network.tracks import Mobility, Static
+from mfd_flower.network.wireless import WirelessOptions, WirelessWorld
 
 __all__ = [
     "DOWNLINK",
+    "PROFILES",
     "UPLINK",
     "Field",
     "GaussMarkov",
     "Manhattan",
     "Mobility",
+    "Profile",
     "Speeds",
     "Static",
     "Throughput",
     "Trace",
     "Waypoint",
+    "WirelessOptions",
+    "WirelessWorld",
     "noise_dbm",
     "path_loss_db",
     "rate_bps",
