@@ -36,6 +36,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import REPORT, integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
+from mfd_flower.runtime.bill import Billed
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
 from mfd_flower.split.links import Neighbours
@@ -120,7 +121,7 @@ class SocketCount(MeteredGrid):
 
     socket_received = 0
 
-    def _bill_reply(self, reply: Message) -> Message:
+    def _bill_reply(self, reply: Message) -> Billed | None:
         if reply.has_content() and "sockets" in reply.content:
             told = reply.content.config_records["sockets"]
             self.socket_received += integer(told, "socket")

@@ -51,6 +51,9 @@ class World:
     change. `seed` draws a random topology. Another world overrides what differs in it.
     """
 
+    patience_s: float = math.inf
+    """How long a sender that is not heard tries, before it gives its message up."""
+
     def __init__(self, config: NetworkConfig, nodes: int, seed: int = 0) -> None:
         self._config = config
         self._addresses = tuple(f"n{index}" for index in range(nodes))
@@ -87,6 +90,10 @@ class World:
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node takes part now: switched on, in reach, awake."""
         return True
+
+    def sending_j(self, transfer: Transfer, size_bytes: int, air_s: float) -> float:
+        """Return what it costs a sender to send so much, or to try to, for `air_s` seconds."""
+        return 8 * size_bytes * self.device(transfer.source).joules_per_bit
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
         """Take energy out of a node's battery; here it has no end."""

@@ -15,23 +15,23 @@ links, and the virtual ``seconds`` that they were busy together.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
-from mfd_flower.network.clock import Clock, transfer_s
+from mfd_flower.network.delivery import Sent
 from mfd_flower.network.world import EDGE, Link, Transfer, World
 from mfd_flower.records import (
     REPORT,
-    integer,
     joined,
-    number,
+    message_bytes,
+    message_from,
     part_of,
     plain_record,
     plain_values,
@@ -39,49 +39,41 @@ from mfd_flower.records import (
     taken,
 )
 from mfd_flower.results import reason_of
+from mfd_flower.runtime.bill import Bill, Billed
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
 """Config key by which a transfer between nodes names the address that it comes from."""
 LISTS = ("visits", "sources", "failures", "failed")
 """What only grows; a checkpoint adds to it."""
-COUNTERS = (
-    *("updates", "peak_node_bytes", "flops", "joules", "node_flops", "node_peak_bytes"),
-    *("wire_by_type", "_bytes", "_node_bytes"),
-)
 RAISED = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 """What tells that a node's code failed, not the network."""
-TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
 
 
-class _Sent(NamedTuple):
+class _Asked(NamedTuple):
+    """A request that has no reply yet."""
+
     address: str
     link: str
     arrived_s: float
+    """When its node begins with it; infinite if it does not get there."""
     source: str
+    known_s: float
+    """When its sender knows that it arrived, or is lost."""
+    until_s: float
+    """Until when its reply is waited for."""
 
 
-class MeteredGrid(PassThrough, Grid):
-    """Bill what passes through another Grid.
+class MeteredGrid(Bill, PassThrough, Grid):
+    """Bill what passes through another Grid, see `Bill` for what it counts.
 
     `links` maps message types, see the module's text. `world` turns bytes and FLOPs into virtual
-    seconds and joules, the default ``[network]`` without it. `addresses` maps Flower's node ids:
-    these are handed out in its order, and replies put into the order of sending, so that a run does
-    not depend on arrival.
+    seconds and joules, the default ``[network]`` without it; a node out of its reach is answered
+    for by an error, as Flower does. `addresses` maps Flower's node ids: these are handed out in its
+    order, and replies put into the order of sending, so that a run does not depend on arrival.
 
     Attributes
     ----------
-    updates
-        Local fits so far.
-    flops, joules
-        Of all nodes and the server together.
-    peak_node_bytes
-        Largest memory that one node reported.
-    node_flops, node_peak_bytes
-        FLOPs so far and largest memory by address.
-    wire_by_type
-        The `wire` of `totals` by message type: what was payload's and what was control's. What
-        links beside the star carried stands under ``<message type>.link``.
     visits, sources
         Address of every node that trained, in order, and where the request for that came from;
         empty for the server. Requests that got no answer, or an old one, are none.
@@ -98,71 +90,42 @@ class MeteredGrid(PassThrough, Grid):
         world: World | None = None,
         addresses: Mapping[int, str] | None = None,
     ) -> None:
+        self._addresses = dict(addresses or {})
+        super().__init__(world or World(NetworkConfig(), len(self._addresses)))
         self._grid = grid
         self._links = dict(links or {})
-        self._addresses = dict(addresses or {})
         self._ids = {address: node_id for node_id, address in self._addresses.items()}
-        self._world = world or World(NetworkConfig(), len(self._addresses))
-        self._clock = Clock()
-        self._bytes: Counter[str] = Counter()
-        self._sent: dict[str, _Sent] = {}
-        self.updates, self.peak_node_bytes = 0, 0
-        self.flops, self.joules = 0.0, 0.0
-        self.node_flops: defaultdict[str, float] = defaultdict(float)
-        self.node_peak_bytes: defaultdict[str, int] = defaultdict(int)
-        self.wire_by_type: Counter[str] = Counter()
+        self._asked: dict[str, _Asked] = {}
+        self._lost: dict[str, Message] = {}
+        self._unsent = 0
         self.visits: list[str] = []
         self.sources: list[str] = []
         self.failures: list[str] = []
         self.failed: list[str] = []
         self.raised = ""
-        self._node_bytes: Counter[str] = Counter()
 
     def state_dict(self) -> RecordDict:
         """Return all counters and clocks, without the long `LISTS`."""
-        kept: dict[str, Any] = {name: getattr(self, name) for name in COUNTERS}
-        kept["busy_until_s"] = self._clock.busy_until_s
-        kept["sent"] = {message_id: [*sent] for message_id, sent in self._sent.items()}
-        bill = RecordDict({"bill": plain_record(kept)})
+        asked = {message_id: [*each] for message_id, each in self._asked.items()}
+        kept = {**self.plain_state(), "asked": asked, "unsent": self._unsent}
+        lost = ConfigRecord({i: message_bytes(reply) for i, reply in self._lost.items()})
+        bill = RecordDict({"bill": plain_record(kept), "lost": lost})
         return joined({"meter": bill, "inner": self.inner_state()})
 
     def load_state_dict(self, state: RecordDict) -> None:
         """Go on counting from there."""
         self.load_inner_state(part_of(state, "inner"))
-        kept = plain_values(part_of(state, "meter").config_records["bill"])
-        self._clock.busy_until_s.update(kept.pop("busy_until_s"))
-        self._sent = {message_id: _Sent(*sent) for message_id, sent in kept.pop("sent").items()}
-        for name, value in kept.items():
-            if isinstance(value, dict):
-                getattr(self, name).update(value)
-            else:
-                setattr(self, name, value)
-
-    def totals(self) -> dict[str, int]:
-        """Return the bytes so far by kind."""
-        return {name: self._bytes[name] for name in TOTALS}
-
-    @property
-    def virtual_seconds(self) -> float:
-        """Time at which the last actor is done."""
-        return self._clock.end_s
-
-    @property
-    def busiest_node_bytes(self) -> int | None:
-        """Wire bytes of the node that sent and received most.
-
-        None where nodes reported links beside the star: of those one end alone is known.
-        """
-        beside = any(kind.endswith(".link") for kind in self.wire_by_type)
-        return None if beside else max(self._node_bytes.values(), default=0)
+        records = part_of(state, "meter").config_records
+        kept = plain_values(records["bill"])
+        self.load_plain_state(kept)
+        self._asked = {i: _Asked(*each) for i, each in kept["asked"].items()}
+        self._unsent = kept["unsent"]
+        self._lost = {i: message_from(cast(bytes, data)) for i, data in records["lost"].items()}
 
     def arrival_s(self, message_id: str) -> float:
-        """Return when a message that has no reply yet arrives, in virtual seconds."""
-        return self._sent[message_id].arrived_s
-
-    def ready_s(self, address: str) -> float:
-        """Return when a node is done with all it was sent, in virtual seconds."""
-        return self._clock.free_s(address)
+        """Return when a message that has no reply yet arrives, or is known not to."""
+        asked = self._asked[message_id]
+        return asked.arrived_s if _arrives(asked) else asked.known_s
 
     def address(self, node_id: int) -> str:
         """Return the address of a Flower node."""
@@ -182,7 +145,7 @@ class MeteredGrid(PassThrough, Grid):
     ) -> dict[str, RecordDict]:
         """Send nodes messages of a kind, and return what came back of each, by address.
 
-        An error reply is no answer. Answers are waited for `timeout` seconds of wall time.
+        An error reply is no answer. Answers are waited for `timeout` seconds.
         """
         requests = {a: Message(content, self._ids[a], kind) for a, content in contents.items()}
         replies = list(self.send_and_receive(requests.values(), timeout=timeout))
@@ -203,48 +166,55 @@ class MeteredGrid(PassThrough, Grid):
         ]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Bill the requests and send them."""
+        """Bill the requests, and send those that arrive."""
         requests = list(messages)
-        sent = self._bill_requests(requests)
-        ids = list(self._grid.push_messages(_stamped(requests, sent)))
-        self._remember(requests, sent)
-        return ids
+        asked = self._bill_requests(requests, math.inf)
+        if sent := _reaching(requests, asked):
+            self._grid.push_messages(sent)
+        self._remember(requests, asked)
+        return [request.metadata.message_id for request in requests]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Collect replies and bill them."""
-        return [self._bill_reply(reply) for reply in self._grid.pull_messages(message_ids)]
+        ids = list(message_ids)
+        lost = [self._lost.pop(message_id) for message_id in ids if message_id in self._lost]
+        return self._bill_replies([*lost, *self._grid.pull_messages(ids)])
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Bill requests and replies; the replies come in the order of sending."""
+        """Bill requests and replies; the replies come in the order of sending.
+
+        `timeout` limits virtual time, in which what comes later is lost, and wall time.
+        """
         requests = list(messages)
-        sent = self._bill_requests(requests)
-        replies = list(self._grid.send_and_receive(_stamped(requests, sent), timeout=timeout))
-        self._remember(requests, sent)
+        asked = self._bill_requests(requests, math.inf if timeout is None else timeout)
+        sent = _reaching(requests, asked)
+        replies = list(self._grid.send_and_receive(sent, timeout=timeout)) if sent else []
+        self._remember(requests, asked)
         places = {request.metadata.message_id: place for place, request in enumerate(requests)}
+        replies += [self._lost.pop(message_id) for message_id in places if message_id in self._lost]
         replies.sort(key=lambda r: places.get(r.metadata.reply_to_message_id, len(places)))
-        found = [self._bill_reply(reply) for reply in replies]
+        found = self._bill_replies(replies)
         for message_id in places:  # For those without a reply none will be asked.
-            if (unanswered := self._sent.pop(message_id, None)) is not None:
-                self.failures.append("no reply in time")
-                self.failed.append(unanswered.address)
+            if (unanswered := self._asked.pop(message_id, None)) is not None:
+                self._note_failure(unanswered.address, "no reply in time")
         return found
 
-    def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
-        """Bill work of the server itself, which began at `began_s` beside other things."""
-        self._bill_flops(EDGE, flops, began_s)
-        self._clock.occupy(EDGE, began_s + seconds)
-
-    def _remember(self, requests: list[Message], sent: list[_Sent]) -> None:
+    def _remember(self, requests: list[Message], asked: list[_Asked]) -> None:
         # The grid inside gives a message its id when it sends it. A reply is matched by that id:
         # one that never comes must not shift the others, and the reply that a SuperLink makes for
         # a node which is gone does not name that node.
-        for message, entry in zip(requests, sent, strict=True):
-            self._sent[message.metadata.message_id] = entry
+        for request, each in zip(requests, asked, strict=True):
+            if not _arrives(each):
+                self._unsent += 1
+                request.metadata.__dict__["_message_id"] = f"unsent-{self._unsent}"
+                error = Error(ErrorCode.NODE_UNAVAILABLE, "the node is out of reach")
+                self._lost[request.metadata.message_id] = Message(error, reply_to=request)
+            self._asked[request.metadata.message_id] = each
 
-    def _bill_requests(self, requests: list[Message]) -> list[_Sent]:
-        sent = []
+    def _bill_requests(self, requests: list[Message], timeout_s: float) -> list[_Asked]:
+        billed, links = [], []
         # A strategy often sends one and the same content to all nodes: measured once.
         sizes: dict[int, Size] = {}
         for message in requests:
@@ -252,40 +222,70 @@ class MeteredGrid(PassThrough, Grid):
             if id(content) not in sizes:
                 sizes[id(content)] = measure(content)
             address = self.address(message.metadata.dst_node_id)
-            link = self._links.get(message_type, "star")
+            links.append(link := self._links.get(message_type, "star"))
             source = EDGE if link == "star" else self._source(content)
             transfer = Transfer(source, address, cast(Link, "down" if link == "star" else link))
             starts_s = self._clock.free_s(source)
-            arrives_s = self._transfer(transfer, sizes[id(content)], message_type, starts_s)
-            begins_s = max(arrives_s, self._clock.free_s(address))
-            sent.append(_Sent(address, link, begins_s, source if source != EDGE else ""))
-        return sent
+            until_s = starts_s + timeout_s
+            billed.append(Billed(transfer, sizes[id(content)], message_type, starts_s, until_s))
+        return [
+            self._on_its_way(link, each, sent)
+            for link, each, sent in zip(links, billed, self.bill_transfers(billed), strict=True)
+        ]
 
-    def _bill_reply(self, reply: Message) -> Message:
+    def _on_its_way(self, link: str, billed: Billed, sent: Sent) -> _Asked:
+        source, address, _ = billed.transfer
+        begins_s = max(sent.arrives_s, self._clock.free_s(address))
+        named = source if source != EDGE else ""
+        return _Asked(address, link, begins_s, named, sent.known_s, billed.until_s)
+
+    def _bill_replies(self, replies: list[Message]) -> list[Message]:
+        """Bill what nodes did and sent; returns the replies that arrive in time."""
+        uploads: dict[int, Billed] = {}
+        for place, reply in enumerate(replies):
+            if (upload := self._bill_reply(reply)) is not None:
+                uploads[place] = upload
+        sent = dict(zip(uploads, self.bill_transfers([*uploads.values()]), strict=True))
+        found = []
+        for place, reply in enumerate(replies):
+            if place in sent:
+                self._clock.occupy(EDGE, sent[place].known_s)
+            if place not in sent or not math.isinf(sent[place].arrives_s):
+                found.append(reply)
+            else:
+                self._note_failure(uploads[place].transfer.source, "no reply in time")
+        return found
+
+    def _bill_reply(self, reply: Message) -> Billed | None:
+        """Bill what a node did; returns what it sends up."""
         asked, message_type = reply.metadata.reply_to_message_id, reply.metadata.message_type
-        unknown = _Sent(self.address(reply.metadata.src_node_id), "star", 0.0, "")
-        address, link, done_s, source = self._sent.pop(asked, unknown)
+        address = self.address(reply.metadata.src_node_id)
+        known = self._asked.pop(asked, _Asked(address, "star", 0.0, "", 0.0, math.inf))
+        address, link, done_s = known.address, known.link, known.arrived_s
         if reply.has_error():
-            self.failures.append(str(reply.error.reason).strip())
-            self.failed.append(address)
+            self._note_failure(address, str(reply.error.reason).strip())
             if reply.error.code in RAISED and not self.raised:
                 self.raised = f"{address}: {reason_of(reply.error.reason)}"
             # The sender knows of the failure one latency after the request would have arrived.
+            done_s = done_s if _arrives(known) else known.known_s
             self._clock.occupy(EDGE, done_s + self._world.latency_s(address, EDGE, done_s))
-            return reply
+            return None
         if (report := taken(reply.content, REPORT)) is not None:
             if message_type.partition(".")[0] == "train":
                 self.visits.append(address)
-                self.sources.append(source)
-            done_s += self._bill_work(address, report, message_type, done_s)
+                self.sources.append(known.source)
+            done_s += self.bill_work(address, report, message_type, done_s)
         self._clock.occupy(address, done_s)
         size = measure(reply.content)
         if link == "star":
-            back = Transfer(address, EDGE, "up")
-            self._clock.occupy(EDGE, self._transfer(back, size, message_type, done_s))
-        else:
-            self._bytes["relay"] += size.wire
-        return reply
+            up = Transfer(address, EDGE, "up")
+            return Billed(up, size, message_type, done_s, max(known.until_s, done_s))
+        self._bytes["relay"] += size.wire
+        return None
+
+    def _note_failure(self, address: str, reason: str) -> None:
+        self.failures.append(reason)
+        self.failed.append(address)
 
     def _source(self, content: RecordDict) -> str:
         """Return the node that a transfer comes from; the edge server if none is named."""
@@ -293,51 +293,12 @@ class MeteredGrid(PassThrough, Grid):
         source = next((str(record[SOURCE]) for record in records if SOURCE in record), EDGE)
         return source if source in self._ids else EDGE
 
-    def _transfer(self, transfer: Transfer, size: Size, message_type: str, at_s: float) -> float:
-        """Bill one transfer that starts at `at_s`; returns when it arrives."""
-        link: str = transfer.link
-        self._bytes["relay"] += size.wire
-        if link == "relay":
-            return at_s
-        self._bytes["payload"] += size.payload
-        self._bytes["wire"] += size.wire
-        self._bytes[link] += size.wire
-        self.wire_by_type[message_type] += size.wire
-        self._bill_sending(transfer.source, size.wire, at_s)
-        for end in {transfer.source, transfer.destination} - {EDGE}:
-            self._node_bytes[end] += size.wire
-        return at_s + transfer_s(self._world, transfer, size.wire, at_s)
 
-    def _bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> float:
-        """Bill what a node did for a message, `asked` its type; returns its virtual seconds."""
-        flops, peak_bytes = number(report, "flops"), integer(report, "peak-bytes")
-        self._bill_flops(address, flops, at_s)
-        self.node_flops[address] += flops
-        self.updates += integer(report, "fits")
-        self.peak_node_bytes = max(self.peak_node_bytes, peak_bytes)
-        self.node_peak_bytes[address] = max(self.node_peak_bytes[address], peak_bytes)
-        for link, sender in (("up", address), ("down", EDGE), ("d2d", address)):
-            if size_bytes := integer(report, link) if link in report else 0:
-                for kind in ("payload", "wire", link):
-                    self._bytes[kind] += size_bytes
-                self.wire_by_type[f"{asked}.link"] += size_bytes
-                self._bill_sending(sender, size_bytes, at_s)
-        if "seconds" in report:
-            return number(report, "seconds")
-        return flops / self._world.device(address).flops_per_s
-
-    def _bill_flops(self, address: str, flops: float, at_s: float) -> None:
-        self.flops += flops
-        self._spend(address, flops * self._world.device(address).joules_per_flop, at_s)
-
-    def _bill_sending(self, address: str, size_bytes: int, at_s: float) -> None:
-        self._spend(address, 8 * size_bytes * self._world.device(address).joules_per_bit, at_s)
-
-    def _spend(self, address: str, joules: float, at_s: float) -> None:
-        self.joules += joules
-        self._world.spend(address, joules, at_s)
+def _arrives(asked: _Asked) -> bool:
+    return not math.isinf(asked.arrived_s)
 
 
-def _stamped(requests: list[Message], sent: list[_Sent]) -> list[Message]:
-    pairs = zip(requests, sent, strict=True)
-    return [stamped(request, entry.arrived_s) for request, entry in pairs]
+def _reaching(requests: list[Message], asked: list[_Asked]) -> list[Message]:
+    """Return the requests that get to their nodes, each with when it does."""
+    pairs = zip(requests, asked, strict=True)
+    return [stamped(request, each.arrived_s) for request, each in pairs if _arrives(each)]
