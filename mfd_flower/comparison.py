@@ -158,20 +158,30 @@ def _is_baseline(strategy: str) -> bool:
     return strategy in BASELINES or strategy.startswith("flwr.")
 
 
+def _as_json(where: str, *tables: Any) -> str:
+    """Return tables as one, in which the later ones count."""
+    options: dict[str, Any] = {}
+    for table in tables:
+        if not isinstance(table, dict):
+            raise ConfigError(where, table, "a table of constructor keywords")
+        options |= table
+    try:
+        return json.dumps(options, sort_keys=True)
+    except TypeError:  # TOML has dates and times.
+        raise ConfigError(where, options, "JSON has no such values") from None
+    except RecursionError:
+        raise ConfigError(where, options, "nested too deep") from None
+
+
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:
     strategy = checked("strategies.strategy", entry.get("strategy"), str)
     own = _sections(entry, ENTRY_KEYS, "strategies.")
     layers = (base, _sections(scenario, ("name",), "scenarios."), own)
     merged = {key: {k: v for t in layers for k, v in t.get(key, {}).items()} for key in SECTIONS}
-    options = entry.get("options", {})
-    if not isinstance(options, dict):
-        raise ConfigError("strategies.options", options, "a table of constructor keywords")
-    try:
-        text = json.dumps(options, sort_keys=True)
-    except TypeError:  # TOML has dates and times.
-        raise ConfigError("strategies.options", options, "JSON has no such values") from None
-    except RecursionError:
-        raise ConfigError("strategies.options", options, "nested too deep") from None
+    worlds = [each["network"]["options"] for each in layers if "options" in each.get("network", {})]
+    if worlds:
+        merged["network"]["options"] = _as_json("network.options", *worlds)
+    text = _as_json("strategies.options", entry.get("options", {}))
     rounds = {"rounds": entry["rounds"]} if "rounds" in entry else {}
     merged["strategy"] = {"name": strategy, "options": text, **rounds}
     config = RunConfig.from_tables({**merged, "seed": seed})

@@ -142,7 +142,10 @@ class NetworkConfig:
     """Who reaches whom, and rates that turn counted bytes and FLOPs into seconds and joules."""
 
     world: str = "constant"
-    """A key of `mfd_flower.network.world.WORLDS`: how rates, devices and who is there change."""
+    """A key of `mfd_flower.network.worlds.WORLDS`: how rates, devices and who is there change."""
+    options: str = "{}"
+    """The world's own, as JSON; in a file a table. All that follows is of `constant`, but for
+    `backhaul_bps` and `latency_s`."""
     topology: Literal["full", "ring", "regular"] = "full"
     """Who can reach whom over one `d2d` link."""
     degree: int = bounded(4, 2)
@@ -156,6 +159,10 @@ class NetworkConfig:
     flops_per_s: float = bounded(5e9, 0.0, open_low=True)
     joules_per_flop: float = bounded(1e-10, 0.0)
     joules_per_bit: float = bounded(1e-7, 0.0)
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the world's own options."""
+        return load_json("network.options", self.options)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ from mfd_flower.models.training import (
     logits_of,
 )
 from mfd_flower.network.clock import now_s
-from mfd_flower.network.world import View, world_of
+from mfd_flower.network.world import View
+from mfd_flower.network.worlds import world_of
 from mfd_flower.routing.sketch import Sketch
 from mfd_flower.strategy import find_strategy
 

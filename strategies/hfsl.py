@@ -25,7 +25,7 @@ from mfd_flower.config import RunConfig, TrainerConfig
 from mfd_flower.models import load_backbone
 from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import check_split
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import world_of
 from mfd_flower.node import Node
 from mfd_flower.packets.codecs import CodecName
 from mfd_flower.records import plain_record, plain_values, tensors_of
@@ -124,6 +124,8 @@ class HFSL(OwnLoop, Strategy):
         self.entry = run.model.prompt_from if run.model.tune == "prompts" else 0
         """First block that any member runs: what stands in front is computed once."""
         _check(self.options, run, self.entry, self.depth)
+        if run.network.world != "constant":
+            raise ConfigError("network.world", run.network.world, "accepted with hfsl: constant")
         self.clients = self.options.cluster_size - len(self.options.edge_stages)
         self.concurrent_nodes = self.options.clusters * self.clients
         """Nodes that must run at the same time."""

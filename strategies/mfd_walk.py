@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from mfd_flower.config import RunConfig
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import world_of
 from mfd_flower.packets import Packet
 from mfd_flower.records import joined, part_of, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from mfd_flower.config import RunConfig
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import new_world
 from mfd_flower.node import evaluate_tunables, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll
@@ -158,7 +158,7 @@ def trial(
     with local_grid(run, workers) as inner:
         addresses = call_roll(inner, run.data.nodes)
         faulty = ScheduledGrid(inner, faults or [Rates(run.faults, run.seed)], addresses)
-        world = world_of(run.network, run.data.nodes, run.seed)
+        world = new_world(run.network, run.data.nodes, run.seed)
         grid = Tap(faulty, links_of(type(strategy), run), world, addresses)
         grid.change = change or grid.change
         result = strategy.start(

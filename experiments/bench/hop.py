@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models.training import FitResult
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import world_of
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll

@@ -29,7 +29,7 @@ from mfd_flower.accounting.wire import measure
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
 from mfd_flower.ledger import parse_entry
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.runtime import LocalGrid, MeteredGrid
 from mfd_flower.runtime.roll_call import call_roll

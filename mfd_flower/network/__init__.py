@@ -23,7 +23,8 @@ from mfd_flower.network.path_loss import (
 from mfd_flower.network.streets import Manhattan
 from mfd_flower.network.traces import Trace
 from mfd_flower.network.tracks import Mobility, Static
-from mfd_flower.network.wireless import WirelessOptions, WirelessWorld
+from mfd_flower.network.wireless import WirelessWorld
+from mfd_flower.network.wireless_options import WirelessOptions
 
 __all__ = [
     "DOWNLINK",

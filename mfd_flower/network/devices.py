@@ -16,6 +16,9 @@ PHONE_KAPPA = 1e-28
 """Effective switched capacitance of a phone's core (arXiv 1911.02417, section V)."""
 UTILISATION = 0.5
 """Share of the peak that a training step reaches: small matrices, and what is no product."""
+SITE_SLOPE = {"umi": 2.6, "uma": 4.7, "rma": 4.7, "inh": 4.0}
+"""Watts that a micro, macro or pico base station draws more for each that it radiates (Auer et al.
+2011, *How much energy is needed to run a wireless network?*, table 2)."""
 LI_ION_V = 3.85
 """Nominal voltage of a phone's battery, by which its mAh are joules."""
 
@@ -51,6 +54,18 @@ class Profile:
             joules_per_bit=0.0,
             memory_bytes=self.memory_bytes,
         )
+
+
+def handset_w(dbm: float) -> float:
+    """Return what a handset's transmitter draws while it radiates so much.
+
+    Measured on an LTE modem (Jensen et al. 2012, *LTE UE power consumption model*, table II).
+    """
+    if dbm <= 0.2:
+        return 0.001 * max(0.78 * dbm + 23.6, 0.0)
+    if dbm <= 11.4:
+        return 0.001 * (17.0 * dbm + 45.4)
+    return 0.001 * (5.90 * dbm**2 - 118 * dbm + 1195)
 
 
 def _board(clock_hz: float, flops_per_cycle: float, watts: float, memory_gb: float) -> Profile:

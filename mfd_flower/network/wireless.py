@@ -2,9 +2,9 @@
 
 The edge server stands behind all base stations. A message up or down goes over the cell that serves
 its node and shares its band with the others under way there, in equal parts; other cells interfere
-as far as they are busy. A message between nodes uses a band of its own, all of it, and so do the
-others under way: they interfere. Places, gains and serving cells change once a step, rates also
-with what is under way.
+as far as they are busy. Messages between nodes have a band of their own, and share it with those
+near them; those farther away interfere. Places, gains and serving cells change once a step, rates
+also with what is under way.
 """
 
 from __future__ import annotations
@@ -12,91 +12,37 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mfd_flower.checks import Bounds, ConfigError, bounded, check_fields
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
 from mfd_flower.network.cells import Cells, Serving, lattice_m
 from mfd_flower.network.channel import DOWNLINK, UPLINK, noise_dbm, rate_bps, sinr_db
-from mfd_flower.network.devices import PROFILES, Profile
+from mfd_flower.network.devices import PROFILES, SITE_SLOPE, Profile, handset_w
 from mfd_flower.network.fields import Field
-from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
-from mfd_flower.network.path_loss import CellScenario, street_loss_db, street_sight_probability
-from mfd_flower.network.streets import Manhattan
+from mfd_flower.network.path_loss import street_loss_db, street_sight_probability
 from mfd_flower.network.tr37885 import SHADOWING_DB, SHADOWING_M
-from mfd_flower.network.traces import Trace
-from mfd_flower.network.tracks import Mobility, Static
-from mfd_flower.network.world import EDGE, Device, Transfer, World
+from mfd_flower.network.tracks import Static
+from mfd_flower.network.wireless_options import (
+    DEFAULT_BS_DBM,
+    DEFAULT_H_BS_M,
+    DEFAULT_SITES_M,
+    WirelessOptions,
+    mobility_of,
+    profiles_of,
+)
+from mfd_flower.network.world import EDGE, Device, Link, Transfer, World
 
 Floats = NDArray[np.float64]
-PLACES, STREETS, DEVICES = 0, 1, 2
-"""Purposes of seeds."""
+STREETS = 1
+"""Purpose of a seed."""
 KEPT_STEPS = 64
 """Whose places and gains are kept: a run asks for times near each other."""
 MOST_STEPS = 1_000_000
-DEFAULT_H_BS_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0, "inh": 3.0}
-"""3GPP TR 38.901 v17.0.0, table 7.4.1-1, and table 7.2-2 for indoors."""
-DEFAULT_SITES_M = {"umi": 200.0, "uma": 500.0, "rma": 1732.0, "inh": 20.0}
-"""Between sites: the same report, tables 7.2-1 to 7.2-3."""
-DEFAULT_BS_DBM = {"umi": 44.0, "uma": 46.0, "rma": 46.0, "inh": 24.0}
-"""In 20 MHz: 3GPP TR 38.802 v14.2.0, tables A.2.1-1."""
-
-
-@dataclass(frozen=True)
-class WirelessOptions:
-    """What a wireless world is like."""
-
-    scenario: CellScenario = "umi"
-    """Of 3GPP TR 38.901: street canyon, urban macro, rural macro, indoor hotspot."""
-    width_m: float = bounded(600.0, 1.0)
-    height_m: float = bounded(600.0, 1.0)
-    site_distance_m: float = bounded(0.0, 0.0)
-    """Between base stations; 0 is the report's distance for the scenario."""
-    carrier_hz: float = bounded(3.5e9, 0.5e9, 100e9)
-    cell_hz: float = bounded(20e6, 0.0, open_low=True)
-    """Band of a cell, once for up and once for down."""
-    d2d_hz: float = bounded(10e6, 0.0, open_low=True)
-    """Band of the messages between nodes."""
-    bs_dbm: float = bounded(0.0, 0.0, 60.0)
-    """Power of a base station; 0 is the usual one of the scenario."""
-    ut_dbm: float = bounded(23.0, -40.0, 33.0)
-    """Power of a node: power class 3, 3GPP TS 38.101-1 v17.5.0, table 6.2.1-1."""
-    load: float = bounded(0.0, 0.0, 0.95)
-    """Share of every cell's band that others use, all the time."""
-    bs_gain_db: float = bounded(8.0, 0.0)
-    """Of the antenna: 8 dBi, ITU-R M.2412-0, table 9."""
-    bs_noise_db: float = bounded(5.0, 0.0)
-    """Noise figures: 5 dB and 7 dB, ITU-R M.2412-0, table 5."""
-    ut_noise_db: float = bounded(7.0, 0.0)
-    d2d_range_m: float = bounded(100.0, 1.0)
-    """Beyond it two nodes do not find each other."""
-    hysteresis_db: float = bounded(3.0, 0.0)
-    """By how much another cell has to be stronger before it takes over."""
-    trigger_s: float = bounded(1.0, 0.0)
-    """And for how long."""
-    mobility: str = "static"
-    """`static`, `waypoint`, `gauss-markov`, `manhattan`, or `trace:<csv>`."""
-    low_m_per_s: float = bounded(0.8, 0.0, open_low=True)
-    """Range of speeds (`waypoint`, `manhattan`); `gauss-markov` takes the higher as the spread."""
-    high_m_per_s: float = bounded(1.4, 0.0, open_low=True)
-    pause_s: float = bounded(0.0, 0.0)
-    """Longest pause at a place (`waypoint`)."""
-    step_s: float = bounded(1.0, 0.01)
-    """How long places and gains hold."""
-    devices: tuple[str, ...] = ("phone-high", "phone-mid", "phone-low")
-    """Kinds of nodes, dealt out in equal numbers; see `mfd_flower.network.devices.PROFILES`."""
-    edge: str = "edge-server"
-    slowed: Mapping[str, Annotated[float, Bounds(1.0)]] = field(default_factory=dict)
-    """Nodes whose device takes so many times as long: ``{ n3 = 10.0 }``."""
-
-    def __post_init__(self) -> None:
-        check_fields(WirelessOptions, self, ConfigError)
 
 
 class _Moment(NamedTuple):
@@ -115,18 +61,19 @@ class WirelessWorld(World):
         self,
         config: NetworkConfig,
         nodes: int,
-        seed: int = 0,
-        options: WirelessOptions = WirelessOptions(),
+        seed: int,
+        options: WirelessOptions,
     ) -> None:
         super().__init__(config, nodes, seed)
         self.options = here = options
+        self.patience_s = here.patience_s
         distance_m = here.site_distance_m or DEFAULT_SITES_M[here.scenario]
         sites_m = lattice_m(here.width_m, here.height_m, distance_m)
         h_bs, h_ut = DEFAULT_H_BS_M[here.scenario], 1.5
         self.cells = Cells(here.scenario, sites_m, here.carrier_hz, h_bs, h_ut, seed)
-        self.mobility = _mobility(here, nodes, seed)
+        self.mobility = mobility_of(here, nodes, seed)
         self._index = {name: number for number, name in enumerate(self._addresses)}
-        self._profiles = _dealt(here, nodes, seed)
+        self._profiles = profiles_of(here, nodes, seed)
         self._spent_j = np.zeros(nodes)
         self._street = [
             Field(length, (seed, STREETS, number))
@@ -153,12 +100,12 @@ class WirelessWorld(World):
         """Return the rate of each of all transfers that are under way; 0 where out of reach."""
         moment, found = self._moment(at_s), np.zeros(len(transfers))
         for link, rates in (("up", self._up), ("down", self._down), ("d2d", self._d2d)):
-            chosen = [n for n, each in enumerate(transfers) if each.link == link]
+            chosen = [n for n, each in enumerate(transfers) if _air_link(each) == link]
             if chosen:
                 found[chosen] = rates([transfers[n] for n in chosen], moment)
         backhaul = [n for n, each in enumerate(transfers) if each.link == "backhaul"]
         found[backhaul] = self._config.backhaul_bps
-        return found
+        return found * [self._alive(t.source) and self._alive(t.destination) for t in transfers]
 
     def next_change_s(self, at_s: float) -> float:
         """Return until when places hold; for ever where nobody moves."""
@@ -172,18 +119,46 @@ class WirelessWorld(World):
 
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node has energy left."""
-        return self.battery_left_j(address) > 0
+        return self._alive(address)
+
+    def sending_j(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:
+        """Return what a sender's transmitter draws.
+
+        A node's does so all the time that it sends; a base station shares its power like its band,
+        so that a message takes what it would alone.
+        """
+        if transfer.source != EDGE:
+            return handset_w(self.options.ut_dbm) * air_s
+        alone_bps = float(self.rates_bps([transfer], at_s)[0])
+        alone_s = min(8 * size_bytes / alone_bps, air_s) if alone_bps else air_s
+        radiated_w = 10 ** ((self._site_dbm - 30) / 10)
+        return SITE_SLOPE[self.options.scenario] * radiated_w * alone_s
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
         """Take energy out of a node's battery."""
         if address in self._index:
             self._spent_j[self._index[address]] += joules
 
+    def state(self) -> dict[str, Any]:
+        """Return what was spent, as a checkpoint keeps it."""
+        return {"spent_j": self._spent_j.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._spent_j[:] = state["spent_j"]
+
     def battery_left_j(self, address: str) -> float:
         """Return what is left of a node's battery, infinite on mains."""
         if address == EDGE:
             return self._profile(address).battery_j
         return self._profile(address).battery_j - float(self._spent_j[self._index[address]])
+
+    def _alive(self, address: str) -> bool:
+        return self.battery_left_j(address) > 0
+
+    @property
+    def _site_dbm(self) -> float:
+        return self.options.bs_dbm or DEFAULT_BS_DBM[self.options.scenario]
 
     def _profile(self, address: str) -> Profile:
         return (
@@ -197,7 +172,9 @@ class WirelessWorld(World):
         """Return what holds at a time; who serves whom follows from all steps before."""
         step = 0 if isinstance(self.mobility, Static) else self._step(at_s)
         if step > MOST_STEPS:
-            raise ConfigError("step_s", self.options.step_s, f"{MOST_STEPS} steps in all")
+            raise ConfigError(
+                "network.options.step_s", self.options.step_s, f"{MOST_STEPS} steps in all"
+            )
         if step not in self._moments:
             for number in range(len(self._serving), step + 1):
                 self._advance(number)
@@ -247,8 +224,7 @@ class WirelessWorld(World):
         """Return rates of messages that share a cell's band and, as evenly, its power."""
         here, nodes = self.options, [self._index[each.destination] for each in transfers]
         cells, rows = moment.serving[nodes], np.arange(len(nodes))
-        power = here.bs_dbm or DEFAULT_BS_DBM[here.scenario]
-        heard_dbm = power + here.bs_gain_db + moment.gains_db[nodes]
+        heard_dbm = self._site_dbm + here.bs_gain_db + moment.gains_db[nodes]
         busy = np.full(len(self.cells.sites_m), here.load)
         busy[cells] = 1.0
         with np.errstate(divide="ignore"):
@@ -268,15 +244,23 @@ class WirelessWorld(World):
         return self.options.cell_hz * (1 - self.options.load)
 
     def _d2d(self, transfers: list[Transfer], moment: _Moment) -> Floats:
+        """Return rates of messages that share the nodes' band with those near their receiver.
+
+        Base stations see to that (3GPP TS 38.300 v17.0.0, section 16.9, mode 1); senders farther
+        away than two nodes reach use the same band, and interfere.
+        """
         here = self.options
         senders = moment.places_m[[self._index[each.source] for each in transfers]]
         receivers = moment.places_m[[self._index[each.destination] for each in transfers]]
+        far = np.linalg.norm(senders[None] - receivers[:, None], axis=2)
+        near = far <= 2 * here.d2d_range_m
+        sharing = near.sum(1)
+        part_db = 10 * np.log10(np.maximum(sharing, 1))
         heard_dbm = here.ut_dbm + self._street_gains_db(senders[None], receivers[:, None])
-        own = np.eye(len(transfers), dtype=bool)
-        others = np.where(own, -np.inf, heard_dbm)
-        ratio = sinr_db(heard_dbm.diagonal(), self._noise_dbm("d2d"), others)
-        far = np.linalg.norm(senders - receivers, axis=1)
-        return np.where(far <= here.d2d_range_m, rate_bps(here.d2d_hz, ratio, UPLINK), 0.0)
+        others = np.where(near, -np.inf, heard_dbm - part_db[:, None])
+        ratio = sinr_db(heard_dbm.diagonal(), self._noise_dbm("d2d") - part_db, others)
+        rates = rate_bps(here.d2d_hz / np.maximum(sharing, 1), ratio, UPLINK)
+        return np.where(far.diagonal() <= here.d2d_range_m, rates, 0.0)
 
     def _street_gains_db(self, ones_m: Floats, others_m: Floats) -> Floats:
         """Return gains between nodes, the same both ways: fields are asked at the middle."""
@@ -288,33 +272,8 @@ class WirelessWorld(World):
         return -lost - spread * self._street[1].at(middle)
 
 
-def _dealt(options: WirelessOptions, nodes: int, seed: int) -> list[Profile]:
-    for name in (*options.devices, options.edge):
-        if name not in PROFILES:
-            raise ConfigError("devices", name, f"accepted: {', '.join(PROFILES)}")
-    if not options.devices:
-        raise ConfigError("devices", [], f"one or more of {', '.join(PROFILES)}")
-    kinds = [options.devices[node % len(options.devices)] for node in range(nodes)]
-    np.random.default_rng([seed, DEVICES]).shuffle(kinds)
-    return [PROFILES[kind] for kind in kinds]
-
-
-def _mobility(options: WirelessOptions, nodes: int, seed: int) -> Mobility:
-    wide, high = options.width_m, options.height_m
-    kind, _, path = options.mobility.partition(":")
-    if kind == "trace":
-        return Trace.load(Path(path), nodes)
-    if kind == "static":
-        rng = np.random.default_rng([seed, PLACES])
-        return Static(rng.random((nodes, 2)) * [wide, high])
-    speeds = Speeds(options.low_m_per_s, options.high_m_per_s)
-    if kind == "waypoint":
-        return Waypoint(wide, high, speeds, options.pause_s).tracks(nodes, seed)
-    if kind == "gauss-markov":
-        return GaussMarkov(wide, high, options.high_m_per_s).tracks(nodes, seed)
-    if kind == "manhattan":
-        block_m = 100.0
-        blocks = max(1, int(wide / block_m)), max(1, int(high / block_m))
-        return Manhattan(*blocks, block_m, speeds).tracks(nodes, seed)
-    accepted = "static, waypoint, gauss-markov, manhattan, trace:<csv>"
-    raise ConfigError("mobility", options.mobility, f"accepted: {accepted}")
+def _air_link(transfer: Transfer) -> Link:
+    """Return over which air a message goes: what the edge server sends or gets, over a cell."""
+    if transfer.link != "d2d":
+        return transfer.link
+    return "down" if transfer.source == EDGE else "up" if transfer.destination == EDGE else "d2d"

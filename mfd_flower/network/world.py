@@ -8,10 +8,9 @@ A node is shown its own part of it only, as a `View`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -91,12 +90,19 @@ class World:
         """Tell whether a node takes part now: switched on, in reach, awake."""
         return True
 
-    def sending_j(self, transfer: Transfer, size_bytes: int, air_s: float) -> float:
-        """Return what it costs a sender to send so much, or to try to, for `air_s` seconds."""
+    def sending_j(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:
+        """Return what it costs a sender to send so much from `at_s` on, in `air_s` seconds."""
         return 8 * size_bytes * self.device(transfer.source).joules_per_bit
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
         """Take energy out of a node's battery; here it has no end."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what was spent, as a checkpoint keeps it."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
 
     def seen_by(self, address: str, at_s: float) -> View:
         """Return what one node can know."""
@@ -134,18 +140,6 @@ class View:
     def _rate_bps(self, source: str, destination: str) -> float:
         link: Link = "up" if destination == EDGE else "down" if source == EDGE else "d2d"
         return float(self._world.rates_bps([Transfer(source, destination, link)], self.at_s)[0])
-
-
-WORLDS: dict[str, Callable[[NetworkConfig, int, int], World]] = {"constant": World}
-"""Made from the settings, the number of nodes and the seed, by the name in `[network]`."""
-
-
-@lru_cache(maxsize=16)
-def world_of(config: NetworkConfig, nodes: int, seed: int) -> World:
-    """Return the world of a run, the same one in every process, or refuse its name."""
-    if config.world not in WORLDS:
-        raise ConfigError("network.world", config.world, f"accepted: {', '.join(WORLDS)}")
-    return WORLDS[config.world](config, nodes, seed)
 
 
 def neighbours_of(config: NetworkConfig, nodes: int, seed: int) -> dict[str, tuple[str, ...]]:

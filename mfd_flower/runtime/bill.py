@@ -93,11 +93,13 @@ class Bill:
         """Return all counters and clocks."""
         kept: dict[str, Any] = {name: getattr(self, name) for name in COUNTERS}
         on_air = [[*transfer, *times] for transfer, *times in self._on_air]
-        return {**kept, "busy_until_s": self._clock.busy_until_s, "on_air": on_air}
+        clocks = {"busy_until_s": self._clock.busy_until_s, "on_air": on_air}
+        return {**kept, **clocks, "world": self._world.state()}
 
     def load_plain_state(self, kept: dict[str, Any]) -> None:
         """Go on counting from there."""
         self._clock.busy_until_s.update(kept["busy_until_s"])
+        self._world.load_state(kept["world"])
         self._on_air = [(Transfer(*each[:3]), each[3], each[4]) for each in kept["on_air"]]
         for name in COUNTERS:
             if isinstance(kept[name], dict):
@@ -119,7 +121,7 @@ class Bill:
             self._bytes["wire"] += size.wire
             self._bytes[transfer.link] += size.wire
             self.wire_by_type[message_type] += size.wire
-            joules = self._world.sending_j(transfer, size.wire, each.air_s)
+            joules = self._world.sending_j(transfer, size.wire, begins_s, each.air_s)
             self._spend(transfer.source, joules, begins_s)
             for end in {transfer.source, transfer.destination} - {EDGE}:
                 self._node_bytes[end] += size.wire

@@ -20,7 +20,7 @@ from mfd_flower.handlers import StrategyClientApp
 from mfd_flower.ledger import Chains
 from mfd_flower.ledger.sync import heads
 from mfd_flower.models.inputs import federation_of
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import new_world
 from mfd_flower.node import check_run, initial_tunables
 from mfd_flower.results import reason_of
 from mfd_flower.runtime.coded_grid import CodedGrid
@@ -75,7 +75,7 @@ def metered(grid: Grid, run: RunConfig, addresses: Mapping[int, str]) -> Metered
         # Nodes of a walk check for themselves what they send each other; all else Flower does.
         checked = links if getattr(strategy, "self_checked", False) else ()
         grid = FaultyGrid(grid, run.faults, run.seed, addresses, self_checked=checked)
-    world = world_of(run.network, run.data.nodes, run.seed)
+    world = new_world(run.network, run.data.nodes, run.seed)
     return MeteredGrid(grid, links, world, addresses)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from mfd_flower.config import RunConfig
-from mfd_flower.network.world import EDGE, world_of
+from mfd_flower.network.world import EDGE
+from mfd_flower.network.worlds import world_of
 from mfd_flower.records import integer, text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError

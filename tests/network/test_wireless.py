@@ -182,9 +182,15 @@ def test_a_battery_runs_down() -> None:
     [
         ({"scenario": "moon"}, "scenario = 'moon': "),
         ({"carrier_hz": 1e8}, "carrier_hz = 100000000.0: "),
-        ({"mobility": "beam"}, "mobility = 'beam': accepted: static, waypoint, gauss-markov"),
-        ({"devices": ("fridge",)}, "devices = 'fridge': accepted: phone-high, phone-mid"),
-        ({"devices": ()}, "devices = []: one or more of phone-high"),
+        (
+            {"mobility": "beam"},
+            "network.options.mobility = 'beam': accepted: static",
+        ),
+        (
+            {"devices": ("fridge",)},
+            "network.options.devices = 'fridge': accepted: phone",
+        ),
+        ({"devices": ()}, "network.options.devices = []: one or more of phone-high"),
         ({"mobility": "waypoint", "high_m_per_s": 0.1}, "high_m_per_s = 0.1: at least 0.8"),
         ({"load": 1.0}, "load = 1.0: "),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor
 
-from mfd_flower.network.world import world_of
+from mfd_flower.network.worlds import new_world
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.curve import quality_of
@@ -36,7 +36,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             inner, run.data.nodes, at_once=getattr(strategy, "concurrent_nodes", 1)
         )
         grid = ScheduledGrid(inner, cell.faults, addresses) if cell.faults else inner
-        world = world_of(run.network, run.data.nodes, run.seed)
+        world = new_world(run.network, run.data.nodes, run.seed)
         meter = MeteredGrid(grid, links_of(type(strategy), run), world, addresses)
 
         def evaluate(step: int, arrays: ArrayRecord | Mapping[str, ArrayRecord]) -> MetricRecord:
