@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mfd_flower.config import NetworkConfig, RunConfig
-from mfd_flower.network import world
+from mfd_flower.network import worlds
 from mfd_flower.network.world import World
 from tests.strategies.mixing import GRAPHS, HEAD, MakeRun
 
@@ -26,7 +26,7 @@ def on_graph(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
             def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
                 return tuple(f"n{other}" for other in sorted(graph[int(address[1:])]))
 
-        monkeypatch.setitem(world.WORLDS, name, Drawn)
+        monkeypatch.setitem(worlds.WORLDS, name, Drawn)
         nodes = len(graph)
         data = {"nodes": nodes, "train_samples": 8 * nodes}
         return make_run("gossip", rounds, data=data, model=HEAD, network={"world": name}, **tables)
