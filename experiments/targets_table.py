@@ -36,10 +36,13 @@ def wire(target: Row, seeds: int) -> str:
 
 def factor(ratio: Row | None) -> str:
     """Return a factor and its interval."""
-    if ratio is None or ratio["median"] is None:
+    if ratio is None:
         return "-"
-    ends = [f"{ratio[end]:.2g}" if ratio[end] is not None else "never" for end in ("low", "high")]
-    return f"{ratio['median']:.2g} ({ends[0]} to {ends[1]})"
+    words = {None: "never", 0: "alone"}  # Never there, and there where the other one is not.
+    median, low, high = (
+        words.get(ratio[n]) or f"{ratio[n]:.2g}" for n in ("median", "low", "high")
+    )
+    return f"{median} ({low} to {high})"
 
 
 def cells(row: Row, metric: str) -> list[str]:
