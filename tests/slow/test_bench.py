@@ -15,6 +15,7 @@ SMALLEST = {
     "codecs": "--megabytes 0.1 --repeats 1",
     "blocks": "--repeats 1 --out {out}",
     "crossover": "--samples 8 --out {out}",
+    "datagrams": "--repeats 1",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
     "judging": "--routes 1 --out {out}",
