@@ -36,7 +36,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import REPORT, integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
-from mfd_flower.runtime.bill import Billed
+from mfd_flower.runtime.metered_grid import Back
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
 from mfd_flower.split.links import Neighbours
@@ -121,13 +121,13 @@ class SocketCount(MeteredGrid):
 
     socket_received = 0
 
-    def _bill_reply(self, reply: Message) -> Billed | None:
+    def _came_back(self, reply: Message) -> Back:
         if reply.has_content() and "sockets" in reply.content:
             told = reply.content.config_records["sockets"]
             self.socket_received += integer(told, "socket")
             self.processes = {*getattr(self, "processes", ()), integer(told, "process")}
             del reply.content["sockets"]
-        return super()._bill_reply(reply)
+        return super()._came_back(reply)
 
 
 def settings_of(link: str, samples: int, rounds: int, members: int) -> RunConfig:

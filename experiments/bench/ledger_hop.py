@@ -93,15 +93,13 @@ class Scale(MeteredGrid):
                 self.beside.append(_wire(LEDGER, record))
         return super().push_messages(requests)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], **how: Any) -> Iterable[Message]:
         """Weigh the receipts in acknowledgements."""
         requests = list(messages)
         for request in requests:
             if (record := request.content.config_records.get(RECEIPT)) is not None:
                 self.receipts.append(_wire(RECEIPT, record))
-        return super().send_and_receive(requests, timeout=timeout)
+        return super().send_and_receive(requests, **how)
 
 
 def walk(tours: int, *names: str) -> dict[str, float]:

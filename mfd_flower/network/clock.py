@@ -18,11 +18,6 @@ class Clock:
     def __init__(self) -> None:
         self.busy_until_s: dict[str, float] = {}
 
-    @property
-    def end_s(self) -> float:
-        """Time at which the last actor is done."""
-        return max(self.busy_until_s.values(), default=0.0)
-
     def free_s(self, address: str) -> float:
         """Return when an address is done with all it has to do."""
         return self.busy_until_s.get(address, 0.0)

@@ -15,7 +15,7 @@ from mfd_flower.network.world import EDGE, Transfer, World
 from mfd_flower.records import integer, number
 
 COUNTERS = (
-    *("updates", "peak_node_bytes", "flops", "joules", "node_flops", "node_peak_bytes"),
+    *("_known_s", "updates", "peak_node_bytes", "flops", "joules", "node_flops", "node_peak_bytes"),
     *("wire_by_type", "_bytes", "_node_bytes"),
 )
 TOTALS = ("payload", "wire", "relay", "up", "down", "d2d", "backhaul")
@@ -53,6 +53,7 @@ class Bill:
     def __init__(self, world: World) -> None:
         self._world = world
         self._clock = Clock()
+        self._known_s = 0.0
         self._bytes: Counter[str] = Counter()
         self._node_bytes: Counter[str] = Counter()
         self._on_air: list[tuple[Transfer, float, float]] = []
@@ -68,8 +69,8 @@ class Bill:
 
     @property
     def virtual_seconds(self) -> float:
-        """Time at which the last actor is done."""
-        return self._clock.end_s
+        """Time of the last thing that anybody waited for: an answer, a packet that landed."""
+        return self._known_s
 
     @property
     def busiest_node_bytes(self) -> int | None:
@@ -87,7 +88,7 @@ class Bill:
     def bill_server(self, flops: float, seconds: float, began_s: float) -> None:
         """Bill work of the server itself, which began at `began_s` beside other things."""
         self._bill_flops(EDGE, flops, began_s)
-        self._clock.occupy(EDGE, began_s + seconds)
+        self._know(began_s + seconds)
 
     def plain_state(self) -> dict[str, Any]:
         """Return all counters and clocks."""
@@ -114,17 +115,11 @@ class Bill:
         """
         real = [each for each in messages if str(each.transfer.link) != "relay"]
         for message in messages:
-            self._bytes["relay"] += message.size.wire
-        sent = self._delivered(real)
-        for (transfer, size, message_type, begins_s, _), each in zip(real, sent, strict=True):
-            self._bytes["payload"] += size.payload
-            self._bytes["wire"] += size.wire
-            self._bytes[transfer.link] += size.wire
-            self.wire_by_type[message_type] += size.wire
-            joules = self._world.sending_j(transfer, size.wire, begins_s, each.air_s)
-            self._spend(transfer.source, joules, begins_s)
-            for end in {transfer.source, transfer.destination} - {EDGE}:
-                self._node_bytes[end] += size.wire
+            if str(message.transfer.link) == "relay":
+                self._bytes["relay"] += message.size.wire
+        sent = self.delivered(real)
+        for message, each in zip(real, sent, strict=True):
+            self.bill_sent(message, each)
         found = iter(sent)
         at_once = (Sent(0.0, each.begins_s, each.begins_s) for each in messages)
         return [
@@ -132,8 +127,36 @@ class Bill:
             for each, now in zip(messages, at_once, strict=True)
         ]
 
-    def bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> float:
-        """Bill what a node did for a message, `asked` its type; returns its virtual seconds."""
+    def delivered(self, messages: Sequence[Billed]) -> list[Sent]:
+        """Return when messages would arrive that are sent beside each other, and bill nothing."""
+        first_s = min((each.begins_s for each in messages), default=0.0)
+        self._on_air = [each for each in self._on_air if each[2] > first_s]
+        sendings = [Sending(m.transfer, m.size.wire, m.begins_s, m.until_s) for m in messages]
+        return deliver(self._world, sendings, self._on_air)
+
+    def bill_sent(self, message: Billed, sent: Sent) -> None:
+        """Bill a message that was under way for so long."""
+        transfer, size, message_type, begins_s, _ = message
+        for kind, size_bytes in (
+            *(("relay", size.wire), ("payload", size.payload), ("wire", size.wire)),
+            (transfer.link, size.wire),
+        ):
+            self._bytes[kind] += size_bytes
+        self.wire_by_type[message_type] += size.wire
+        joules = self._world.sending_j(transfer, size.wire, begins_s, sent.air_s)
+        self._spend(transfer.source, joules, begins_s)
+        for end in {transfer.source, transfer.destination} - {EDGE}:
+            self._node_bytes[end] += size.wire
+        self._on_air.append((transfer, begins_s, begins_s + sent.air_s))
+
+    def work_s(self, address: str, report: ConfigRecord) -> float:
+        """Return how long a node takes for what it reports, in virtual seconds."""
+        if "seconds" in report:
+            return number(report, "seconds")
+        return number(report, "flops") / self._world.device(address).flops_per_s
+
+    def bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> None:
+        """Bill what a node did for a message, `asked` its type."""
         flops, peak_bytes = number(report, "flops"), integer(report, "peak-bytes")
         self._bill_flops(address, flops, at_s)
         self.node_flops[address] += flops
@@ -147,20 +170,11 @@ class Bill:
                 self.wire_by_type[f"{asked}.link"] += size_bytes
                 joules = 8 * size_bytes * self._world.device(sender).joules_per_bit
                 self._spend(sender, joules, at_s)
-        if "seconds" in report:
-            return number(report, "seconds")
-        return flops / self._world.device(address).flops_per_s
 
-    def _delivered(self, messages: Sequence[Billed]) -> list[Sent]:
-        first_s = min((each.begins_s for each in messages), default=0.0)
-        self._on_air = [each for each in self._on_air if each[2] > first_s]
-        sendings = [Sending(m.transfer, m.size.wire, m.begins_s, m.until_s) for m in messages]
-        sent = deliver(self._world, sendings, self._on_air)
-        self._on_air += [
-            (message.transfer, message.begins_s, message.begins_s + each.air_s)
-            for message, each in zip(messages, sent, strict=True)
-        ]
-        return sent
+    def _know(self, at_s: float) -> None:
+        """Note that the server learns something, and is busy until then."""
+        self._known_s = max(self._known_s, at_s)
+        self._clock.occupy(EDGE, at_s)
 
     def _bill_flops(self, address: str, flops: float, at_s: float) -> None:
         self.flops += flops

@@ -16,7 +16,8 @@ links, and the virtual ``seconds`` that they were busy together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, cast
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -46,11 +47,12 @@ SOURCE = "source"
 """Config key by which a transfer between nodes names the address that it comes from."""
 LISTS = ("visits", "sources", "failures", "failed")
 """What only grows; a checkpoint adds to it."""
+POLL_S = 0.002
 RAISED = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 """What tells that a node's code failed, not the network."""
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """A request that has no reply yet."""
 
     address: str
@@ -62,6 +64,19 @@ class _Asked(NamedTuple):
     """When its sender knows that it arrived, or is lost."""
     until_s: float
     """Until when its reply is waited for."""
+
+
+class Back(NamedTuple):
+    """A reply, and what is to be billed for it."""
+
+    reply: Message
+    asked: Asked
+    report: ConfigRecord | None
+    """What its node did."""
+    done_s: float
+    """When that was done, or the sender of the request knows that nothing was."""
+    upload: Billed | None
+    """What its node sends up."""
 
 
 class MeteredGrid(Bill, PassThrough, Grid):
@@ -95,8 +110,9 @@ class MeteredGrid(Bill, PassThrough, Grid):
         self._grid = grid
         self._links = dict(links or {})
         self._ids = {address: node_id for node_id, address in self._addresses.items()}
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, Asked] = {}
         self._lost: dict[str, Message] = {}
+        self._back: dict[str, Back] = {}
         self._unsent = 0
         self.visits: list[str] = []
         self.sources: list[str] = []
@@ -118,7 +134,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         records = part_of(state, "meter").config_records
         kept = plain_values(records["bill"])
         self.load_plain_state(kept)
-        self._asked = {i: _Asked(*each) for i, each in kept["asked"].items()}
+        self._asked = {i: Asked(*each) for i, each in kept["asked"].items()}
         self._unsent = kept["unsent"]
         self._lost = {i: message_from(cast(bytes, data)) for i, data in records["lost"].items()}
 
@@ -180,28 +196,72 @@ class MeteredGrid(Bill, PassThrough, Grid):
         lost = [self._lost.pop(message_id) for message_id in ids if message_id in self._lost]
         return self._bill_replies([*lost, *self._grid.pull_messages(ids)])
 
+    def pull_first(
+        self, message_ids: Collection[str], timeout: float
+    ) -> tuple[str, Message | None] | None:
+        """Wait for the reply that arrives first in virtual time, and bill it.
+
+        Returns the id of its request, and None in its place if it was lost on its way; None if no
+        reply at all comes. The others stay until they are asked for again. All have to be there
+        before it is known which one is first: `timeout` limits the wall time of that.
+        """
+        ends_s = time.monotonic() + timeout
+        while missing := [i for i in message_ids if i not in self._back]:
+            lost = [self._lost.pop(i) for i in missing if i in self._lost]
+            found = [*lost, *self._grid.pull_messages(missing)]
+            for reply in found:
+                self._back[reply.metadata.reply_to_message_id] = self._came_back(reply)
+            if not found:
+                if time.monotonic() > ends_s:
+                    break
+                time.sleep(POLL_S)
+        there = [i for i in message_ids if i in self._back]
+        uploads = {i: up for i in there if (up := self._back[i].upload) is not None}
+        sent = dict(zip(uploads, self.delivered([*uploads.values()]), strict=True))
+        known_s = {i: sent[i].known_s if i in sent else self._back[i].done_s for i in there}
+        if not known_s:
+            return None
+        first = min(known_s, key=lambda message_id: known_s[message_id])
+        back = self._back.pop(first)
+        self._bill_back(back)
+        self._know(known_s[first])
+        if back.upload is None:
+            return first, back.reply
+        self.bill_sent(back.upload, sent[first])
+        if not math.isinf(sent[first].arrives_s):
+            return first, back.reply
+        self._note_failure(back.asked.address, "no reply in time")
+        return first, None
+
     def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        deadline_s: float = math.inf,
+        first: int = 0,
     ) -> Iterable[Message]:
         """Bill requests and replies; the replies come in the order of sending.
 
-        `timeout` limits virtual time, in which what comes later is lost, and wall time.
+        `timeout` limits virtual time, in which what comes later is lost, and wall time;
+        `deadline_s` virtual time alone. With `first` no more replies than so many are waited for,
+        and what was not begun to be sent by then is not sent.
         """
         requests = list(messages)
-        asked = self._bill_requests(requests, math.inf if timeout is None else timeout)
+        asked = self._bill_requests(requests, min(deadline_s, timeout or math.inf))
         sent = _reaching(requests, asked)
         replies = list(self._grid.send_and_receive(sent, timeout=timeout)) if sent else []
         self._remember(requests, asked)
         places = {request.metadata.message_id: place for place, request in enumerate(requests)}
         replies += [self._lost.pop(message_id) for message_id in places if message_id in self._lost]
         replies.sort(key=lambda r: places.get(r.metadata.reply_to_message_id, len(places)))
-        found = self._bill_replies(replies)
+        found = self._bill_replies(replies, first)
         for message_id in places:  # For those without a reply none will be asked.
             if (unanswered := self._asked.pop(message_id, None)) is not None:
                 self._note_failure(unanswered.address, "no reply in time")
         return found
 
-    def _remember(self, requests: list[Message], asked: list[_Asked]) -> None:
+    def _remember(self, requests: list[Message], asked: list[Asked]) -> None:
         # The grid inside gives a message its id when it sends it. A reply is matched by that id:
         # one that never comes must not shift the others, and the reply that a SuperLink makes for
         # a node which is gone does not name that node.
@@ -213,7 +273,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
                 self._lost[request.metadata.message_id] = Message(error, reply_to=request)
             self._asked[request.metadata.message_id] = each
 
-    def _bill_requests(self, requests: list[Message], timeout_s: float) -> list[_Asked]:
+    def _bill_requests(self, requests: list[Message], timeout_s: float) -> list[Asked]:
         billed, links = [], []
         # A strategy often sends one and the same content to all nodes: measured once.
         sizes: dict[int, Size] = {}
@@ -233,55 +293,81 @@ class MeteredGrid(Bill, PassThrough, Grid):
             for link, each, sent in zip(links, billed, self.bill_transfers(billed), strict=True)
         ]
 
-    def _on_its_way(self, link: str, billed: Billed, sent: Sent) -> _Asked:
+    def _on_its_way(self, link: str, billed: Billed, sent: Sent) -> Asked:
         source, address, _ = billed.transfer
         begins_s = max(sent.arrives_s, self._clock.free_s(address))
         named = source if source != EDGE else ""
-        return _Asked(address, link, begins_s, named, sent.known_s, billed.until_s)
+        return Asked(address, link, begins_s, named, sent.known_s, billed.until_s)
 
-    def _bill_replies(self, replies: list[Message]) -> list[Message]:
+    def _bill_replies(self, replies: list[Message], first: int = 0) -> list[Message]:
         """Bill what nodes did and sent; returns the replies that arrive in time."""
-        uploads: dict[int, Billed] = {}
-        for place, reply in enumerate(replies):
-            if (upload := self._bill_reply(reply)) is not None:
-                uploads[place] = upload
+        backs = [self._came_back(reply) for reply in replies]
+        for back in backs:
+            self._bill_back(back)
+            if back.reply.has_error():
+                self._know(back.done_s)
+        uploads = {place: up for place, back in enumerate(backs) if (up := back.upload) is not None}
+        if first:
+            uploads = self._of_first(uploads, first)
         sent = dict(zip(uploads, self.bill_transfers([*uploads.values()]), strict=True))
         found = []
-        for place, reply in enumerate(replies):
+        for place, back in enumerate(backs):
             if place in sent:
-                self._clock.occupy(EDGE, sent[place].known_s)
-            if place not in sent or not math.isinf(sent[place].arrives_s):
-                found.append(reply)
+                self._know(sent[place].known_s)
+            if back.upload is None or (place in sent and not math.isinf(sent[place].arrives_s)):
+                found.append(back.reply)
             else:
-                self._note_failure(uploads[place].transfer.source, "no reply in time")
+                self._note_failure(back.asked.address, "no reply in time")
         return found
 
-    def _bill_reply(self, reply: Message) -> Billed | None:
-        """Bill what a node did; returns what it sends up."""
-        asked, message_type = reply.metadata.reply_to_message_id, reply.metadata.message_type
+    def _of_first(self, uploads: Mapping[int, Billed], first: int) -> dict[int, Billed]:
+        """Return what is sent until so many have arrived, and is given up then."""
+        arrivals = sorted(sent.arrives_s for sent in self.delivered([*uploads.values()]))
+        end_s = arrivals[min(first, len(arrivals)) - 1] if arrivals else math.inf
+        return {
+            place: upload._replace(until_s=min(upload.until_s, end_s))
+            for place, upload in uploads.items()
+            if upload.begins_s < end_s
+        }
+
+    def _came_back(self, reply: Message) -> Back:
+        """Return what a reply is to be billed for."""
         address = self.address(reply.metadata.src_node_id)
-        known = self._asked.pop(asked, _Asked(address, "star", 0.0, "", 0.0, math.inf))
-        address, link, done_s = known.address, known.link, known.arrived_s
+        unknown = Asked(address, "star", 0.0, "", 0.0, math.inf)
+        asked = self._asked.pop(reply.metadata.reply_to_message_id, unknown)
         if reply.has_error():
-            self._note_failure(address, str(reply.error.reason).strip())
-            if reply.error.code in RAISED and not self.raised:
-                self.raised = f"{address}: {reason_of(reply.error.reason)}"
             # The sender knows of the failure one latency after the request would have arrived.
-            done_s = done_s if _arrives(known) else known.known_s
-            self._clock.occupy(EDGE, done_s + self._world.latency_s(address, EDGE, done_s))
-            return None
-        if (report := taken(reply.content, REPORT)) is not None:
+            done_s = asked.arrived_s if _arrives(asked) else asked.known_s
+            done_s += self._world.latency_s(asked.address, EDGE, done_s)
+            return Back(reply, asked, None, done_s, None)
+        done_s, report = asked.arrived_s, taken(reply.content, REPORT)
+        if report is not None:
+            done_s += self.work_s(asked.address, report)
+        if asked.link != "star":
+            return Back(reply, asked, report, done_s, None)
+        up, until_s = Transfer(asked.address, EDGE, "up"), max(asked.until_s, done_s)
+        size, message_type = measure(reply.content), reply.metadata.message_type
+        upload = Billed(up, size, message_type, done_s, until_s)
+        return Back(reply, asked, report, done_s, upload)
+
+    def _bill_back(self, back: Back) -> None:
+        """Bill what a node did, or note why it did nothing."""
+        reply, asked, report, done_s, upload = back
+        message_type = reply.metadata.message_type
+        if reply.has_error():
+            self._note_failure(asked.address, str(reply.error.reason).strip())
+            if reply.error.code in RAISED and not self.raised:
+                self.raised = f"{asked.address}: {reason_of(reply.error.reason)}"
+            return
+        if report is not None:
             if message_type.partition(".")[0] == "train":
-                self.visits.append(address)
-                self.sources.append(known.source)
-            done_s += self.bill_work(address, report, message_type, done_s)
-        self._clock.occupy(address, done_s)
-        size = measure(reply.content)
-        if link == "star":
-            up = Transfer(address, EDGE, "up")
-            return Billed(up, size, message_type, done_s, max(known.until_s, done_s))
-        self._bytes["relay"] += size.wire
-        return None
+                self.visits.append(asked.address)
+                self.sources.append(asked.source)
+            self.bill_work(asked.address, report, message_type, asked.arrived_s)
+        self._clock.occupy(asked.address, done_s)
+        if upload is None:
+            self._bytes["relay"] += measure(reply.content).wire
+            self._known_s = max(self._known_s, done_s)
 
     def _note_failure(self, address: str, reason: str) -> None:
         self.failures.append(reason)
@@ -294,11 +380,11 @@ class MeteredGrid(Bill, PassThrough, Grid):
         return source if source in self._ids else EDGE
 
 
-def _arrives(asked: _Asked) -> bool:
+def _arrives(asked: Asked) -> bool:
     return not math.isinf(asked.arrived_s)
 
 
-def _reaching(requests: list[Message], asked: list[_Asked]) -> list[Message]:
+def _reaching(requests: list[Message], asked: list[Asked]) -> list[Message]:
     """Return the requests that get to their nodes, each with when it does."""
     pairs = zip(requests, asked, strict=True)
     return [stamped(request, each.arrived_s) for request, each in pairs if _arrives(each)]
