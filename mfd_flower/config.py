@@ -146,10 +146,11 @@ class NetworkConfig:
     options: str = "{}"
     """The world's own, as JSON; in a file a table. All that follows is of `constant`, but for
     `backhaul_bps` and `latency_s`."""
-    topology: Literal["full", "ring", "regular"] = "full"
-    """Who can reach whom over one `d2d` link."""
+    topology: str = "full"
+    """Who can reach whom over one `d2d` link: `full`, `ring`, `regular`, `geometric`, `x2` or
+    `file:<graph>`, see `mfd_flower.network.topology`."""
     degree: int = bounded(4, 2)
-    """Neighbours of a node (topology `regular`)."""
+    """Neighbours of a node (topology `regular`), in the mean (`geometric`)."""
     up_bps: float = bounded(20e6, 0.0, open_low=True)
     down_bps: float = bounded(100e6, 0.0, open_low=True)
     d2d_bps: float = bounded(50e6, 0.0, open_low=True)

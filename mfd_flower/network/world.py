@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from mfd_flower.checks import ConfigError
 from mfd_flower.config import NetworkConfig
+from mfd_flower.network.topology import neighbours_of
 
 EDGE = "edge"
 """Address of the edge server, which runs Flower's ServerApp."""
@@ -140,23 +139,3 @@ class View:
     def _rate_bps(self, source: str, destination: str) -> float:
         link: Link = "up" if destination == EDGE else "down" if source == EDGE else "d2d"
         return float(self._world.rates_bps([Transfer(source, destination, link)], self.at_s)[0])
-
-
-def neighbours_of(config: NetworkConfig, nodes: int, seed: int) -> dict[str, tuple[str, ...]]:
-    """Return the neighbours of every address, the same for one seed.
-
-    ``ring``: two neighbours each; ``regular``: a random connected graph in which every node has
-    `degree` neighbours, or a ConfigError if there is none.
-    """
-    if config.topology == "ring":
-        graph = nx.cycle_graph(nodes) if nodes > 2 else nx.path_graph(nodes)
-    else:
-        if config.degree >= nodes or config.degree * nodes % 2 or config.degree < 2:
-            accepted = f"at least 2, below {nodes} nodes, and degree x nodes must be even"
-            raise ConfigError("network.degree", config.degree, accepted)
-        # A random regular graph of degree 3 or more is nearly always connected; of 2, often not.
-        for attempt in range(1000):
-            graph = nx.random_regular_graph(config.degree, nodes, seed=seed * 1000 + attempt)
-            if nx.is_connected(graph):
-                break
-    return {f"n{i}": tuple(f"n{j}" for j in sorted(graph[i])) for i in range(nodes)}
