@@ -52,6 +52,8 @@ class Header:
     """Number of this hop."""
     visited: Annotated[tuple[Address, ...], Length(MAX_VISITED)] = ()
     """The last visits, oldest first."""
+    toured: Members = ""
+    """Who was visited in this tour, which ends when all were; where the walk's policy asks."""
     kind: Literal["full", "delta"] = "full"
     """``full``: the payload has every tunable; ``delta``: those that differ from `base`."""
     base: Digest = ""

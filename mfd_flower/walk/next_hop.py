@@ -8,13 +8,17 @@ from dataclasses import replace
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import PacketError
+from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Candidate, choose
 from mfd_flower.walk.custody import FOR_SENDER
+from mfd_flower.walk.plan import Plan, Policy
 from mfd_flower.walk.visit import Visit
 from mfd_flower.walk.wants import own_sketch
 
 VISITS_KEPT = 64
+MOST_MEMBERS = 4_096
+"""That a bitmap in a header has room for."""
 CHOICE, PROBES = 1, 4
 """Purposes of the generators that a policy, and whom to ask, are drawn from."""
 PROBE = "probe"
@@ -23,26 +27,41 @@ PROBE = "probe"
 
 def route(visit: Visit) -> None:
     """Add this visit to the header of the next version, and name the next hop."""
-    start, node = visit.start, visit.node
+    start, node, policy = visit.start, visit.node, visit.plan.policy
     visited = (*start.visited, node.address)[-VISITS_KEPT:]
     pairs = zip(start.seen, visit.told_counts, strict=True)
     seen = tuple(was + round(told, 1) for was, told in pairs)
+    toured = toured_with(start.toured, node.address, visit.plan) if policy.tour else ""
+    recent = recent_of(policy, visited, toured)
     visit.header |= {
         "source": node.address,
-        "destination": next_hop(visit, start.hop + 1, visited, seen, start.task),
+        "destination": next_hop(visit, start.hop + 1, visited, recent, seen, start.task),
         "ttl": start.ttl - 1,
         "hop": start.hop + 1,
         "visited": visited,
         "seen": seen,
+        "toured": toured,
     }
-    if asked := probed(visit, visited):
+    if asked := probed(visit, recent):
         visit.answers[PROBE] = ConfigRecord({PROBE: asked})
 
 
-def probed(visit: Visit, visited: tuple[str, ...]) -> list[str]:
+def toured_with(toured: str, address: str, plan: Plan) -> str:
+    """Return who was visited in a tour with this node; nobody, in the next, if it was the last."""
+    members = members_in(toured, plan.nodes) | {address}
+    return bitmap(members) if len(members) < plan.nodes else ""
+
+
+def recent_of(policy: Policy, visited: tuple[str, ...], toured: str) -> Collection[str]:
+    """Return who is not visited again while others are there."""
+    if policy.tour:
+        return members_in(toured, MOST_MEMBERS)
+    return visited[-policy.memory :] if policy.memory else ()
+
+
+def probed(visit: Visit, recent: Collection[str]) -> list[str]:
     """Draw the neighbours that are asked for their adverts: not those that were visited lately."""
     policy, table = visit.plan.policy, visit.table
-    recent = visited[-policy.memory :] if policy.memory else ()
     near = [a for a in visit.node.world_view().neighbours if a not in table.gone]
     fresh = [a for a in near if a not in recent and a not in table] or near
     rng = visit.node.rng(visit.start.hop + 1, PROBES)
@@ -54,6 +73,7 @@ def next_hop(
     visit: Visit,
     number: int,
     visited: tuple[str, ...],
+    recent: Collection[str],
     seen: tuple[float, ...],
     task: str = "",
     busy: Collection[str] = (),
@@ -62,7 +82,8 @@ def next_hop(
 
     The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
     it is trained at every stop, and the next holder chooses anew.
-    `visited` ends with this visit, `seen` counts samples of each label that the walk has trained
+    `visited` ends with this visit, to those of `recent` it does not go while others are there,
+    `seen` counts samples of each label that the walk has trained
     on, `task` is what the model is for, and `busy` neighbours do not take the packet now.
     """
     node, table, policy = visit.node, visit.table, visit.plan.policy
@@ -81,7 +102,6 @@ def next_hop(
         return node.address
     # Another task's node is the last resort, whoever has been visited.
     known = [c for c in known if not task or c.task in ("", task)] or known
-    recent = visited[-policy.memory :] if policy.memory else ()
     # With every neighbour visited of late, the one left longest ago is the freshest.
     oldest = min(candidate.last_visit for candidate in known)
     fresh = [c for c in known if c.address not in recent] or [
@@ -140,7 +160,8 @@ def send_again(message: Message, context: Context) -> Message:
         visit.onward = kept = replace(kept, ttl=max(0, kept.ttl - 1))
     busy = texts(told, "busy") if "busy" in told else []
     if "failed" in told or busy or "choose" in told:
-        elsewhere = next_hop(visit, kept.hop, kept.visited, kept.seen, kept.task, busy)
+        recent = recent_of(visit.plan.policy, kept.visited, kept.toured)
+        elsewhere = next_hop(visit, kept.hop, kept.visited, recent, kept.seen, kept.task, busy)
         visit.onward = replace(kept, destination=elsewhere)
         visit.commit()
     content = visit.outgoing()

@@ -57,6 +57,9 @@ class Policy:
     memory: int = bounded(0, 0, 64)
     """Nodes most recently left that a packet does not return to while others are there. Left out,
     64 for policies that rank nodes, which return to the same few without; 0 for those that draw."""
+    tour: bool = False
+    """Return to no node before all have been visited: a packet carries a bit a node. Left out, so
+    among more than 64 nodes for policies that rank them: those would come to the same 65 alone."""
     start_node: int = bounded(0, 0)
     """Index of the node where the first walker begins; others begin evenly spaced behind it."""
     advert_hops: int = bounded(1, 0, 16)
@@ -87,7 +90,9 @@ class Policy:
             said = f"accepted: {', '.join(accepted)}"
             raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
         settings = {key: table[key] for key in own if key in table}
-        settings.setdefault("memory", 0 if name in DRAWN else MEMORY)
+        ranks = name not in DRAWN
+        settings.setdefault("tour", ranks and "memory" not in settings and nodes > MEMORY)
+        settings.setdefault("memory", MEMORY if ranks else 0)
         policy: Policy = build(cls, settings, "options.policy.")
         if policy.start_node >= nodes:
             said = f"must be below {nodes}, the number of nodes"
