@@ -138,4 +138,5 @@ class ScheduledGrid(FaultyGrid):
 def _source(request: Message) -> str:
     """Return the address that a transfer between nodes comes from; empty for the server."""
     records = request.content.config_records.values()
-    return next((str(record[SOURCE]) for record in records if SOURCE in record), "")
+    named = (str(record[SOURCE]) for record in records if SOURCE in record)
+    return next(named, request.metadata.group_id)

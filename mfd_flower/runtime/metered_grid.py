@@ -44,7 +44,8 @@ from mfd_flower.runtime.bill import Bill, Billed
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
-"""Config key by which a transfer between nodes names the address that it comes from."""
+"""Config key by which a transfer between nodes names the address that it comes from; or its
+message's group does."""
 LISTS = ("visits", "sources", "failures", "failed")
 """What only grows; a checkpoint adds to it."""
 POLL_S = 0.002
@@ -283,7 +284,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
                 sizes[id(content)] = measure(content)
             address = self.address(message.metadata.dst_node_id)
             links.append(link := self._links.get(message_type, "star"))
-            source = EDGE if link == "star" else self._source(content)
+            source = EDGE if link == "star" else self._source(message)
             transfer = Transfer(source, address, cast(Link, "down" if link == "star" else link))
             starts_s = self._clock.free_s(source)
             until_s = starts_s + timeout_s
@@ -373,10 +374,11 @@ class MeteredGrid(Bill, PassThrough, Grid):
         self.failures.append(reason)
         self.failed.append(address)
 
-    def _source(self, content: RecordDict) -> str:
+    def _source(self, message: Message) -> str:
         """Return the node that a transfer comes from; the edge server if none is named."""
-        records = content.config_records.values()
-        source = next((str(record[SOURCE]) for record in records if SOURCE in record), EDGE)
+        records = message.content.config_records.values()
+        named = next((str(record[SOURCE]) for record in records if SOURCE in record), "")
+        source = named or message.metadata.group_id
         return source if source in self._ids else EDGE
 
 

@@ -2,7 +2,7 @@
 
 The whitepaper (section 2.3) fills a node's routing table from the interest values that others
 announce. A node's advert goes to its neighbours, and what is news to them goes on to theirs, as
-many links as the policy's `advert_hops` says. Every copy that crosses a link is billed.
+many links as the policy's `advert_hops` says. What one node tells another is a message, billed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Advert, AdvertError, interest
 from mfd_flower.walk import wants
-from mfd_flower.walk.custody import SOURCE
 from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
+
+NOTHING = ConfigRecord()
 
 
 def announce(message: Message, context: Context) -> Message:
@@ -57,8 +58,6 @@ def hear(message: Message, context: Context) -> Message:
     onward: dict[str, list[str]] = {}
     told = message.content.config_records["adverts"]
     for via in told:
-        if via == SOURCE:  # Of the message, where one advert alone came.
-            continue
         for content in texts(told, via):
             heard = Advert.from_text(content)
             if (classes := len(heard.label_counts)) not in (0, node.num_classes):
@@ -77,12 +76,12 @@ def pull(requests: Requests, holder: str, asked: Sequence[str], sequence: int) -
 
     What it has heard of them before with the same `sequence` it goes on believing.
     """
-    ask = RecordDict({"ask": ConfigRecord({SOURCE: holder, "sequence": sequence})})
-    answers = requests.ask_all("query.probe", dict.fromkeys(asked, ask))
-    for address, reply in answers.items():
-        advert = text(reply.config_records["advert"], "text")
-        told = ConfigRecord({SOURCE: address, address: [advert]})
-        requests.content(holder, "query.table", RecordDict({"adverts": told}))
+    ask = RecordDict({"ask": ConfigRecord({"sequence": sequence})})
+    answers = requests.ask_each("query.probe", [(holder, address, ask) for address in asked])
+    for address, reply in zip(asked, answers, strict=True):
+        if reply is not None:
+            advert = text(reply.config_records["advert"], "text")
+            requests.content(holder, "query.table", _told(address, [advert]), address)
 
 
 def exchange(
@@ -102,28 +101,29 @@ def exchange(
     # What each node passes on, by the neighbour it had it from: nobody is told his own news.
     outbox = {address: {address: [content]} for address, content in adverts.items()}
     for _ in range(policy.advert_hops):
-        waiting = {
-            address: RecordDict({"adverts": ConfigRecord({**box})})
-            for address, near in topology.items()
-            if (box := _inbox(address, near, outbox))
-        }
+        waiting = [
+            (receiver, sender, news)
+            for receiver, near in topology.items()
+            for sender in near
+            if (news := _news(outbox.get(sender, {}), receiver))
+        ]
         outbox = {}
         for _ in range(TRIES):
-            heard = requests.ask_all("query.table", waiting)
-            for address, reply in heard.items():
-                onward = reply.config_records.get("onward", ConfigRecord())
-                outbox[address] = {via: texts(onward, via) for via in onward}
-            waiting = {address: box for address, box in waiting.items() if address not in heard}
+            sent = [(sender, receiver, _told(sender, news)) for receiver, sender, news in waiting]
+            heard = requests.ask_each("query.table", sent)
+            for (receiver, _, _), answer in zip(waiting, heard, strict=True):
+                onward = answer.config_records.get("onward", NOTHING) if answer else NOTHING
+                for via in onward:
+                    outbox.setdefault(receiver, {}).setdefault(via, []).extend(texts(onward, via))
+            waiting = [each for each, reply in zip(waiting, heard, strict=True) if reply is None]
     return len(adverts)
 
 
-def _inbox(
-    receiver: str, neighbours: tuple[str, ...], outbox: Mapping[str, Mapping[str, list[str]]]
-) -> dict[str, list[str]]:
-    """Return what a node hears from each neighbour."""
-    heard = {
-        sender: [n for via, news in outbox[sender].items() if via != receiver for n in news]
-        for sender in neighbours
-        if sender in outbox
-    }
-    return {sender: news for sender, news in heard.items() if news}
+def _news(outbox: Mapping[str, list[str]], receiver: str) -> list[str]:
+    """Return what a node tells a neighbour: not what it has from it."""
+    return [content for via, news in outbox.items() if via != receiver for content in news]
+
+
+def _told(sender: str, news: list[str]) -> RecordDict:
+    """Return the message in which a node tells its news over one link."""
+    return RecordDict({"adverts": ConfigRecord({sender: news})})

@@ -120,7 +120,9 @@ class Relay:
         busy = [flight.packet.destination for flight in self._flights.values()]
         if packet.destination in busy and packet.hop > 1:
             timer = ConfigRecord({"walker": packet.walker, "busy": busy})
-            told = self.requests.content(packet.source, "query.busy", RecordDict({"timer": timer}))
+            told = self.requests.content(
+                packet.source, "query.busy", RecordDict({"timer": timer}), packet.destination
+            )
             if told is not None and (moved := _whole(told, packet)) is not None:
                 packet, content = moved, told
         sent = content
@@ -179,7 +181,8 @@ class Relay:
                 if packet.hop > 1:
                     told = {"ack": ConfigRecord({"walker": packet.walker, "hop": packet.hop})}
                     signed = {FOR_SENDER: receipt} if isinstance(receipt, ConfigRecord) else {}
-                    self.requests.ask(packet.source, "query.ack", RecordDict({**told, **signed}))
+                    ack = RecordDict({**told, **signed})
+                    self.requests.ask(packet.source, "query.ack", ack, packet.destination)
                 return arrived
             before = packet.hop
             packet, content = self._sent_again(packet, content)

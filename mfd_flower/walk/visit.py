@@ -196,10 +196,11 @@ class Visit:
         if "ledger" in self.__dict__:
             self.ledger.save()
         if self.table_changed:
-            state = self.context.state
+            # Read before anything is removed: it may not have been looked at yet.
+            state, entries = self.context.state, self.table.entries()
             for name in [name for name in state if name.startswith(TABLE)]:
                 del state[name]
-            for address, entry in self.table.entries().items():
+            for address, entry in entries.items():
                 state[f"{TABLE}{address}"] = ConfigRecord({**entry})
 
     def _key(self, trait: str) -> str:

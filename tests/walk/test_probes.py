@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mfd_flower.config import RunConfig
-from mfd_flower.runtime.metered_grid import SOURCE
 from mfd_flower.walk.custody import packet_in
 from tests.harness import trial, whole_and_stopped
 from tests.scheduled_faults import Fault
@@ -44,7 +43,7 @@ def test_each_holder_asks_so_many_and_chooses_one_of_them(
     grid = trial(settings(probes=2)).grid
     asked: dict[str, list[str]] = {}
     for request, _ in grid.of("query.probe"):
-        holder = str(request.content.config_records["ask"][SOURCE])
+        holder = request.metadata.group_id
         asked.setdefault(holder, []).append(grid.address(request.metadata.dst_node_id))
     hops = [packet_in(request.content) for request, _ in grid.of("train.hop")][1:]
     # The last of them had one neighbour left that it had not asked before.
@@ -71,8 +70,7 @@ def test_questions_and_adverts_are_billed_to_whom_they_come_from(
     assert len(adverts) == len(grid.of("query.probe"))
     for request, _ in adverts:
         (record,) = request.content.config_records.values()
-        (address,) = set(record) - {SOURCE}
-        assert record[SOURCE] == address
+        assert list(record) == [request.metadata.group_id]
     control = sum(size for kind, size in grid.wire_by_type.items() if kind.startswith("query"))
     assert grid.totals()["d2d"] == control + grid.wire_by_type["train.hop"]
     assert "query.choose" not in grid.wire_by_type

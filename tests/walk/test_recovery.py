@@ -168,7 +168,7 @@ def test_with_everybody_dead_the_walk_says_so(settings: Callable[..., RunConfig]
 
 def test_several_walkers_survive_loss_and_deaths(settings: Callable[..., RunConfig]) -> None:
     run = settings(rounds=10, policy="random", walkers=2, delta={})
-    found = walked(run, [Rates(FaultsConfig(loss=0.1, death=0.03, downtime=3), seed=2)])
+    found = walked(run, [Rates(FaultsConfig(loss=0.1, death=0.03, downtime=3), seed=3)])
     assert injected(found) > 10
     assert found.steps[-1] == 50 + 2
     chains = [final_chain(committed(found, walker)) for walker in ("w0", "w1")]

@@ -216,7 +216,7 @@ def test_walkers_share_the_work_and_no_node_but_where_they_meet(
 def test_two_walkers_take_half_the_virtual_time(make_run: MakeRun) -> None:
     def seconds(walkers: int) -> float:
         run = make_run(
-            rounds=4,
+            rounds=12,
             data={"nodes": 6, "train_samples": 90},
             model={"tune": "head"},
             options=options(walkers=walkers),

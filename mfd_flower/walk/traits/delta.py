@@ -59,7 +59,8 @@ class Delta(Trait):
     def carry(self, relay: Relay, packet: Packet, content: RecordDict) -> RecordDict:
         """Let holder and receiver agree on a delta; the whole packet if they do not."""
         offer = RecordDict({"offer": ConfigRecord({"walker": packet.walker})})
-        held = relay.requests.content(packet.destination, "query.held", offer)
+        here, there = packet.source, packet.destination
+        held = relay.requests.content(there, "query.held", offer, here)
         if held is None:
             return content
-        return relay.requests.content(packet.source, "query.send", held) or content
+        return relay.requests.content(here, "query.send", held, there) or content

@@ -121,11 +121,12 @@ class Ledger(Trait):
         Its answer travels along, empty if there is none.
         """
         ask = RecordDict({"ask": ConfigRecord({"walker": packet.walker})})
-        whole = relay.requests.content(packet.source, "query.chain", ask)
+        asker = packet.destination
+        whole = relay.requests.content(packet.source, "query.chain", ask, asker)
         if whole is None:
             return None
         for announcer in texts(told, "told") if "told" in told else ():
-            answer = relay.requests.insist(announcer, "query.shown", RecordDict())
+            answer = relay.requests.insist(announcer, "query.shown", RecordDict(), asker)
             whole[f"{SHOWN}/{announcer}"] = answer[SHOWN] if answer else ConfigRecord()
         return whole
 
