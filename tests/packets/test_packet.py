@@ -83,7 +83,8 @@ def test_equality_sees_every_field_and_every_bit() -> None:
         "packet_id": "0" * 32, "model_id": "other", "version": "0" * 64, "parent": "0" * 64,
         "source": "n9", "destination": "n9", "ttl": 9, "hop": 9, "visited": ("n9",), "gate": 0.5,
         "seen": (), "updated": {}, "samples": 9, "walker": "w9", "below_gate": True,
-        "tour": "0" * 32, "features": "0" * 64, "included": "01", "passed": "01", "meeting": "n9",
+        "tour": "0" * 32, "features": "0" * 64, "included": "01", "passed": "01", "toured": "01",
+            "meeting": "n9",
         "task": "0" * 8,
     }  # fmt: skip
     fixed = {"protocol", "kind", "base", "codec", "shapes", "payload"}

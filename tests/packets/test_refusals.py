@@ -43,6 +43,7 @@ JUNK: dict[str, list[Any]] = {
     "features": [*NO_TEXTS, HEX[1:]],
     "included": [*NO_BITMAPS, "0", "0g", "AA", "00" * 513],
     "passed": [*NO_BITMAPS, "0"],
+    "toured": [*NO_BITMAPS, "0"],
     "meeting": [*NO_TEXTS, "n/0"],
     "task": [*NO_TEXTS, "tools", "0123ABCD", "0" * 9, "0" * 64],
     "kind": [*NO_STRINGS, "half"],

@@ -12,14 +12,14 @@ from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.walk.plan import Policy, plan_of
 from tests.harness import trial
 
-NODES = 70
+NODES = 66
 """More than a packet remembers by name."""
 
 
 def settings(policy: dict[str, Any], rounds: int = 2, **network: Any) -> RunConfig:
     return RunConfig.from_tables(
         {
-            "data": {"name": "digits", "nodes": NODES, "train_samples": 140, "test_samples": 40},
+            "data": {"name": "digits", "nodes": NODES, "train_samples": 66, "test_samples": 10},
             "model": {"tune": "head"},
             "train": {"accelerator": "cpu"},
             "network": network,
@@ -33,11 +33,10 @@ def settings(policy: dict[str, Any], rounds: int = 2, **network: Any) -> RunConf
 @pytest.mark.parametrize(
     "policy",
     [
-        {"name": "label-balance"},
         {"name": "interest", "advert_hops": 0, "probes": 3},
         {"name": "random", "tour": True, "advert_hops": 0},
     ],
-    ids=["all announce", "asks three", "random"],
+    ids=["asks three", "random"],
 )
 def test_all_are_visited_once_in_each_tour(policy: dict[str, Any]) -> None:
     found = trial(settings(policy))
@@ -46,10 +45,11 @@ def test_all_are_visited_once_in_each_tour(policy: dict[str, Any]) -> None:
     assert len(set(visits[:NODES])) == len(set(visits[NODES:])) == NODES
 
 
-def test_by_names_alone_some_are_never_visited() -> None:
+def test_by_names_alone_some_are_left_out() -> None:
     """What a tour is for: 64 names are all that a packet remembers."""
-    visits = trial(settings({"name": "label-balance", "memory": 64})).grid.visits
-    assert len(set(visits)) < NODES
+    policy = {"name": "label-balance", "memory": 64, "advert_hops": 0, "probes": 2}
+    visits = trial(settings(policy)).grid.visits
+    assert len(set(visits[:NODES])) < NODES
 
 
 def test_on_a_sparse_graph_it_goes_where_it_has_not_been() -> None:
