@@ -27,13 +27,16 @@ MAST_M = (1.5, 150.0)
 """Of a base station in UMi and UMa: the table's 10 m and 25 m are defaults, no bounds."""
 
 
+Loss = Callable[[Floats, Floats, Floats, Floats], Floats]
+"""From distance on the ground, frequency and the heights of base station and terminal, in dB."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A scenario: what is lost, how often there is line of sight, and where that holds."""
 
-    line_of_sight_db: Callable[[Floats, Floats, Floats, Floats], Floats]
-    """From distance on the ground, frequency and the heights of base station and terminal."""
-    blocked_db: Callable[[Floats, Floats, Floats, Floats], Floats]
+    line_of_sight_db: Loss
+    blocked_db: Loss
     """The same without line of sight, before it is held to at least the loss with it."""
     sees: Callable[[Floats, Floats], Floats]
     """Probability of line of sight, from distance on the ground and the terminal's height."""
@@ -60,25 +63,21 @@ def _log(x: Floats) -> Floats:
     return np.log10(x)
 
 
-def _street_canyon(d: Floats, f: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    far = distance_3d(d, h_bs, h_ut)
-    ends = _breakpoint(f, h_bs, h_ut)
-    near_db = 32.4 + 21 * _log(far) + 20 * _log(f / 1e9)
-    bent = 9.5 * _log(ends**2 + (h_bs - h_ut) ** 2)
-    return np.where(d <= ends, near_db, 32.4 + 40 * _log(far) + 20 * _log(f / 1e9) - bent)
+def _two_slopes(offset_db: float, slope: float, bend: float) -> Loss:
+    """Return the loss with line of sight of UMi and UMa, steeper behind the breakpoint."""
+
+    def loss(d: Floats, f: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
+        far, ends = distance_3d(d, h_bs, h_ut), _breakpoint(f, h_bs, h_ut)
+        at_1_m = offset_db + 20 * _log(f / 1e9)
+        bent = bend * _log(ends**2 + (h_bs - h_ut) ** 2)
+        return np.where(d <= ends, at_1_m + slope * _log(far), at_1_m + 40 * _log(far) - bent)
+
+    return loss
 
 
 def _street_canyon_blocked(d: Floats, f: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
     far = distance_3d(d, h_bs, h_ut)
     return 22.4 + 35.3 * _log(far) + 21.3 * _log(f / 1e9) - 0.3 * (h_ut - 1.5)
-
-
-def _urban(d: Floats, f: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
-    far = distance_3d(d, h_bs, h_ut)
-    ends = _breakpoint(f, h_bs, h_ut)
-    near_db = 28.0 + 22 * _log(far) + 20 * _log(f / 1e9)
-    bent = 9 * _log(ends**2 + (h_bs - h_ut) ** 2)
-    return np.where(d <= ends, near_db, 28.0 + 40 * _log(far) + 20 * _log(f / 1e9) - bent)
 
 
 def _urban_blocked(d: Floats, f: Floats, h_bs: Floats, h_ut: Floats) -> Floats:
@@ -148,12 +147,12 @@ def _sees_indoor(d: Floats, h_ut: Floats) -> Floats:
 
 PLACES = {
     "umi": Place(
-        _street_canyon, _street_canyon_blocked, _sees_street_canyon,
+        _two_slopes(32.4, 21, 9.5), _street_canyon_blocked, _sees_street_canyon,
         (4.0, 7.82), (10.0, 13.0), 50.0,
         (10.0, 5000.0), (10.0, 5000.0), MAST_M, (1.5, 22.5), (0.5e9, 100e9),
     ),
     "uma": Place(
-        _urban, _urban_blocked, _sees_urban, (4.0, 6.0), (37.0, 50.0), 50.0,
+        _two_slopes(28.0, 22, 9), _urban_blocked, _sees_urban, (4.0, 6.0), (37.0, 50.0), 50.0,
         (10.0, 5000.0), (10.0, 5000.0), MAST_M, (1.5, 22.5), (0.5e9, 100e9),
     ),
     "rma": Place(

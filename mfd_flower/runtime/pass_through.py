@@ -50,3 +50,11 @@ class PassThrough(FreeMessages):
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the grid inside."""
         return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Collect replies."""
+        return self._grid.pull_messages(message_ids)
