@@ -244,12 +244,12 @@ class MeteredGrid(Bill, PassThrough, Grid):
     ) -> Iterable[Message]:
         """Bill requests and replies; the replies come in the order of sending.
 
-        `timeout` limits virtual time, in which what comes later is lost, and wall time;
-        `deadline_s` virtual time alone. With `first` no more replies than so many are waited for,
-        and what was not begun to be sent by then is not sent.
+        `timeout` limits wall time. `deadline_s` limits virtual time: what comes later is lost. With
+        `first` no more replies than so many are waited for, and what was not begun to be sent by
+        then is not sent.
         """
         requests = list(messages)
-        asked = self._bill_requests(requests, min(deadline_s, timeout or math.inf))
+        asked = self._bill_requests(requests, deadline_s)
         sent = _reaching(requests, asked)
         replies = list(self._grid.send_and_receive(sent, timeout=timeout)) if sent else []
         self._remember(requests, asked)
@@ -274,7 +274,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
                 self._lost[request.metadata.message_id] = Message(error, reply_to=request)
             self._asked[request.metadata.message_id] = each
 
-    def _bill_requests(self, requests: list[Message], timeout_s: float) -> list[Asked]:
+    def _bill_requests(self, requests: list[Message], deadline_s: float) -> list[Asked]:
         billed, links = [], []
         # A strategy often sends one and the same content to all nodes: measured once.
         sizes: dict[int, Size] = {}
@@ -287,7 +287,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
             source = EDGE if link == "star" else self._source(message)
             transfer = Transfer(source, address, cast(Link, "down" if link == "star" else link))
             starts_s = self._clock.free_s(source)
-            until_s = starts_s + timeout_s
+            until_s = starts_s + deadline_s
             billed.append(Billed(transfer, sizes[id(content)], message_type, starts_s, until_s))
         return [
             self._on_its_way(link, each, sent)

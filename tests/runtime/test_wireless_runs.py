@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import ModelConfig, RunConfig
+from mfd_flower.config import ModelConfig, NetworkConfig, RunConfig
 from mfd_flower.network.devices import handset_w
 from mfd_flower.network.world import EDGE, Transfer
 from mfd_flower.network.worlds import new_world
@@ -120,3 +120,11 @@ def test_a_node_without_power_is_not_asked() -> None:
 def test_split_learning_is_refused_there() -> None:
     with pytest.raises(ConfigError, match=r"network\.world = 'wireless': accepted with hfsl"):
         build_strategy(replace(settings("hfsl", NEAR), model=ModelConfig()))
+
+
+def test_a_slow_network_is_waited_for() -> None:
+    """An hour of virtual time is not an hour: 3,600 s is how long Flower waits by the wall."""
+    slow = replace(settings("fedavg", {}, rounds=1), network=NetworkConfig(up_bps=1.0))
+    found = run_locally(slow)
+    assert found["points"][-1]["virtual_seconds"] > 36_000
+    assert not found["failures"]
