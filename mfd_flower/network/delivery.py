@@ -2,7 +2,8 @@
 
 Each has the rate that the world gives it among all that are being sent; rates are asked for again
 whenever one begins or ends, and when the world says that they change. In between bits flow evenly,
-so that times are exact but for rounding.
+so that times are exact but for rounding. Where nothing is shared each is on its own, and n messages
+cost as much as n times one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def deliver(
     sharing, and what is sent now does not delay them. A message is given up when nothing of it has
     got through for the world's `patience_s`.
     """
-    sendings = _Sendings(world, messages, others)
+    if not world.shares and len(messages) > 1:
+        return [sent for message in messages for sent in deliver(world, [message])]
+    sendings = _Sendings(world, messages, others if world.shares else ())
     sendings.run()
     found = []
     for message, ends_s, given_up_s in zip(
@@ -136,9 +139,11 @@ class _Sendings:
     def _next(self, at_s: float) -> float:
         """Return when anything changes next."""
         going = ~self._over & (self.begins_s <= at_s)
-        times = [*self._due()[going], *self._stops()[going]]
-        times += [*self.begins_s[self.begins_s > at_s]]
-        times += [t for _, *ends in self.others for t in ends if t > at_s]
-        if going.any():
-            times.append(self.world.next_change_s(at_s))
-        return min((float(t) for t in times), default=math.inf)
+        later = self.begins_s[self.begins_s > at_s]
+        next_s = min(
+            self._due()[going].min(initial=math.inf),
+            self._stops()[going].min(initial=math.inf),
+            later.min(initial=math.inf),
+            min((t for _, *ends in self.others for t in ends if t > at_s), default=math.inf),
+        )
+        return float(min(next_s, self.world.next_change_s(at_s) if going.any() else math.inf))

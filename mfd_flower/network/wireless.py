@@ -57,6 +57,8 @@ class _Moment(NamedTuple):
 class WirelessWorld(World):
     """Cells over a rectangle, and nodes that move in it."""
 
+    shares = True
+
     def __init__(
         self,
         config: NetworkConfig,

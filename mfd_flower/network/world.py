@@ -49,6 +49,8 @@ class World:
     change. `seed` draws a random topology. Another world overrides what differs in it.
     """
 
+    shares: bool = False
+    """Whether messages under way at the same time slow each other down."""
     patience_s: float = math.inf
     """How long a sender that is not heard tries, before it gives its message up."""
 

@@ -147,7 +147,8 @@ class Bill:
         self._spend(transfer.source, joules, begins_s)
         for end in {transfer.source, transfer.destination} - {EDGE}:
             self._node_bytes[end] += size.wire
-        self._on_air.append((transfer, begins_s, begins_s + sent.air_s))
+        if self._world.shares:
+            self._on_air.append((transfer, begins_s, begins_s + sent.air_s))
 
     def work_s(self, address: str, report: ConfigRecord) -> float:
         """Return how long a node takes for what it reports, in virtual seconds."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import PacketError
-from mfd_flower.packets.members import bitmap, members_in
+from mfd_flower.packets.members import MOST_MEMBERS, bitmap, members_in
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Candidate, choose
 from mfd_flower.walk.custody import FOR_SENDER
@@ -17,8 +17,6 @@ from mfd_flower.walk.visit import Visit
 from mfd_flower.walk.wants import own_sketch
 
 VISITS_KEPT = 64
-MOST_MEMBERS = 4_096
-"""That a bitmap in a header has room for."""
 CHOICE, PROBES = 1, 4
 """Purposes of the generators that a policy, and whom to ask, are drawn from."""
 PROBE = "probe"
@@ -48,14 +46,14 @@ def route(visit: Visit) -> None:
 
 def toured_with(toured: str, address: str, plan: Plan) -> str:
     """Return who was visited in a tour with this node; nobody, in the next, if it was the last."""
-    members = members_in(toured, plan.nodes) | {address}
+    members = members_in(toured, plan.nodes, "toured") | {address}
     return bitmap(members) if len(members) < plan.nodes else ""
 
 
 def recent_of(policy: Policy, visited: tuple[str, ...], toured: str) -> Collection[str]:
     """Return who is not visited again while others are there."""
     if policy.tour:
-        return members_in(toured, MOST_MEMBERS)
+        return members_in(toured, MOST_MEMBERS, "toured")
     return visited[-policy.memory :] if policy.memory else ()
 
 

@@ -16,6 +16,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
+from mfd_flower.packets.members import MOST_MEMBERS
 from mfd_flower.routing import POLICIES, check_options, policy_options
 from mfd_flower.strategy import find_strategy
 from mfd_flower.walk.trait import Trait
@@ -91,12 +92,16 @@ class Policy:
             raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
         settings = {key: table[key] for key in own if key in table}
         ranks = name not in DRAWN
-        settings.setdefault("tour", ranks and "memory" not in settings and nodes > MEMORY)
+        many = MEMORY < nodes <= MOST_MEMBERS
+        settings.setdefault("tour", ranks and "memory" not in settings and many)
         settings.setdefault("memory", MEMORY if ranks else 0)
         policy: Policy = build(cls, settings, "options.policy.")
         if policy.start_node >= nodes:
             said = f"must be below {nodes}, the number of nodes"
             raise ConfigError("options.policy.start_node", policy.start_node, said)
+        if policy.tour and nodes > MOST_MEMBERS:
+            said = f"false with more than {MOST_MEMBERS} nodes"
+            raise ConfigError("options.policy.tour", True, said)
         options = {key: value for key, value in table.items() if key not in own}
         policy = replace(policy, options=check_options(name, options, "options.policy."))
         policy._check_told()

@@ -24,6 +24,8 @@ HOP = Transfer("n0", "n1", "d2d")
 class Shared(World):
     """A band of 8,000 bit/s for each kind of link, in equal parts; dark at some times."""
 
+    shares = True
+
     def __init__(self, dark: Sequence[tuple[float, float]] = (), latency_s: float = 0.0) -> None:
         super().__init__(NetworkConfig(latency_s=latency_s), 10)
         self.dark = dark

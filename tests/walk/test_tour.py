@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.packets import PacketError
 from mfd_flower.packets.members import bitmap, members_in
+from mfd_flower.walk.next_hop import toured_with
 from mfd_flower.walk.plan import Policy, plan_of
 from tests.harness import trial
 
@@ -65,10 +69,19 @@ def test_only_policies_that_rank_many_nodes_tour_by_themselves() -> None:
         ("interest", 65, None, True),
         ("interest", 65, 64, False),
         ("random", 100, None, False),
+        ("interest", 4096, None, True),
+        ("interest", 4097, None, False),
     ):
         table = {"name": name} | ({} if memory is None else {"memory": memory})
         assert Policy.read(table, nodes).tour is expected
     assert plan_of(settings({"name": "kl-near"})).policy.tour
+
+
+def test_a_tour_that_no_bitmap_has_room_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"policy\.tour = True: false with more than 4096 nodes"):
+        Policy.read({"name": "random", "tour": True}, 4097)
+    with pytest.raises(PacketError, match=r"toured = ffff: not a bitmap of 6 nodes"):
+        toured_with("ffff", "n0", replace(plan_of(settings({"name": "random"})), nodes=6))
 
 
 def test_a_tour_is_a_bit_a_node() -> None:
