@@ -252,17 +252,25 @@ class WirelessWorld(World):
         away than two nodes reach use the same band, and interfere.
         """
         here = self.options
-        senders = moment.places_m[[self._index[each.source] for each in transfers]]
-        receivers = moment.places_m[[self._index[each.destination] for each in transfers]]
-        far = np.linalg.norm(senders[None] - receivers[:, None], axis=2)
+        # By nodes, not by messages: of those one node may send very many at once.
+        senders, sender, count = np.unique(
+            [self._index[t.source] for t in transfers], return_inverse=True, return_counts=True
+        )
+        receivers, receiver = np.unique(
+            [self._index[t.destination] for t in transfers], return_inverse=True
+        )
+        ends = moment.places_m[receivers][:, None], moment.places_m[senders][None]
+        far = np.linalg.norm(ends[0] - ends[1], axis=2)
+        heard_dbm = here.ut_dbm + self._street_gains_db(*ends)
         near = far <= 2 * here.d2d_range_m
-        sharing = near.sum(1)
-        part_db = 10 * np.log10(np.maximum(sharing, 1))
-        heard_dbm = here.ut_dbm + self._street_gains_db(senders[None], receivers[:, None])
-        others = np.where(near, -np.inf, heard_dbm - part_db[:, None])
-        ratio = sinr_db(heard_dbm.diagonal(), self._noise_dbm("d2d") - part_db, others)
-        rates = rate_bps(here.d2d_hz / np.maximum(sharing, 1), ratio, UPLINK)
-        return np.where(far.diagonal() <= here.d2d_range_m, rates, 0.0)
+        sharing = np.maximum((near * count).sum(1), 1)[receiver]
+        part_db = 10 * np.log10(sharing)
+        distant = np.where(near, -np.inf, heard_dbm + 10 * np.log10(count))
+        others = distant[receiver] - part_db[:, None]
+        signal = heard_dbm[receiver, sender]
+        ratio = sinr_db(signal, self._noise_dbm("d2d") - part_db, others)
+        rates = rate_bps(here.d2d_hz / sharing, ratio, UPLINK)
+        return np.where(far[receiver, sender] <= here.d2d_range_m, rates, 0.0)
 
     def _street_gains_db(self, ones_m: Floats, others_m: Floats) -> Floats:
         """Return gains between nodes, the same both ways: fields are asked at the middle."""
