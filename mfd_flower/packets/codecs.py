@@ -141,9 +141,6 @@ BYTES = "bytes"
 ALL: dict[str, Codec] = {**CODECS, BYTES: _Bytes()}
 CodecName = Annotated[str, Form("|".join(CODECS), f"one of {', '.join(CODECS)}")]
 AnyCodecName = Annotated[str, Form("|".join(ALL), f"one of {', '.join(ALL)}")]
-FP32, BF16, FP16, INT8 = torch.float32, torch.bfloat16, torch.float16, torch.int8
-SAFETENSORS = {FP32: "F32", BF16: "BF16", FP16: "F16", INT8: "I8", torch.uint8: "U8"}
-"""What the safetensors format calls the dtypes of the codecs' parts."""
 
 
 def layouts(

@@ -9,9 +9,8 @@ from mfd_flower.checks import refusal_line
 MAGIC = b"MFD-PKT\n"
 PREFIX = struct.Struct("<8sQI")
 """Magic, total length, length of the header behind it."""
-HEAD_BYTES = 8
-"""Of the length of the safetensors text that describes the tensors behind it."""
 SEAL_BYTES = 32
+"""SHA-256 of all that stands before it."""
 
 
 class PacketError(ValueError):
@@ -31,8 +30,4 @@ def payload_size(data: bytes) -> int:
     if not data.startswith(MAGIC) or len(data) < PREFIX.size:
         return 0
     _, size, header_bytes = PREFIX.unpack_from(data)
-    head = PREFIX.size + header_bytes + HEAD_BYTES
-    end = min(len(data), size - SEAL_BYTES)
-    if head > end:
-        return 0
-    return max(0, end - head - int.from_bytes(data[head - HEAD_BYTES : head], "little"))
+    return max(0, min(len(data), size - SEAL_BYTES) - PREFIX.size - header_bytes)

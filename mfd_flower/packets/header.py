@@ -17,6 +17,7 @@ from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, f
 from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Task, Walker
 from mfd_flower.packets.codecs import AnyCodecName
 from mfd_flower.packets.frame import wrong
+from mfd_flower.packets.members import numbers_in
 
 MAX_HOPS = 2**31 - 1
 MAX_VISITED = 64
@@ -27,7 +28,7 @@ Hops = Annotated[int, Bounds(0, MAX_HOPS)]
 NAME = r"(?!__metadata__)[A-Za-z0-9_./-]{1,200}"
 Name = Annotated[str, Form(NAME, "a name of up to 200 letters, digits, _ . / -")]
 MEMBERS = r"(?:[0-9a-f]{2}){0,512}"
-Members = Annotated[str, Form(MEMBERS, "a bitmap of up to 4,096 nodes in hexadecimal")]
+Members = Annotated[str, Form(MEMBERS, "a bitmap of up to 4,096 bits in hexadecimal")]
 Shape = Annotated[tuple[Annotated[int, Bounds(1, MAX_ELEMENTS)], ...], Length(MAX_AXES)]
 
 
@@ -35,7 +36,7 @@ Shape = Annotated[tuple[Annotated[int, Bounds(1, MAX_ELEMENTS)], ...], Length(MA
 class Header:
     """Everything in a packet but its tensors; `PacketError` if a field is not acceptable."""
 
-    protocol: Annotated[int, Bounds(1, 1)] = 1
+    protocol: Annotated[int, Bounds(2, 2)] = 2
     """Version of this format."""
     packet_id: Annotated[str, Form(r"[0-9a-f]{32}", "32 hexadecimal digits")]
     model_id: ModelId
@@ -58,6 +59,8 @@ class Header:
     """``full``: the payload has every tunable; ``delta``: those that differ from `base`."""
     base: Digest = ""
     """Version that a delta builds on; empty for ``full``."""
+    changed: Members = ""
+    """Of a delta: which tunables it brings, as a bitmap over `shapes`; empty for ``full``."""
     codec: AnyCodecName = "fp32"
     shapes: Annotated[Mapping[Name, Shape], Length(MAX_TUNABLES, least=1)]
     """Shape of every tunable of the travelling model, sorted by name."""
@@ -91,12 +94,22 @@ class Header:
         check_fields(Header, self, wrong)
         if (self.kind == "delta") != bool(self.base):
             raise wrong("base", self.base, "must be a version in a delta, empty in a full packet")
+        if self.kind == "full" and self.changed:
+            raise wrong("changed", self.changed, "must be empty in a full packet")
+        self.travelling()
         if sum(map(math.prod, self.shapes.values())) > MAX_ELEMENTS:
             raise wrong("shapes", self.shapes, f"at most {MAX_ELEMENTS} values are accepted")
         for name, when in self.updated.items():
             if name not in self.shapes:
                 raise wrong("updated", name, "not a tunable in shapes")
             Bounds(0, self.hop).whole(f"updated.{name}", when, wrong)
+
+    def travelling(self) -> list[str]:
+        """Return the tunables that the payload brings, sorted by name."""
+        names = list(self.shapes)
+        if self.kind == "full":
+            return names
+        return [names[i] for i in numbers_in(self.changed, len(names), "changed", "tunables")]
 
     def values(self) -> dict[str, Any]:
         """Return the header fields by name."""

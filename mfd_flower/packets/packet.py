@@ -1,36 +1,34 @@
 """The AI packet: a model on its way to data, with the header that routes it.
 
 Whitepaper, section 2.3. As bytes: magic, total length, header length, header (sorted compact JSON),
-payload (safetensors), SHA-256 of all that. One packet has one such text, and travels as it. Reading
-compares every declared size with what is there before it allocates, and copies the payload once. In
-front of the tensors it accepts only the text that safetensors writes for the header's shapes and
-codec, so offsets cannot overlap, leave gaps or point outside.
+tensors, SHA-256 of all that. One packet has one such text, and travels as it. The header's shapes
+and codec say which tensors there are, of which dtypes and where: nothing describes them a second
+time, so no offsets can overlap, leave gaps or point outside. Reading compares every declared size
+with what is there before it allocates, and copies the tensors once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from mfd_flower.canonical_json import MAX_JSON_CHARS, load_json
+from mfd_flower.canonical_json import MAX_JSON_CHARS
 from mfd_flower.packets.codecs import (
-    SAFETENSORS,
     Spec,
     check_specs,
     check_values,
     decode,
     implied_specs,
-    tunable_names,
+    layouts,
 )
 from mfd_flower.packets.digest import raw_bytes, version_digest
-from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES, PacketError, wrong
+from mfd_flower.packets.frame import MAGIC, PREFIX, SEAL_BYTES, PacketError
 from mfd_flower.packets.header import Header, parse_header
 
 MAX_BYTES = 1 << 30
@@ -41,7 +39,7 @@ class Packet(Header):
     """A header and the encoded tensors that travel with it; `PacketError` if they do not fit."""
 
     payload: Mapping[str, Tensor]
-    """As `codecs.encode` returns it: every tunable in `shapes`, or in a delta some of them."""
+    """As `codecs.encode` returns it: every tunable in `shapes`, or in a delta `changed` ones."""
 
     def __post_init__(self) -> None:
         """Check header and payload against each other."""
@@ -49,7 +47,8 @@ class Packet(Header):
         for name, tensor in self.payload.items():
             if not isinstance(tensor, Tensor):
                 raise PacketError(f"payload {name}: must be a tensor")
-        check_specs(self.payload, _payload_specs(self, self.payload))
+        names = self.travelling()
+        check_specs(self.payload, implied_specs(names, self.payload, self.shapes, self.codec))
         check_values(self.payload, self.codec)
         tidy = {n: tensor.detach().cpu().contiguous() for n, tensor in sorted(self.payload.items())}
         object.__setattr__(self, "payload", tidy)
@@ -62,9 +61,13 @@ class Packet(Header):
         """Return the packet's one text; worked out once."""
         if (known := self.__dict__.get("_bytes")) is None:
             header = self.header_json().encode()
-            payload = _payload_pieces(self.payload)
-            size = PREFIX.size + len(header) + sum(len(piece) for piece in payload) + SEAL_BYTES
-            pieces = [PREFIX.pack(MAGIC, size, len(header)), header, *payload]
+            payload = [raw_bytes(self.payload[key]) for key in _in_order(_specs(self))]
+            size = PREFIX.size + len(header) + sum(len(part) for part in payload) + SEAL_BYTES
+            pieces: list[bytes | memoryview] = [
+                PREFIX.pack(MAGIC, size, len(header)),
+                header,
+                *payload,
+            ]
             seal = hashlib.sha256()
             for piece in pieces:
                 seal.update(piece)
@@ -134,64 +137,31 @@ def _header_end(view: memoryview) -> int:
 
 
 def _parsed(view: memoryview, end: int) -> Header:
-    return parse_header(_ascii("header", view[PREFIX.size : end]))
-
-
-def _ascii(name: str, view: memoryview) -> str:
     try:
-        return str(view, "ascii")
+        return parse_header(str(view[PREFIX.size : end], "ascii"))
     except UnicodeDecodeError:
-        raise PacketError(f"{name}: not ASCII") from None
-
-
-def _payload_pieces(payload: Mapping[str, Tensor]) -> list[bytes | memoryview]:
-    """Return the payload as buffers that follow one another in a safetensors file."""
-    specs = {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in payload.items()}
-    entries, text = _described(specs)
-    tensors = [raw_bytes(payload[name]) for name in entries]
-    return [len(text).to_bytes(8, "little"), text.encode(), *tensors]
+        raise PacketError("header: not ASCII") from None
 
 
 def _read_payload(header: Header, data: memoryview) -> dict[str, Tensor]:
     """Read the payload that belongs to `header`; the tensors share one copy of the data."""
-    length = int.from_bytes(data[:8], "little")
-    if not 0 < length <= len(data) - 8:
-        raise PacketError(f"payload: claims a header of {length} bytes, {len(data)} are there")
-    text, body = _ascii("payload", data[8 : 8 + length]), data[8 + length :]
-    told = load_json("payload", text, wrong)
-    specs = _payload_specs(header, told)
-    entries, wanted = _described(specs)
-    for name, entry in entries.items():
-        if told[name] != entry:
-            said = json.dumps(entry, separators=(",", ":"))
-            raise PacketError(f"payload {name}: is not described as {said}")
-    if text != wanted:
-        raise PacketError("payload: header spelled in another way than safetensors does")
-    if len(body) != (size := sum(spec.size_bytes for spec in specs.values())):
-        raise PacketError(f"payload: {len(body)} bytes of data, must be {size}")
-    buffer, tensors = bytearray(body), {}
-    for name, entry in entries.items():
-        dtype, shape, start = specs[name].dtype, specs[name].shape, entry["data_offsets"][0]
+    specs = _specs(header)
+    if len(data) != (size := sum(spec.size_bytes for spec in specs.values())):
+        raise PacketError(f"payload: {len(data)} bytes of tensors, must be {size}")
+    buffer, tensors, start = bytearray(data), {}, 0
+    for key in _in_order(specs):
+        dtype, shape = specs[key].dtype, specs[key].shape
         flat = torch.frombuffer(buffer, dtype=dtype, count=math.prod(shape), offset=start)
-        tensors[name] = flat.reshape(shape)
+        tensors[key] = flat.reshape(shape)
+        start += specs[key].size_bytes
     return tensors
 
 
-def _payload_specs(header: Header, keys: Mapping[str, object]) -> dict[str, Spec]:
-    """Return what the payload must hold if it has tensors of these names."""
-    names = list(header.shapes) if header.kind == "full" else tunable_names(keys, header.shapes)
-    return implied_specs(names, keys, header.shapes, header.codec)
+def _specs(header: Header) -> dict[str, Spec]:
+    """Return what the payload of a packet with this header is, by the parts' keys."""
+    return layouts(header.travelling(), header.shapes, header.codec)
 
 
-def _described(specs: Mapping[str, Spec]) -> tuple[dict[str, dict[str, Any]], str]:
-    """Return what safetensors says of each tensor, in their order, and the text of all that.
-
-    Widest dtypes come first, so that every tensor is aligned; then it goes by name.
-    """
-    entries, end = {}, 0
-    for name in sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name)):
-        start, end = end, end + specs[name].size_bytes
-        told = {"dtype": SAFETENSORS[specs[name].dtype], "shape": list(specs[name].shape)}
-        entries[name] = {**told, "data_offsets": [start, end]}
-    text = json.dumps(entries, separators=(",", ":"))
-    return entries, text + " " * (-len(text) % 8)
+def _in_order(specs: Mapping[str, Spec]) -> list[str]:
+    """Return the order in a packet: widest dtypes first, so that all are aligned, then by name."""
+    return sorted(specs, key=lambda key: (-specs[key].dtype.itemsize, key))

@@ -18,6 +18,7 @@ from torch import Tensor
 from mfd_flower.packets.codecs import decode, encode, layouts
 from mfd_flower.packets.digest import version_digest
 from mfd_flower.packets.frame import PacketError
+from mfd_flower.packets.members import bits_text
 from mfd_flower.packets.packet import Packet
 
 
@@ -74,7 +75,11 @@ def delta(packet: Packet, base: str, changed: Collection[str]) -> Packet:
         raise PacketError("kind = 'delta': only a full packet can be cut down to a delta")
     travelling = layouts(changed, packet.shapes, packet.codec)
     return replace(
-        packet, kind="delta", base=base, payload={k: packet.payload[k] for k in travelling}
+        packet,
+        kind="delta",
+        base=base,
+        changed=bits_text(i for i, name in enumerate(packet.shapes) if name in changed),
+        payload={key: packet.payload[key] for key in travelling},
     )
 
 
@@ -96,7 +101,8 @@ def restored(packet: Packet, held: Packet | None) -> Packet:
         raise PacketError(f"base = {packet.base[:12]}...: {found} is held here")
     if held.codec != packet.codec:
         raise PacketError(f"codec = {packet.codec}: the version held here came as {held.codec}")
-    return replace(packet, kind="full", base="", payload={**held.payload, **packet.payload})
+    payload = {**held.payload, **packet.payload}
+    return replace(packet, kind="full", base="", changed="", payload=payload)
 
 
 def example_packet() -> Packet:

@@ -71,20 +71,16 @@ def all_packets() -> list[Packet]:
     return [make(codec) for codec in CODECS for make in (full, delta)] + [unchanged(), of_bytes()]
 
 
-def parts(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return header, payload header and payload data of a packet's bytes."""
+def parts(data: bytes) -> tuple[bytes, bytes]:
+    """Return header and tensors of a packet's bytes."""
     (length,) = struct.unpack_from("<I", data, 16)
-    payload = data[20 + length : -32]
-    (inner,) = struct.unpack_from("<Q", payload)
-    return data[20 : 20 + length], payload[8 : 8 + inner], payload[8 + inner :]
+    return data[20 : 20 + length], data[20 + length : -32]
 
 
-def sealed(header: bytes, inner: bytes, body: bytes, inner_length: int | None = None) -> bytes:
+def sealed(header: bytes, body: bytes) -> bytes:
     """Return a packet of these parts with the lengths and the seal that fit."""
-    claimed = len(inner) if inner_length is None else inner_length
-    payload = struct.pack("<Q", claimed) + inner + body
-    size = 20 + len(header) + len(payload) + 32
-    content = struct.pack("<8sQI", b"MFD-PKT\n", size, len(header)) + header + payload
+    size = 20 + len(header) + len(body) + 32
+    content = struct.pack("<8sQI", b"MFD-PKT\n", size, len(header)) + header + body
     return content + hashlib.sha256(content).digest()
 
 
@@ -95,12 +91,5 @@ def compact(value: object) -> bytes:
 
 def with_field(data: bytes, name: str, value: object) -> bytes:
     """Return the packet with one header field replaced, or added."""
-    header, inner, body = parts(data)
-    return sealed(compact(json.loads(header) | {name: value}), inner, body)
-
-
-def with_inner(data: bytes, entries: object) -> bytes:
-    """Return the packet with other safetensors entries, written as safetensors does."""
-    header, _, body = parts(data)
-    inner = json.dumps(entries, separators=(",", ":")).encode()
-    return sealed(header, inner + b" " * (-len(inner) % 8), body)
+    header, body = parts(data)
+    return sealed(compact(json.loads(header) | {name: value}), body)
