@@ -41,7 +41,7 @@ class MFDWalk(OwnLoop, Strategy):
         Settings of the run.
     policy : str or table (default: "label-balance")
         How a holder chooses the next hop: a key of `mfd_flower.routing.POLICIES`, or a table with
-        its ``name``, its own options, and what `mfd_flower.walk.plan.Policy` has besides.
+        its ``name``, its own options, and what `mfd_flower.routing.Policy` has besides.
     walkers : int (default: 1)
         Packets under way at once, never two on one node. Several have the trait ``merge``: at the
         end they meet, and there is one model.

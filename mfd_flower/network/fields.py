@@ -9,6 +9,8 @@ TR 38.901 v17.0.0, section 7.4.4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,9 +38,23 @@ class Field:
         stratum = (np.arange(WAVES) + rng.random(WAVES)) / WAVES
         number = np.sqrt(1 / (1 - stratum) ** 2 - 1) / correlation_m
         angle = rng.permutation(np.arange(WAVES) + rng.random(WAVES)) * 2 * np.pi / WAVES
-        self._waves = number[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        self._phases = rng.random(WAVES) * 2 * np.pi
+        self.waves = number[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        self.phases = rng.random(WAVES) * 2 * np.pi
 
     def at(self, places_m: Floats) -> Floats:
         """Return the values at places ``(..., 2)``, of shape ``(...)``."""
-        return np.sqrt(2 / WAVES) * np.cos(places_m @ self._waves.T + self._phases).sum(-1)
+        return np.sqrt(2 / WAVES) * np.cos(places_m @ self.waves.T + self.phases).sum(-1)
+
+
+class Fields:
+    """Several fields, asked for together."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._waves = np.concatenate([field.waves for field in fields]).T.copy()
+        self._phases = np.concatenate([field.phases for field in fields])
+        self._shape = len(fields), WAVES
+
+    def at(self, places_m: Floats) -> Floats:
+        """Return the values at places ``(..., 2)``, of shape ``(..., fields)``."""
+        turned = np.cos(places_m @ self._waves + self._phases)
+        return np.sqrt(2 / WAVES) * turned.reshape(*places_m.shape[:-1], *self._shape).sum(-1)

@@ -122,6 +122,11 @@ class View:
         return self._world.neighbours(self.address, self.at_s)
 
     @property
+    def changes(self) -> bool:
+        """Whether links come, go and change their rates."""
+        return math.isfinite(self._world.next_change_s(self.at_s))
+
+    @property
     def device(self) -> Device:
         """The node's own device."""
         return self._world.device(self.address)

@@ -4,6 +4,7 @@ from mfd_flower.routing.adverts import Advert, AdvertError, with_laplace_noise
 from mfd_flower.routing.candidate import Candidate, kl_divergence
 from mfd_flower.routing.interest import interest
 from mfd_flower.routing.policies import POLICIES, check_options, choose, policy_options
+from mfd_flower.routing.policy import Policy
 from mfd_flower.routing.table import RoutingTable
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Advert",
     "AdvertError",
     "Candidate",
+    "Policy",
     "RoutingTable",
     "check_options",
     "choose",

@@ -61,8 +61,10 @@ def label_balance(known: Known, batch: Amount = 0.0) -> str:
     Minimises the population variance of the cumulative label counts plus the labels expected in
     `batch` samples of the candidate; without `batch` in all its samples.
     """
-    costs = [(_variance_after(c, known.seen, batch), c.address) for c in known.candidates]
-    return min(costs, key=lambda cost: (cost[0], address_order(cost[1])))[1]
+    costs = _variances_after(known, batch).tolist()
+    best = min(costs)
+    equal = [c.address for c, cost in zip(known.candidates, costs, strict=True) if cost == best]
+    return min(equal, key=address_order)
 
 
 def interest(
@@ -104,7 +106,7 @@ def weighted(
     if not weights.any():
         raise ConfigError("options", weights.tolist(), "at least one weight must be above 0")
     terms = (
-        [_variance_after(c, known.seen, batch) for c in known.candidates],
+        _variances_after(known, batch).tolist(),
         [_visit_seconds(c, flops, bits) for c in known.candidates],
         _missing_interest(known, hop),
         [float(c.last_visit) for c in known.candidates],
@@ -212,17 +214,21 @@ def choose(
     return POLICIES[policy](known, **told)
 
 
-def _variance_after(candidate: Candidate, seen: NDArray[np.float64], batch: float) -> float:
-    """Return the variance of the label counts after a visit; `batch` 0 is the whole shard.
+def _variances_after(known: Known, batch: float) -> NDArray[np.float64]:
+    """Return of each candidate the variance of the label counts after a visit there.
 
-    A candidate that keeps its labels to itself is taken to add none, an empty `seen` for no labels.
+    `batch` 0 is its whole shard. A candidate that keeps its labels to itself is taken to add none,
+    an empty `seen` for no labels.
     """
-    counts = np.asarray(candidate.label_counts or np.zeros_like(seen), dtype=float)
-    if not counts.size:
-        return 0.0
-    total = counts.sum()
-    expected = counts * (batch / total) if batch and total else counts
-    return float(np.var(seen + expected if seen.size else expected))
+    seen, told = known.seen, [each.label_counts for each in known.candidates]
+    classes = seen.size or max(map(len, told))
+    if not classes:
+        return np.zeros(len(told))
+    counts = np.array([each or (0.0,) * classes for each in told], dtype=float)
+    if batch:
+        totals = counts.sum(1, keepdims=True)
+        counts *= np.divide(batch, totals, out=np.ones_like(totals), where=totals > 0)
+    return np.var(seen + counts if seen.size else counts, axis=1)
 
 
 def _visit_seconds(candidate: Candidate, flops: float, bits: float) -> float:

@@ -14,9 +14,8 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.records import integer, text, texts
-from mfd_flower.routing import Advert, AdvertError, interest
+from mfd_flower.routing import Advert, AdvertError, Policy, interest
 from mfd_flower.walk import wants
-from mfd_flower.walk.plan import Policy
 from mfd_flower.walk.requests import TRIES, Requests
 from mfd_flower.walk.visit import Visit
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import PacketError
-from mfd_flower.packets.members import MOST_MEMBERS, bitmap, members_in
 from mfd_flower.records import integer, text, texts
-from mfd_flower.routing import Candidate, choose
+from mfd_flower.routing import Candidate
 from mfd_flower.walk.custody import FOR_SENDER
-from mfd_flower.walk.plan import Plan, Policy
 from mfd_flower.walk.visit import Visit
 from mfd_flower.walk.wants import own_sketch
 
@@ -29,8 +27,8 @@ def route(visit: Visit) -> None:
     visited = (*start.visited, node.address)[-VISITS_KEPT:]
     pairs = zip(start.seen, visit.told_counts, strict=True)
     seen = tuple(was + round(told, 1) for was, told in pairs)
-    toured = toured_with(start.toured, node.address, visit.plan) if policy.tour else ""
-    recent = recent_of(policy, visited, toured)
+    toured = policy.toured(start.toured, node.address, visit.plan.nodes)
+    recent = policy.recent(visited, toured)
     visit.header |= {
         "source": node.address,
         "destination": next_hop(visit, start.hop + 1, visited, recent, seen, start.task),
@@ -44,27 +42,11 @@ def route(visit: Visit) -> None:
         visit.answers[PROBE] = ConfigRecord({PROBE: asked})
 
 
-def toured_with(toured: str, address: str, plan: Plan) -> str:
-    """Return who was visited in a tour with this node; nobody, in the next, if it was the last."""
-    members = members_in(toured, plan.nodes, "toured") | {address}
-    return bitmap(members) if len(members) < plan.nodes else ""
-
-
-def recent_of(policy: Policy, visited: tuple[str, ...], toured: str) -> Collection[str]:
-    """Return who is not visited again while others are there."""
-    if policy.tour:
-        return members_in(toured, MOST_MEMBERS, "toured")
-    return visited[-policy.memory :] if policy.memory else ()
-
-
 def probed(visit: Visit, recent: Collection[str]) -> list[str]:
     """Draw the neighbours that are asked for their adverts: not those that were visited lately."""
-    policy, table = visit.plan.policy, visit.table
+    table, rng = visit.table, visit.node.rng(visit.start.hop + 1, PROBES)
     near = [a for a in visit.node.world_view().neighbours if a not in table.gone]
-    fresh = [a for a in near if a not in recent and a not in table] or near
-    rng = visit.node.rng(visit.start.hop + 1, PROBES)
-    drawn = rng.permutation(len(fresh))[: policy.probes]
-    return [fresh[place] for place in sorted(drawn)]
+    return visit.plan.policy.asks(near, recent, table, rng)
 
 
 def next_hop(
@@ -88,7 +70,9 @@ def next_hop(
     world = node.world_view()
     last = {address: number - len(visited) + place for place, address in enumerate(visited)}
     known = [c for c in table.candidates(world.at_s, last) if table.via(c.address) not in busy]
-    if not policy.advert_hops:
+    if world.changes:
+        known = _in_reach(known, visit)
+    if world.changes or not policy.advert_hops:
         known = known or [
             Candidate(a, link_bps=world.rate_to_bps(a), last_visit=last.get(a, -1))
             for a in world.neighbours
@@ -98,13 +82,6 @@ def next_hop(
         known = list(trait.route(visit, known))
     if not known:
         return node.address
-    # Another task's node is the last resort, whoever has been visited.
-    known = [c for c in known if not task or c.task in ("", task)] or known
-    # With every neighbour visited of late, the one left longest ago is the freshest.
-    oldest = min(candidate.last_visit for candidate in known)
-    fresh = [c for c in known if c.address not in recent] or [
-        c for c in known if c.last_visit == oldest
-    ]
     here = Candidate(
         node.address,
         tuple(float(count) for count in node.label_counts),
@@ -114,9 +91,18 @@ def next_hop(
         last_visit=last.get(node.address, -1),
         sketch=own_sketch(visit) if policy.by_features else "",
     )
-    rng = node.rng(number, CHOICE)
-    chosen = choose(policy.name, here, fresh, seen, rng, task, **policy.options)
+    chosen = policy.chosen(here, known, recent, seen, node.rng(number, CHOICE), task)
     return table.via(chosen)
+
+
+def _in_reach(known: list[Candidate], visit: Visit) -> list[Candidate]:
+    """Return who can be reached now: since its advert came, a neighbour may have walked off."""
+    world, table = visit.node.world_view(), visit.table
+    near = set(world.neighbours)
+    reached = [c for c in known if table.via(c.address) in near]
+    if not visit.plan.policy.by_rate:
+        return reached
+    return [replace(c, link_bps=world.rate_to_bps(table.via(c.address))) for c in reached]
 
 
 def acknowledge(message: Message, context: Context) -> Message:
@@ -158,7 +144,7 @@ def send_again(message: Message, context: Context) -> Message:
         visit.onward = kept = replace(kept, ttl=max(0, kept.ttl - 1))
     busy = texts(told, "busy") if "busy" in told else []
     if "failed" in told or busy or "choose" in told:
-        recent = recent_of(visit.plan.policy, kept.visited, kept.toured)
+        recent = visit.plan.policy.recent(kept.visited, kept.toured)
         elsewhere = next_hop(visit, kept.hop, kept.visited, recent, kept.seen, kept.task, busy)
         visit.onward = replace(kept, destination=elsewhere)
         visit.commit()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import RecordDict
 from torch import Tensor
 
-from mfd_flower.checks import ConfigError, bounded, build
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
-from mfd_flower.packets.members import MOST_MEMBERS
-from mfd_flower.routing import POLICIES, check_options, policy_options
+from mfd_flower.routing import Policy
 from mfd_flower.strategy import find_strategy
 from mfd_flower.walk.trait import Trait
 from mfd_flower.walk.traits import read_traits
@@ -41,95 +40,6 @@ MOVED = {
     },
 }
 """Where options of version 0.1 are now."""
-
-
-DRAWN = ("random", "round-robin", "metropolis")
-"""Policies that come to every node by themselves."""
-MEMORY = 64
-"""All that a packet remembers."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A next-hop policy with its options, and the settings of the adverts that it chooses by."""
-
-    name: str = "label-balance"
-    """A key of `mfd_flower.routing.POLICIES`."""
-    memory: int = bounded(0, 0, 64)
-    """Nodes most recently left that a packet does not return to while others are there. Left out,
-    64 for policies that rank nodes, which return to the same few without; 0 for those that draw."""
-    tour: bool = False
-    """Return to no node before all have been visited: a packet carries a bit a node. Left out, so
-    among more than 64 nodes for policies that rank them: those would come to the same 65 alone."""
-    start_node: int = bounded(0, 0)
-    """Index of the node where the first walker begins; others begin evenly spaced behind it."""
-    advert_hops: int = bounded(1, 0, 16)
-    """Links that an advert crosses; at 0 nobody announces anything, and who holds a packet knows
-    its own links alone."""
-    probes: int = bounded(0, 0, 64)
-    """Neighbours that a holder asks for their adverts before it chooses; where nobody announces
-    anything (`advert_hops` 0) it knows no others."""
-    advert_every: int = bounded(0, 0)
-    """Tours between two announcements; 0 announces once, at the start."""
-    advert_lifetime_s: float = bounded(0.0, 0.0)
-    """Virtual seconds for which an advert holds; 0 until a newer one comes."""
-    noise_epsilon: float = bounded(0.0, 0.0)
-    """Privacy budget of the label counts that a node lets others know; 0 for exact ones."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What else the policy takes, as keyword arguments of its function."""
-
-    @classmethod
-    def read(cls, value: object, nodes: int) -> Policy:
-        """Build a policy from its name, or from a table of its name, these settings and its own."""
-        table = value if isinstance(value, Mapping) else {"name": value}
-        name = table.get("name", cls.name)
-        if not isinstance(name, str) or name not in POLICIES:
-            raise ConfigError("options.policy", name, f"accepted: {', '.join(POLICIES)}")
-        own = [part.name for part in fields(cls) if part.name != "options"]
-        accepted = [*own, *policy_options(name)]
-        if strange := [key for key in table if key not in accepted]:
-            said = f"accepted: {', '.join(accepted)}"
-            raise ConfigError(f"options.policy.{strange[0]}", table[strange[0]], said)
-        settings = {key: table[key] for key in own if key in table}
-        ranks = name not in DRAWN
-        many = MEMORY < nodes <= MOST_MEMBERS
-        settings.setdefault("tour", ranks and "memory" not in settings and many)
-        settings.setdefault("memory", MEMORY if ranks else 0)
-        policy: Policy = build(cls, settings, "options.policy.")
-        if policy.start_node >= nodes:
-            said = f"must be below {nodes}, the number of nodes"
-            raise ConfigError("options.policy.start_node", policy.start_node, said)
-        if policy.tour and nodes > MOST_MEMBERS:
-            said = f"false with more than {MOST_MEMBERS} nodes"
-            raise ConfigError("options.policy.tour", True, said)
-        options = {key: value for key, value in table.items() if key not in own}
-        policy = replace(policy, options=check_options(name, options, "options.policy."))
-        policy._check_told()
-        return policy
-
-    @property
-    def by_task(self) -> bool:
-        """Whether nodes tell what their data are for."""
-        return bool(self.options.get("task"))
-
-    @property
-    def by_loss(self) -> bool:
-        """Whether nodes tell how the last model that came did on their data."""
-        return bool(self.options.get("loss"))
-
-    @property
-    def by_features(self) -> bool:
-        """Whether nodes tell what their pictures are like."""
-        return self.options.get("by") == "features"
-
-    def _check_told(self) -> None:
-        """Refuse what nodes could not tell in time, and noise that what they tell would undo."""
-        if self.by_loss and not (self.advert_every or self.probes):
-            said = "needs `advert_every` or `probes`: before the walk there is no loss to tell"
-            raise ConfigError("options.policy.loss", True, said)
-        if self.noise_epsilon and (self.by_loss or self.by_features):
-            said = "0 with `loss` or by `features`, which are told without noise"
-            raise ConfigError("options.policy.noise_epsilon", self.noise_epsilon, said)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,8 @@ def test_a_cell_takes_over_when_it_has_been_stronger_for_long_enough() -> None:
 def test_a_lone_message_gets_what_the_formulas_say() -> None:
     """Rates from gains by hand: 23 dBm, 8 dBi, noise of 20 MHz with 5 dB is -95.965 dBm."""
     here = world()
-    gains = here._moment(0.0).gains_db
-    site = int(here._moment(0.0).serving[3])
+    gains = here.coverage.at(0.0).gains_db
+    site = int(here.coverage.at(0.0).serving[3])
     ratio = 23 + 8 + gains[3, site] + 95.9648
     expected = 20e6 * min(0.4 * math.log2(1 + 10 ** (ratio / 10)), 2.0)
     assert float(here.rates_bps(up(3), 0.0)[0]) == pytest.approx(expected, rel=1e-4)
@@ -83,7 +84,7 @@ def test_a_lone_message_gets_what_the_formulas_say() -> None:
 
 def test_messages_share_their_cells_band_and_disturb_other_cells() -> None:
     here = world(nodes=60, seed=2)
-    serving = here._moment(0.0).serving
+    serving = here.coverage.at(0.0).serving
     one = int(np.bincount(serving).argmax())
     inside, outside = np.flatnonzero(serving == one)[:4], np.flatnonzero(serving != one)[:8]
     for link in (up, down):
@@ -107,7 +108,7 @@ def test_sending_up_is_slower_than_down() -> None:
 
 def test_neighbours_are_mutual_near_and_heard() -> None:
     here = world(nodes=80, seed=3)
-    places = here._moment(0.0).places_m
+    places = here.places.in_step(0)
     found = {name: here.neighbours(name, 0.0) for name in (f"n{node}" for node in range(80))}
     for name, others in found.items():
         for other in others:
@@ -128,6 +129,38 @@ def test_neighbours_are_mutual_near_and_heard() -> None:
     assert here.rates_bps([Transfer("n0", f"n{far_off}", "d2d")], 0.0)[0] == 0
 
 
+def test_one_sender_has_the_rates_that_it_has_beside_one_who_is_not_heard(
+    tmp_path: Path,
+) -> None:
+    """Both ways to work them out, for one and for several senders, agree."""
+    trace = tmp_path / "places.csv"
+    places = [(0, 0), (20, 0), (60, 10), (90, 0), (150, 0), (9000, 9000), (9010, 9000)]
+    lines = [f"{node},0,{x},{y}" for node, (x, y) in enumerate(places)]
+    trace.write_text("\n".join(["node,time_s,x_m,y_m", *lines]) + "\n")
+    here = world(7, mobility=f"trace:{trace}")
+    ours = [Transfer("n0", f"n{node}", "d2d") for node in (1, 2, 3, 4)]
+    alone = here.rates_bps(ours, 0.0)
+    beside = here.rates_bps([*ours, Transfer("n5", "n6", "d2d")], 0.0)[:4]
+    assert (alone[:3] > 0).all()
+    assert alone[3] == 0
+    np.testing.assert_allclose(alone, beside, rtol=1e-4)
+
+
+def test_base_stations_cost_nothing_where_nobody_speaks_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("gains were worked out")
+
+    monkeypatch.setattr(Cells, "gains_db", refuse)
+    here = world(nodes=40, mobility="waypoint")
+    for at_s in (0.0, 55.0):
+        near = here.neighbours("n0", at_s)
+        assert (here.rates_bps([Transfer("n0", name, "d2d") for name in near], at_s) > 0).all()
+    with pytest.raises(AssertionError, match="gains"):
+        here.rates_bps(up(0), 0.0)
+
+
 @pytest.mark.parametrize("mobility", ["waypoint", "gauss-markov", "manhattan"])
 def test_a_moving_world_is_a_function_of_seed_and_time(mobility: str) -> None:
     """Times asked for in another order, and twice, give the same; handovers too."""
@@ -141,7 +174,7 @@ def test_a_moving_world_is_a_function_of_seed_and_time(mobility: str) -> None:
     assert not np.array_equal(found[0], found[1])
     assert here.next_change_s(30.2) == 31.0
     assert world(seed=4).next_change_s(30.2) == math.inf
-    serving = np.array([here._moment(float(at_s)).serving for at_s in range(300)])
+    serving = np.array([here.coverage.at(float(at_s)).serving for at_s in range(300)])
     assert (np.diff(serving, axis=0) != 0).any()
 
 

@@ -16,6 +16,7 @@ SMALLEST = {
     "blocks": "--repeats 1 --out {out}",
     "crossover": "--samples 8 --out {out}",
     "datagrams": "--repeats 1",
+    "routes_only": "--nodes 200",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
     "judging": "--routes 1 --out {out}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.packets import PacketError
 from mfd_flower.packets.members import bitmap, members_in
-from mfd_flower.walk.next_hop import toured_with
-from mfd_flower.walk.plan import Policy, plan_of
+from mfd_flower.routing import Policy
+from mfd_flower.walk.plan import plan_of
 from tests.harness import trial
 
 NODES = 66
@@ -81,7 +80,7 @@ def test_a_tour_that_no_bitmap_has_room_for_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy\.tour = True: false with more than 4096 nodes"):
         Policy.read({"name": "random", "tour": True}, 4097)
     with pytest.raises(PacketError, match=r"toured = ffff: not a bitmap of 6 nodes"):
-        toured_with("ffff", "n0", replace(plan_of(settings({"name": "random"})), nodes=6))
+        Policy(tour=True).toured("ffff", "n0", 6)
 
 
 def test_a_tour_is_a_bit_a_node() -> None:
