@@ -46,6 +46,9 @@ class Policy:
     probes: int = bounded(0, 0, 64)
     """Neighbours that a holder asks for their adverts before it chooses; where nobody announces
     anything (`advert_hops` 0) it knows no others."""
+    forward: bool = False
+    """A packet for a node further away is passed on unopened by those between, which do not train.
+    Else it is trained at every stop, and the next holder chooses anew."""
     advert_every: int = bounded(0, 0)
     """Tours between two announcements; 0 announces once, at the start."""
     advert_lifetime_s: float = bounded(0.0, 0.0)
@@ -119,6 +122,9 @@ class Policy:
         if self.by_loss and not (self.advert_every or self.probes):
             said = "needs `advert_every` or `probes`: before the walk there is no loss to tell"
             raise ConfigError("options.policy.loss", True, said)
+        if self.forward and self.advert_hops < 2:
+            said = "false with `advert_hops` below 2: nobody further away is known"
+            raise ConfigError("options.policy.forward", True, said)
         if self.noise_epsilon and (self.by_loss or self.by_features):
             said = "0 with `loss` or by `features`, which are told without noise"
             raise ConfigError("options.policy.noise_epsilon", self.noise_epsilon, said)

@@ -44,7 +44,7 @@ from mfd_flower.runtime.bill import Bill, Billed
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
-"""Config key by which a transfer between nodes names the address that it comes from; or its
+"""Config key by which a transfer between nodes names the address that it comes from, unless its
 message's group does."""
 LISTS = ("visits", "sources", "failures", "failed")
 """What only grows; a checkpoint adds to it."""
@@ -377,8 +377,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
     def _source(self, message: Message) -> str:
         """Return the node that a transfer comes from; the edge server if none is named."""
         records = message.content.config_records.values()
-        named = next((str(record[SOURCE]) for record in records if SOURCE in record), "")
-        source = named or message.metadata.group_id
+        named = (str(record[SOURCE]) for record in records if SOURCE in record)
+        source = message.metadata.group_id or next(named, "")
         return source if source in self._ids else EDGE
 
 

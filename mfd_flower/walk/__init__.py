@@ -2,6 +2,7 @@
 
 from mfd_flower.strategy import Handler
 from mfd_flower.walk.announce import announce, hear
+from mfd_flower.walk.forwarding import forward
 from mfd_flower.walk.hop import hop
 from mfd_flower.walk.next_hop import acknowledge, send_again
 from mfd_flower.walk.plan import MOVED, Plan, plan_of
@@ -12,6 +13,7 @@ _MESSAGES = {
     "query.probe": (announce, "d2d"),
     "query.table": (hear, "d2d"),
     "train.hop": (hop, "d2d"),
+    "query.forward": (forward, "d2d"),
     "query.ack": (acknowledge, "d2d"),
     "query.again": (send_again, "relay"),
     "query.busy": (send_again, "d2d"),

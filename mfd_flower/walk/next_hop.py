@@ -60,8 +60,8 @@ def next_hop(
 ) -> str:
     """Choose where hop `number` goes, from this node's own table; itself if it knows nobody.
 
-    The policy chooses among all known nodes, and the packet goes to the neighbour on the way there:
-    it is trained at every stop, and the next holder chooses anew.
+    The policy chooses among all known nodes. The packet goes to the neighbour on the way there,
+    where it is trained and the next holder chooses anew, or with `forward` all the way.
     `visited` ends with this visit, to those of `recent` it does not go while others are there,
     `seen` counts samples of each label that the walk has trained
     on, `task` is what the model is for, and `busy` neighbours do not take the packet now.
@@ -92,7 +92,7 @@ def next_hop(
         sketch=own_sketch(visit) if policy.by_features else "",
     )
     chosen = policy.chosen(here, known, recent, seen, node.rng(number, CHOICE), task)
-    return table.via(chosen)
+    return chosen if policy.forward else table.via(chosen)
 
 
 def _in_reach(known: list[Candidate], visit: Visit) -> list[Candidate]:

@@ -68,7 +68,12 @@ class Plan:
         most = max(1, nodes // 2)
         if type(walkers) is not int or not 1 <= walkers <= most:
             raise ConfigError("options.walkers", walkers, f"from 1 to {most}, half of the nodes")
-        return cls(nodes, Policy.read(policy, nodes), walkers, read_traits(traits, own))
+        plan = cls(nodes, Policy.read(policy, nodes), walkers, read_traits(traits, own))
+        near = [type(trait).__name__ for trait in plan.traits if "d2d" in trait.links.values()]
+        if plan.policy.forward and near:
+            said = f"false with the trait {near[0].lower()}, which speaks to neighbours alone"
+            raise ConfigError("options.policy.forward", True, said)
+        return plan
 
     @property
     def judges(self) -> bool:

@@ -21,6 +21,7 @@ from mfd_flower.records import joined, part_of, plain_record, plain_values, text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.walk.announce import exchange, pull
 from mfd_flower.walk.custody import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
+from mfd_flower.walk.forwarding import Ways
 from mfd_flower.walk.next_hop import PROBE
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.requests import TRIES, Requests
@@ -65,6 +66,7 @@ class Relay:
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
         self.requests = Requests(grid, timeout_s)
+        self._ways = Ways(self.requests)
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         """Reasons of receivers that could not take a packet, by its walker, hop and source."""
 
@@ -81,13 +83,15 @@ class Relay:
             for walker, flight in self._flights.items()
         }
         not_taken = [[*name, reasons] for name, reasons in self.not_taken.items()]
-        learnt = plain_record({"visit_s": self._visit_s, "not_taken": not_taken})
+        learnt = plain_record(
+            {"visit_s": self._visit_s, "ways": self._ways.taken, "not_taken": not_taken}
+        )
         return joined({"flights": joined(flights), "learnt": RecordDict({"learnt": learnt})})
 
     def load_state_dict(self, state: RecordDict) -> None:
         """Go on from `state_dict`; the replies that it waits for come through the grid."""
         learnt = plain_values(part_of(state, "learnt").config_records["learnt"])
-        self._visit_s = learnt["visit_s"]
+        self._visit_s, self._ways.taken = learnt["visit_s"], learnt["ways"]
         self.not_taken = {(w, hop, source): r for w, hop, source, r in learnt["not_taken"]}
         flights = part_of(state, "flights")
         for walker in dict.fromkeys(name.partition("/")[0] for name in flights):
@@ -129,8 +133,10 @@ class Relay:
         if packet.hop > 1:
             for trait in self._plan.traits:
                 sent = trait.carry(self, packet, sent)
-        message_id = self.requests.push(packet.destination, _kind(packet), sent)
-        arrives_s = self._grid.arrival_s(message_id)
+        message_id, arrives_s = "", self._grid.ready_s(packet.source)
+        if (link := self._ways.last_link(packet, sent)) is not None:
+            message_id = self.requests.push(packet.destination, _kind(packet), *link)
+            arrives_s = self._grid.arrival_s(message_id)
         due_s = arrives_s + self._visit_s.get(packet.destination, 0.0)
         self._flights[packet.walker] = _Flight(packet, content, message_id, arrives_s, due_s)
 
@@ -158,7 +164,7 @@ class Relay:
         """
         walker = min(self._flights, key=lambda name: (self._flights[name].due_s, name))
         flight = self._flights[walker]
-        reply = self.requests.wait(flight.message_id)
+        reply = self.requests.wait(flight.message_id) if flight.message_id else None
         packet, content = self._landed(flight.packet, flight.content, reply)
         if VERDICT not in content:
             self._visit_s[packet.source] = self._grid.ready_s(packet.source) - flight.arrives_s
@@ -182,7 +188,7 @@ class Relay:
                     told = {"ack": ConfigRecord({"walker": packet.walker, "hop": packet.hop})}
                     signed = {FOR_SENDER: receipt} if isinstance(receipt, ConfigRecord) else {}
                     ack = RecordDict({**told, **signed})
-                    self.requests.ask(packet.source, "query.ack", ack, packet.destination)
+                    self._ways.acknowledge(packet, ack)
                 return arrived
             before = packet.hop
             packet, content = self._sent_again(packet, content)
@@ -205,7 +211,10 @@ class Relay:
         doubted = False
         for attempt in range(TRIES):
             if attempt or reply is None:
-                reply = self.requests.ask(packet.destination, _kind(packet), content)
+                link = self._ways.last_link(packet, content)
+                if link is None:
+                    continue
+                reply = self.requests.ask(packet.destination, _kind(packet), *link)
             if reply is None:
                 continue
             if reply.has_error():

@@ -25,9 +25,10 @@ class Requests:
         self._grid = grid
         self._timeout_s = timeout_s
 
-    def push(self, address: str, kind: str, content: RecordDict) -> str:
+    def push(self, address: str, kind: str, content: RecordDict, source: str = "") -> str:
         """Send a message and wait for nothing; returns its id."""
-        (message_id,) = self._grid.push_messages([self._request(address, kind, content)])
+        request = self._request(address, kind, content, source)
+        (message_id,) = self._grid.push_messages([request])
         return message_id
 
     def wait(self, message_id: str) -> Message | None:

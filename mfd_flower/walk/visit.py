@@ -24,6 +24,8 @@ from mfd_flower.walk.plan import Plan, plan_of, version_zero
 from mfd_flower.walk.trait import Fit
 
 TABLE = "routing-table."
+VIA = "via"
+"""Record by which a holder tells the network over which neighbour its packet goes."""
 NOISE = 2
 """Purpose of the generator that noises label counts: one draw a node, however often it is asked."""
 
@@ -176,6 +178,10 @@ class Visit:
     def outgoing(self, whole: bool = False) -> RecordDict:
         """Return the message for `onward`'s destination; `whole` if it could not take less."""
         content = RecordDict({PACKET: sealed(self.onward), **self.beside})
+        if self.plan.policy.forward:
+            there = self.onward.destination
+            near = there in self.node.world_view().neighbours
+            content[VIA] = ConfigRecord({VIA: there if near else self.table.via(there)})
         for trait in reversed(self.plan.traits):
             trait.send(self, content, whole)
         return content
