@@ -80,6 +80,11 @@ class WirelessWorld(World):
         found[backhaul] = self._config.backhaul_bps
         return found * [self._alive(t.source) and self._alive(t.destination) for t in transfers]
 
+    def links_bps(self, source: str, destinations: Sequence[str], at_s: float) -> Floats:
+        """Return the rates of a node's links to others, of each if it alone is sent over."""
+        alive = [self._alive(source) and self._alive(other) for other in destinations]
+        return self._rates_of_one(source, destinations, at_s, np.ones(len(destinations))) * alive
+
     def next_change_s(self, at_s: float) -> float:
         """Return until when places hold; for ever where nobody moves."""
         return self.places.next_change_s(at_s)
@@ -192,7 +197,8 @@ class WirelessWorld(World):
         here = self.options
         # By nodes, not by messages: of those one node may send very many at once.
         if len({each.source for each in transfers}) == 1:
-            return self._d2d_of_one(transfers, at_s)
+            heard_by = [each.destination for each in transfers]
+            return self._rates_of_one(transfers[0].source, heard_by, at_s)
         senders, sender = _numbered([self._index[each.source] for each in transfers])
         receivers, receiver = _numbered([self._index[each.destination] for each in transfers])
         count = np.bincount(sender)
@@ -210,13 +216,19 @@ class WirelessWorld(World):
         rates = rate_bps(here.d2d_hz / sharing, ratio, UPLINK)
         return np.where(far[receiver, sender] <= here.d2d_range_m, rates, 0.0)
 
-    def _d2d_of_one(self, transfers: list[Transfer], at_s: float) -> Floats:
-        """Return the same where one node sends all there is: nobody interferes."""
+    def _rates_of_one(
+        self, source: str, destinations: Sequence[str], at_s: float, sharing: Floats | None = None
+    ) -> Floats:
+        """Return rates where one node sends all there is, so that nobody interferes.
+
+        Without `sharing`, how many each shares the band with, all is sent at once.
+        """
         here, places = self.options, self.places.in_step(self.places.step(at_s))
-        source_m = places[self._index[transfers[0].source]]
-        ends_m = places[[self._index[each.destination] for each in transfers]]
+        source_m = places[self._index[source]]
+        ends_m = places[[self._index[other] for other in destinations]]
         far = np.linalg.norm(ends_m - source_m, axis=1)
-        sharing = np.where(far <= 2 * here.d2d_range_m, len(transfers), 1)
+        if sharing is None:
+            sharing = np.where(far <= 2 * here.d2d_range_m, len(destinations), 1)
         noise = self._noise_dbm("d2d") - 10 * np.log10(sharing)
         ratio = here.ut_dbm + self.street.gains_db(ends_m, source_m) - noise
         rates = rate_bps(here.d2d_hz / sharing, ratio, UPLINK)

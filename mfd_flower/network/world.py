@@ -74,6 +74,13 @@ class World:
         of["backhaul"] = here.backhaul_bps
         return np.array([of[each.link] for each in transfers])
 
+    def links_bps(
+        self, source: str, destinations: Sequence[str], at_s: float
+    ) -> NDArray[np.float64]:
+        """Return the rates of a node's links to others, of each if it alone is sent over."""
+        links = [[Transfer(source, other, "d2d")] for other in destinations]
+        return np.array([float(self.rates_bps(link, at_s)[0]) for link in links])
+
     def next_change_s(self, at_s: float) -> float:
         """Return until when the rates of `at_s` hold; infinite if they never change."""
         return math.inf

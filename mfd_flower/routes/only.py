@@ -80,6 +80,8 @@ class _Walker:
     hop: int = 1
     visited: deque[str] = field(default_factory=lambda: deque(maxlen=VISITS_KEPT))
     toured: str = ""
+    came: set[int] = field(default_factory=set)
+    """All nodes it came to, which no header has room for: kept by the simulation alone."""
 
 
 class RoutesOnly:
@@ -97,6 +99,8 @@ class RoutesOnly:
     seed : int
         Of the run whose route this is.
     walkers : int
+    once : bool
+        A node computes when a walker comes for the first time, as with sums.
     """
 
     def __init__(
@@ -107,11 +111,13 @@ class RoutesOnly:
         costs: VisitCosts,
         seed: int = 0,
         walkers: int = 1,
+        once: bool = False,
     ) -> None:
         if policy.advert_hops or policy.by_loss or policy.by_features or policy.noise_epsilon:
             said = "advert_hops = 0, without loss, features and noise"
             raise ConfigError("options.policy", policy.name, said)
         self._world, self._policy, self._costs, self._seed = world, policy, costs, seed
+        self._once = once
         self._counts = label_counts
         self._samples = label_counts.sum(1)
         self._tells: dict[str, Candidate] = {}
@@ -140,18 +146,23 @@ class RoutesOnly:
         here, address = walker.node, f"n{walker.node}"
         walker.hop += 1
         walker.visited.append(address)
-        walker.seen += self._counts[here]
         walker.toured = self._policy.toured(walker.toured, address, len(self._counts))
         recent = self._policy.recent(tuple(walker.visited), walker.toured)
         near = self._world.neighbours(address, at_s)
         known = self._known.setdefault(here, {})
         rng = self._rng(here, walker.hop, PROBES)
         asked = self._policy.asks(near, recent, known, rng) if self._policy.probes else []
-        flops = self._costs.flops_a_sample * self._samples[here]
+        again = self._once and here in walker.came
+        walker.came.add(here)
+        flops = 0.0 if again else self._costs.flops_a_sample * self._samples[here]
+        walker.seen += 0.0 if again else self._counts[here]
         done_s = at_s + flops / self._world.device(address).flops_per_s
         if asked:
             done_s = self._ask(address, asked, done_s)
             near = self._world.neighbours(address, done_s)
+        if not near:
+            # Nobody is there: a run trains once more meanwhile; who has nothing to do waits.
+            return done_s if done_s > at_s else self._world.next_change_s(at_s)
         chosen = self._chosen(walker, address, near, recent, known, done_s)
         return self._send(walker, address, chosen, done_s)
 
@@ -201,11 +212,9 @@ class RoutesOnly:
             if a in known
         ]
         there = told or [Candidate(a, last_visit=last.get(a, -1)) for a in near]
-        if not there:
-            return address
         if self._policy.by_rate:
-            links = [[Transfer(address, each.address, "d2d")] for each in there]
-            rates = [float(self._world.rates_bps(link, at_s)[0]) for link in links]
+            names = [each.address for each in there]
+            rates = self._world.links_bps(address, names, at_s).tolist()
             there = [replace(c, link_bps=rate) for c, rate in zip(there, rates, strict=True)]
         counts = tuple(self._counts[walker.node].tolist())
         speed = self._world.device(address).flops_per_s

@@ -146,6 +146,17 @@ def test_one_sender_has_the_rates_that_it_has_beside_one_who_is_not_heard(
     np.testing.assert_allclose(alone, beside, rtol=1e-4)
 
 
+@pytest.mark.parametrize("mobility", ["static", "waypoint"])
+def test_links_have_the_rates_of_what_is_sent_alone(mobility: str) -> None:
+    here = world(nodes=40, mobility=mobility)
+    here.spend("n3", 1e9, 0.0)
+    others = [f"n{node}" for node in range(1, 40)]
+    for at_s in (0.0, 70.5):
+        alone = [here.rates_bps([Transfer("n0", name, "d2d")], at_s)[0] for name in others]
+        np.testing.assert_allclose(here.links_bps("n0", others, at_s), alone, rtol=1e-9)
+        assert 0 < np.count_nonzero(alone) < 39
+
+
 def test_base_stations_cost_nothing_where_nobody_speaks_to_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -151,6 +151,28 @@ def test_who_is_alone_keeps_the_packet_until_somebody_comes() -> None:
         assert len(world.neighbours(here, since_s)) == 1
 
 
+def test_sums_are_added_once_and_passed_on_later() -> None:
+    """A node that computes for ten seconds does so at its first visit alone."""
+    costs, counts = VisitCosts(flops_a_sample=1e12), np.ones((30, 4))
+    policy = Policy.read({"name": "random", "advert_hops": 0}, 30)
+    route = RoutesOnly(small(), policy, counts, costs, 3, once=True).run(300)
+    stays_s, first = np.diff(route.arrived_s), np.zeros(300, bool)
+    first[np.unique(route.nodes, return_index=True)[1]] = True
+    assert stays_s[first[:-1]].min() > 1 > 0.2 > stays_s[~first[:-1]].max()
+
+
+def test_who_is_alone_and_has_nothing_to_do_waits_for_the_world_to_change() -> None:
+    world = small(2, d2d_range_m=30.0, mobility="waypoint", low_m_per_s=5.0, high_m_per_s=9.0)
+    policy = Policy.read({"name": "fastest", "advert_hops": 0, "probes": 1}, 2)
+    route = RoutesOnly(world, policy, np.ones((2, 4)), VisitCosts(), 0, once=True).run(300)
+    assert set(route.nodes.tolist()) == {0, 1}
+    assert route.arrived_s[-1] > 30
+    still = small(2, d2d_range_m=1.0)
+    route = RoutesOnly(still, policy, np.ones((2, 4)), VisitCosts(), 0, once=True).run(3)
+    assert set(route.nodes.tolist()) == {0}
+    assert route.arrived_s[-1] == np.inf  # Nothing will ever change.
+
+
 @pytest.mark.parametrize("policy", [{"advert_hops": 1}, {"loss": True, "probes": 1}])
 def test_what_nodes_cannot_know_there_is_refused(policy: dict[str, Any]) -> None:
     with pytest.raises(
