@@ -6,11 +6,10 @@ from mfd_flower.network.channel import (
     Throughput,
     noise_dbm,
     rate_bps,
-    rayleigh_db,
-    rician_db,
     sinr_db,
 )
 from mfd_flower.network.devices import PROFILES, Profile
+from mfd_flower.network.fading import Fading
 from mfd_flower.network.fields import Field
 from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
 from mfd_flower.network.path_loss import (
@@ -30,6 +29,7 @@ __all__ = [
     "DOWNLINK",
     "PROFILES",
     "UPLINK",
+    "Fading",
     "Field",
     "GaussMarkov",
     "Manhattan",
@@ -45,8 +45,6 @@ __all__ = [
     "noise_dbm",
     "path_loss_db",
     "rate_bps",
-    "rayleigh_db",
-    "rician_db",
     "shadowing_db",
     "sight_probability",
     "sinr_db",

@@ -69,16 +69,3 @@ def rate_bps(bandwidth_hz: ArrayLike, sinr: ArrayLike, throughput: Throughput = 
     per_hz = np.minimum(per_hz, throughput.most_bps_per_hz)
     heard = ratio_db >= throughput.least_sinr_db
     return np.where(heard, np.asarray(bandwidth_hz, np.float64) * per_hz, 0.0)
-
-
-def rayleigh_db(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Draw power gains of links without a dominant path: exponential, with mean 1."""
-    return 10 * np.log10(rng.exponential(size=shape))
-
-
-def rician_db(rng: np.random.Generator, shape: tuple[int, ...], k_db: ArrayLike) -> Floats:
-    """Draw power gains of links with a dominant path, K times as strong as all others; mean 1."""
-    k = 10 ** (np.asarray(k_db, np.float64) / 10)
-    spread = np.sqrt(0.5 / (k + 1))
-    real = np.sqrt(k / (k + 1)) + spread * rng.standard_normal(shape)
-    return 10 * np.log10(real**2 + (spread * rng.standard_normal(shape)) ** 2)

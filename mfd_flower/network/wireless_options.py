@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class WirelessOptions:
     bs_noise_db: float = bounded(5.0, 0.0)
     """Noise figures: 5 dB and 7 dB, ITU-R M.2412-0, table 5."""
     ut_noise_db: float = bounded(7.0, 0.0)
+    fading: Literal["none", "rayleigh", "rician"] = "none"
+    """Of the power of every link, drawn anew in each step: without a dominant path, or with one."""
+    rician_k_db: float = bounded(9.0, -30.0, 60.0)
+    """By how much that path is stronger than all others together."""
     d2d_range_m: float = bounded(100.0, 1.0)
     """Beyond it two nodes do not find each other."""
     hysteresis_db: float = bounded(3.0, 0.0)

@@ -10,8 +10,6 @@ from mfd_flower.network.channel import (
     UPLINK,
     noise_dbm,
     rate_bps,
-    rayleigh_db,
-    rician_db,
     sinr_db,
 )
 from mfd_flower.network.fields import Field
@@ -38,16 +36,6 @@ def test_rate_is_part_of_shannons_bound_up_to_a_cap() -> None:
     assert rate_bps(1e6, [60, -10.01], DOWNLINK).tolist() == [4.4e6, 0.0]
     assert float(rate_bps(1e6, 60, UPLINK)) == 2e6
     assert (np.diff(rate_bps(1e6, np.linspace(-9, 40))) >= 0).all()
-
-
-@pytest.mark.parametrize("k_db", [None, 0.0, 9.0])
-def test_fading_keeps_the_mean_power_and_has_its_spread(k_db: float | None) -> None:
-    """A Rician power has variance (1 + 2 K) / (1 + K)^2; K = 0 is Rayleigh's."""
-    rng = np.random.default_rng(0)
-    drawn = rayleigh_db(rng, (200_000,)) if k_db is None else rician_db(rng, (200_000,), k_db)
-    power, k = 10 ** (drawn / 10), 0.0 if k_db is None else 10 ** (k_db / 10)
-    assert power.mean() == pytest.approx(1, abs=0.01)
-    assert power.var() == pytest.approx((1 + 2 * k) / (1 + k) ** 2, rel=0.03)
 
 
 def test_a_field_is_normal_and_forgets_with_distance() -> None:

@@ -72,8 +72,8 @@ def test_a_cell_takes_over_when_it_has_been_stronger_for_long_enough() -> None:
 def test_a_lone_message_gets_what_the_formulas_say() -> None:
     """Rates from gains by hand: 23 dBm, 8 dBi, noise of 20 MHz with 5 dB is -95.965 dBm."""
     here = world()
-    gains = here.coverage.at(0.0).gains_db
-    site = int(here.coverage.at(0.0).serving[3])
+    gains = here.cells.coverage.at(0.0).gains_db
+    site = int(here.cells.coverage.at(0.0).serving[3])
     ratio = 23 + 8 + gains[3, site] + 95.9648
     expected = 20e6 * min(0.4 * math.log2(1 + 10 ** (ratio / 10)), 2.0)
     assert float(here.rates_bps(up(3), 0.0)[0]) == pytest.approx(expected, rel=1e-4)
@@ -84,7 +84,7 @@ def test_a_lone_message_gets_what_the_formulas_say() -> None:
 
 def test_messages_share_their_cells_band_and_disturb_other_cells() -> None:
     here = world(nodes=60, seed=2)
-    serving = here.coverage.at(0.0).serving
+    serving = here.cells.coverage.at(0.0).serving
     one = int(np.bincount(serving).argmax())
     inside, outside = np.flatnonzero(serving == one)[:4], np.flatnonzero(serving != one)[:8]
     for link in (up, down):
@@ -185,7 +185,7 @@ def test_a_moving_world_is_a_function_of_seed_and_time(mobility: str) -> None:
     assert not np.array_equal(found[0], found[1])
     assert here.next_change_s(30.2) == 31.0
     assert world(seed=4).next_change_s(30.2) == math.inf
-    serving = np.array([here.coverage.at(float(at_s)).serving for at_s in range(300)])
+    serving = np.array([here.cells.coverage.at(float(at_s)).serving for at_s in range(300)])
     assert (np.diff(serving, axis=0) != 0).any()
 
 
