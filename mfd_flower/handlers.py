@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.coded_handler import coded
+from mfd_flower.models.training import TooLargeError
 from mfd_flower.network.clock import now_s
 from mfd_flower.node import CostReport, Node, current_report, initial_tunables
 from mfd_flower.node_state import KEEP_STATE, RECALL_STATE, keep_state, recall_state
@@ -35,7 +37,11 @@ class StrategyClientApp(ClientApp):
             now_s.set(number(clock, "at-s") if clock is not None else 0.0)
             return handler_of(message.metadata.message_type, context)(message, context)
 
-        reply = contextvars.copy_context().run(handled)
+        try:
+            reply = contextvars.copy_context().run(handled)
+        except TooLargeError as error:
+            # No fault of anybody's: a network tells so of a node that takes no part.
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, str(error)), reply_to=message)
         if not reply.has_content():
             return reply
         if report.fits:

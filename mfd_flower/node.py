@@ -35,6 +35,7 @@ from mfd_flower.models.sums import Sums
 from mfd_flower.models.training import (
     FitResult,
     Metrics,
+    check_memory,
     entropy_flops,
     fit_flops,
     forward_flops,
@@ -215,6 +216,7 @@ class Node:
                 optimizer_state=optimizer_state,
                 only=only,
                 trainer=self.run.trainer,
+                memory_bytes=self.world_view().device.memory_bytes,
             )
         if (report := current_report.get()) is not None:
             report.fits += 1
@@ -233,6 +235,8 @@ class Node:
         `fits` is 0.
         """
         model, samples = loaded_model(self.run, tensors), training_samples(self.run, self.index)
+        weights = sum(p.nbytes for p in model.parameters())
+        check_memory(weights, self.world_view().device.memory_bytes)
         whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
         found = Sums.of(whole, samples.labels.numpy(), self.num_classes)
         if (on_sums := attack_by(self.run, self.index).on_sums) is not None:
@@ -243,7 +247,6 @@ class Node:
             report.flops += 2.0 * len(samples) * cells
             if stage != "features":
                 report.flops += forward_flops(model, samples, stage)
-            weights = sum(p.nbytes for p in model.parameters())
             report.peak_bytes = max(report.peak_bytes, weights + whole.nbytes + 16 * cells)
         return found
 

@@ -26,6 +26,10 @@ _forward_flops: dict[object, int] = {}
 """Of one sample."""
 
 
+class TooLargeError(ValueError):
+    """What a device has to hold at once does not fit its memory."""
+
+
 @dataclass(frozen=True)
 class FitResult:
     """What one local update did.
@@ -63,11 +67,13 @@ def fit(
     optimizer_state: Mapping[str, Tensor] | None = None,
     only: Collection[str] | None = None,
     trainer: TrainerConfig = AS_IT_IS,
+    memory_bytes: float = math.inf,
 ) -> FitResult:
     """Train `model`'s tunables in place, where it is, on one shard; keywords are `Classifier`'s.
 
     `seed` decides the order of the samples and the dropout, nothing else does. On an accelerator
-    one fit of a process runs after another.
+    one fit of a process runs after another. `TooLargeError`, before anything is trained, if a step
+    takes more than `memory_bytes`.
     """
     device = device_of(model)
     with held(device, config.precision):
@@ -79,6 +85,7 @@ def fit(
         order = torch.Generator()
         batches = Batches(samples, config.batch_size, order if config.shuffle else None, teacher)
         cost = step_cost(classifier, batches)
+        check_memory(cost.peak_bytes, memory_bytes)
         # One generator for both where it can be: numbers from another would come from a copy.
         drop = order if device.type in ("cpu", "meta") else torch.Generator(device)
         for generator in {order, drop}:
@@ -96,6 +103,13 @@ def fit(
             cost.peak_bytes,
             state_of(classifier.trained(), fitting.optimizers[0]),
         )
+
+
+def check_memory(peak_bytes: float, memory_bytes: float) -> None:
+    """Raise `TooLargeError` if a device has less memory than its work takes."""
+    if peak_bytes > memory_bytes:
+        said = f"takes {peak_bytes / 1e6:.3g} MB, this device has {memory_bytes / 1e6:.3g}"
+        raise TooLargeError(f"memory: a step {said}")
 
 
 def batches_an_epoch(batches: Batches, trainer: TrainerConfig) -> int:

@@ -44,9 +44,9 @@ class Fading:
 
     def gains_db(self, at_s: float, ones: ArrayLike, others: ArrayLike) -> Floats:
         """Return the gains at a time between ends by number, which broadcast."""
-        one, other = np.broadcast_arrays(np.asarray(ones), np.asarray(others))
         if self._kind == "none":
-            return np.zeros(one.shape)
+            return np.zeros(())
+        one, other = np.broadcast_arrays(np.asarray(ones), np.asarray(others))
         low, high = np.minimum(one, other), np.maximum(one, other)
         link = low.astype(np.uint64) * np.uint64(UNITS) + high.astype(np.uint64)
         step = int(at_s / self._step_s)

@@ -11,7 +11,7 @@ import pytest
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, NetworkConfig, RunConfig
-from mfd_flower.network.devices import handset_w
+from mfd_flower.network.devices import PROFILES, handset_w
 from mfd_flower.network.world import EDGE, Transfer
 from mfd_flower.network.worlds import new_world
 from mfd_flower.runtime.runner import run_locally
@@ -115,6 +115,32 @@ def test_a_node_without_power_is_not_asked() -> None:
     assert not world.available("n1", 0.0)
     assert world.rates_bps([Transfer(EDGE, "n1", "down")], 0.0)[0] == 0
     assert world.rates_bps([Transfer("n1", "n0", "d2d")], 0.0)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("fedavg", {}),
+        ("mfd-walk", {"policy": "random"}),
+        ("exact-walk", {"policy": "random"}),
+    ],
+)
+def test_a_model_does_not_run_where_it_does_not_fit(
+    strategy: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low phones with 1 MB: fm-tiny's weights alone are 2.7 MB. The others go on without them."""
+    small = replace(PROFILES["phone-low"], memory_bytes=1e6)
+    monkeypatch.setitem(PROFILES, "phone-low", small)
+    run = settings(strategy, {**NEAR, "devices": ["phone-high", "phone-low"]}, **options)
+    world = new_world(run.network, 5, 0)
+    low = {f"n{node}" for node in range(5) if world.device(f"n{node}").memory_bytes == 1e6}
+    assert 0 < len(low) < 5
+    found = run_locally(run)
+    assert not low & set(found["visits"])
+    assert {each["node"] for each in found["failures"]} <= low
+    assert any("MB, this device has 1" in each["reason"] for each in found["failures"])
+    assert found["points"][-1]["accuracy"] > 0.2
+    assert not {name for name in low if found["node_flops"].get(name)}
 
 
 def test_split_learning_is_refused_there() -> None:
