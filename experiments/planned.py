@@ -51,7 +51,9 @@ POLICIES: dict[str, dict[str, Any]] = {
     "label-balance": {"name": "label-balance", **ASKS},
     "fastest": {"name": "fastest", **ASKS},
 }
-PLANS = {"planned once": False, "planned anew": True}
+PLANS = ("planned once", "planned anew")
+BREAKS_A_PLAN = 0.01
+"""Of the nodes: after so many breaks there is a new plan."""
 NEAR, RANGE_M, LONGEST_TOURS = 8, 100.0, 20
 FLOPS_A_SAMPLE = 9.2e9
 """Twice its 4.6e9 multiplications and additions (Touvron et al. 2021, DeiT, table 5)."""
@@ -182,7 +184,8 @@ def measured(nodes: int, seed: int, costs: VisitCosts) -> list[dict[str, Any]]:
             if way in POLICIES:
                 route, planning_s = came_round(world, POLICIES[way], data, costs, there)
             else:
-                tour = PlannedTour(world, data.counts, costs, replans=PLANS[way])
+                breaks = max(1, round(BREAKS_A_PLAN * nodes)) if way == "planned anew" else 0
+                tour = PlannedTour(world, data.counts, costs, replans=breaks)
                 route, planning_s = tour.run(), tour.planning_s
             told = {"nodes": nodes, "speed": speed, "way": way, "seed": seed}
             rows.append({**told, **data.reached(route, there), "planning_s": planning_s})

@@ -25,6 +25,7 @@ from mfd_flower.network.wireless_options import (
     WirelessOptions,
     mobility_of,
     profiles_of,
+    routines_of,
 )
 from mfd_flower.network.world import EDGE, Device, Link, Transfer, World
 
@@ -52,12 +53,13 @@ class WirelessWorld(World):
         self.streets = StreetLinks(here, self.places, self._fading, seed)
         self._index = {name: number for number, name in enumerate(self._addresses)}
         self._profiles = profiles_of(here, nodes, seed)
+        self._routines = routines_of(here, nodes, seed)
         self._spent_j = np.zeros(nodes)
 
     def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
         """Return who is in range, and heard in the mean if nobody else sends."""
-        near = self.streets.near(self._index[address], self.places.step(at_s))
-        return tuple(self._addresses[node] for node in near)
+        near = self.streets.near(self._index[address], self.places.step(at_s)).tolist()
+        return tuple(self._addresses[n] for n in near if self._routines.there(n, at_s))
 
     def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> Floats:
         """Return the rate of each of all transfers that are under way; 0 where out of reach."""
@@ -77,25 +79,33 @@ class WirelessWorld(World):
                 found[numbers] = self.streets.rates_bps(senders, receivers, at_s)
             else:
                 found[numbers] = self._config.backhaul_bps
-        return found * [self._alive(t.source) and self._alive(t.destination) for t in transfers]
+        ends = ((each.source, each.destination) for each in transfers)
+        return found * [all(self.available(end, at_s) for end in pair) for pair in ends]
 
     def links_bps(self, source: str, destinations: Sequence[str], at_s: float) -> Floats:
         """Return the rates of a node's links to others, of each if it alone is sent over."""
-        alive = [self._alive(source) and self._alive(other) for other in destinations]
+        here = self.available(source, at_s)
+        there = [here and self.available(other, at_s) for other in destinations]
         ends = [self._index[other] for other in destinations]
-        return self.streets.alone_bps(self._index[source], ends, at_s) * alive
+        return self.streets.alone_bps(self._index[source], ends, at_s) * there
 
     def next_change_s(self, at_s: float) -> float:
-        """Return until when places hold, and what fades; for ever where nothing does."""
-        return min(self.places.next_change_s(at_s), self._fading.next_change_s(at_s))
+        """Return until when places, fading and states hold; for ever where nothing changes."""
+        parts = self.places, self._fading, self._routines
+        return min(part.next_change_s(at_s) for part in parts)
 
-    def device(self, address: str) -> Device:
-        """Return a node's device, or the edge server's."""
-        return self._profile(address).device(self.options.slowed.get(address, 1.0))
+    def device(self, address: str, at_s: float = 0.0) -> Device:
+        """Return a node's device, or the edge server's, as busy as it is at a time."""
+        slower = self.options.slowed.get(address, 1.0)
+        if address != EDGE:
+            slower *= self._routines.slower(self._index[address], at_s)
+        return self._profile(address).device(slower)
 
     def available(self, address: str, at_s: float) -> bool:
-        """Tell whether a node has energy left."""
-        return self._alive(address)
+        """Tell whether a node is there, awake, and has energy left."""
+        if address != EDGE and not self._routines.there(self._index[address], at_s):
+            return False
+        return self.battery_left_j(address) > 0
 
     def sending_j(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:
         """Return what a sender's transmitter draws.
@@ -128,9 +138,6 @@ class WirelessWorld(World):
         if address == EDGE:
             return self._profile(address).battery_j
         return self._profile(address).battery_j - float(self._spent_j[self._index[address]])
-
-    def _alive(self, address: str) -> bool:
-        return self.battery_left_j(address) > 0
 
     def _profile(self, address: str) -> Profile:
         return (

@@ -13,6 +13,7 @@ from mfd_flower.checks import Bounds, ConfigError, bounded, check_fields
 from mfd_flower.network.devices import PROFILES, Profile
 from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
 from mfd_flower.network.path_loss import CellScenario
+from mfd_flower.network.routines import Routines
 from mfd_flower.network.streets import Manhattan
 from mfd_flower.network.traces import Trace
 from mfd_flower.network.tracks import Mobility, Static
@@ -79,6 +80,17 @@ class WirelessOptions:
     devices: tuple[str, ...] = ("phone-high", "phone-mid", "phone-low")
     """Kinds of nodes, dealt out in equal numbers; see `mfd_flower.network.devices.PROFILES`."""
     edge: str = "edge-server"
+    day_s: float = bounded(0.0, 0.0)
+    """Length of a node's day; 0: all are idle, always. Each day begins at another time."""
+    asleep: float = bounded(0.3, 0.0, 1.0)
+    """Share of a day in which a node is reached by nobody."""
+    busy: float = bounded(0.3, 0.0, 1.0)
+    """Share of a day in which it computes for others `busy_slower` times as long."""
+    busy_slower: float = bounded(4.0, 1.0)
+    joins: Mapping[str, Annotated[float, Bounds(0.0)]] = field(default_factory=dict)
+    """When nodes come that are not there from the start: ``{ n3 = 60.0 }``."""
+    leaves: Mapping[str, Annotated[float, Bounds(0.0)]] = field(default_factory=dict)
+    """When nodes go for good."""
     slowed: Mapping[str, Annotated[float, Bounds(1.0)]] = field(default_factory=dict)
     """Nodes whose device takes so many times as long: ``{ n3 = 10.0 }``."""
 
@@ -93,9 +105,28 @@ def profiles_of(options: WirelessOptions, nodes: int, seed: int) -> list[Profile
             raise ConfigError("network.options.devices", name, f"accepted: {', '.join(PROFILES)}")
     if not options.devices:
         raise ConfigError("network.options.devices", [], f"one or more of {', '.join(PROFILES)}")
+    for name in options.slowed:
+        _number(name, nodes)
     kinds = [options.devices[node % len(options.devices)] for node in range(nodes)]
     np.random.default_rng([seed, DEVICES]).shuffle(kinds)
     return [PROFILES[kind] for kind in kinds]
+
+
+def routines_of(options: WirelessOptions, nodes: int, seed: int) -> Routines:
+    """Return when which node takes part."""
+    here = options
+    joins, leaves = (
+        {_number(k, nodes): v for k, v in m.items()} for m in (here.joins, here.leaves)
+    )
+    day = here.day_s, here.asleep, here.busy, here.busy_slower
+    return Routines(*day, joins, leaves, nodes, seed)
+
+
+def _number(address: str, nodes: int) -> int:
+    number = address.removeprefix("n")
+    if not number.isdecimal() or int(number) >= nodes or address != f"n{int(number)}":
+        raise ConfigError("network.options", address, f"accepted: n0 to n{nodes - 1}")
+    return int(number)
 
 
 def mobility_of(options: WirelessOptions, nodes: int, seed: int) -> Mobility:

@@ -89,8 +89,8 @@ class World:
         """Return how long the first bit of a message takes."""
         return self._config.latency_s
 
-    def device(self, address: str) -> Device:
-        """Return a node's device, or the edge server's."""
+    def device(self, address: str, at_s: float = 0.0) -> Device:
+        """Return a node's device, or the edge server's, as busy as it is at a time."""
         config = self._config
         return Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
 
@@ -136,7 +136,7 @@ class View:
     @property
     def device(self) -> Device:
         """The node's own device."""
-        return self._world.device(self.address)
+        return self._world.device(self.address, self.at_s)
 
     def rate_to_bps(self, peer: str) -> float:
         """Return the rate of this node's link to a neighbour, or up to the edge server."""

@@ -3,8 +3,8 @@
 Nodes report their links and labels to the planner; the packet carries what is left of the plan, as
 IPv6's segment routing does (RFC 8754). Those between two stops forward it. Where a link of the plan
 is gone the holder gives it up after the world's patience: it goes on to the next stop and comes
-back to this one last, or with `replans` has all nodes report again and gets a new plan. So it does,
-as long as it waits, for nodes that no way led to before.
+back to this one last. With `replans` all nodes report again after so many breaks, and there is a
+new plan; and so it is, as long as it waits, for nodes that no way led to before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class PlannedTour:
     """Samples of each class at each node, ``(nodes, classes)``."""
     costs: VisitCosts
     start: int = 0
-    replans: bool = False
+    replans: int = 0
+    """Breaks after which there is a new plan; 0 for never."""
     planning_s: float = 0.0
     plans: int = 0
     missed: int = 0
@@ -67,7 +68,7 @@ class PlannedTour:
                 nodes.append(here)
                 arrived.append(at_s)
                 at_s, left, waits = self._trained_s(here, at_s), left[1:], 0
-            elif self.replans:
+            elif self.replans and (not left or self._broken % self.replans == 0):
                 at_s += 0.0 if left else self.world.patience_s
                 plan = self._planned(here, at_s)
                 done, waits = set(nodes), waits + 1
@@ -101,7 +102,7 @@ class PlannedTour:
 
     def _trained_s(self, node: int, at_s: float) -> float:
         flops = self.costs.flops_a_sample * float(self.label_counts[node].sum())
-        return at_s + flops / self.world.device(f"n{node}").flops_per_s
+        return at_s + flops / self.world.device(f"n{node}", at_s).flops_per_s
 
     def _carried(
         self, plan: TourPlan, here: int, stop: int, at_s: float, stops: int

@@ -150,11 +150,11 @@ class Bill:
         if self._world.shares:
             self._on_air.append((transfer, begins_s, begins_s + sent.air_s))
 
-    def work_s(self, address: str, report: ConfigRecord) -> float:
-        """Return how long a node takes for what it reports, in virtual seconds."""
+    def work_s(self, address: str, report: ConfigRecord, at_s: float) -> float:
+        """Return how long a node takes for what it reports and began at `at_s`, virtual seconds."""
         if "seconds" in report:
             return number(report, "seconds")
-        return number(report, "flops") / self._world.device(address).flops_per_s
+        return number(report, "flops") / self._world.device(address, at_s).flops_per_s
 
     def bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> None:
         """Bill what a node did for a message, `asked` its type."""

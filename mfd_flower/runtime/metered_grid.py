@@ -343,7 +343,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
             return Back(reply, asked, None, done_s, None)
         done_s, report = asked.arrived_s, taken(reply.content, REPORT)
         if report is not None:
-            done_s += self.work_s(asked.address, report)
+            done_s += self.work_s(asked.address, report, done_s)
         if asked.link != "star":
             return Back(reply, asked, report, done_s, None)
         up, until_s = Transfer(asked.address, EDGE, "up"), max(asked.until_s, done_s)

@@ -143,6 +143,28 @@ def test_a_model_does_not_run_where_it_does_not_fit(
     assert not {name for name in low if found["node_flops"].get(name)}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("fedavg", {}), ("mfd-walk", {"policy": "random"}), ("exact-walk", {"policy": "random"})],
+)
+def test_who_has_left_is_not_visited_and_the_others_go_on(
+    strategy: str, options: dict[str, Any]
+) -> None:
+    run = settings(strategy, {**NEAR, "leaves": {"n2": 0.0, "n4": 0.02}}, 3, **options)
+    found = run_locally(run)
+    assert "n2" not in found["visits"]
+    assert set(found["visits"]) >= {"n0", "n1", "n3"}
+    assert found["points"][-1]["accuracy"] > 0.2
+
+
+@pytest.mark.parametrize(("strategy", "options"), [("fedavg", {}), ("mfd-walk", {"walkers": 2})])
+def test_runs_over_days_are_the_same_again(strategy: str, options: dict[str, Any]) -> None:
+    run = settings(strategy, {**NEAR, "day_s": 0.5, "patience_s": 0.1}, 3, **options)
+    first, again = run_locally(run), run_locally(run)
+    assert numbers(first) == numbers(again)
+    assert len(set(first["visits"])) >= 3
+
+
 def test_split_learning_is_refused_there() -> None:
     with pytest.raises(ConfigError, match=r"network\.world = 'wireless': accepted with hfsl"):
         build_strategy(replace(settings("hfsl", NEAR), model=ModelConfig()))
