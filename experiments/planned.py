@@ -51,9 +51,15 @@ POLICIES: dict[str, dict[str, Any]] = {
     "label-balance": {"name": "label-balance", **ASKS},
     "fastest": {"name": "fastest", **ASKS},
 }
-PLANS = ("planned once", "planned anew")
+PLANS = ("planned once", "planned at breaks", "planned at stops")
 BREAKS_A_PLAN = 0.01
 """Of the nodes: after so many breaks there is a new plan."""
+MOST_AT_STOPS = 200
+"""Nodes above which no new plan is made at each stop: that alone would take hours."""
+COLUMNS = (
+    *("95% of accuracy", "99% of accuracy", "99% of nodes"),
+    *("wire_kb", "control_kb", "broken", "planning_s"),
+)
 NEAR, RANGE_M, LONGEST_TOURS = 8, 100.0, 20
 FLOPS_A_SAMPLE = 9.2e9
 """Twice its 4.6e9 multiplications and additions (Touvron et al. 2021, DeiT, table 5)."""
@@ -129,7 +135,7 @@ class Measured:
         first.sort()
         order, times = route.nodes[first], route.arrived_s[first]
         best = self.accuracy(np.ones(nodes, bool))
-        found: dict[str, Any] = {"nodes": len(order) / nodes}
+        found: dict[str, Any] = {"visited": len(order) / nodes}
         for share in (0.95, 0.99):
             low, high = 1, len(order)  # Accuracy rises with the nodes, all but for noise.
             while low < high:
@@ -184,8 +190,10 @@ def measured(nodes: int, seed: int, costs: VisitCosts) -> list[dict[str, Any]]:
             if way in POLICIES:
                 route, planning_s = came_round(world, POLICIES[way], data, costs, there)
             else:
-                breaks = max(1, round(BREAKS_A_PLAN * nodes)) if way == "planned anew" else 0
-                tour = PlannedTour(world, data.counts, costs, replans=breaks)
+                if (stops := way == "planned at stops") and nodes > MOST_AT_STOPS:
+                    continue
+                breaks = 0 if way == "planned once" else max(1, round(BREAKS_A_PLAN * nodes))
+                tour = PlannedTour(world, data.counts, costs, replans=breaks, at_stops=stops)
                 route, planning_s = tour.run(), tour.planning_s
             told = {"nodes": nodes, "speed": speed, "way": way, "seed": seed}
             rows.append({**told, **data.reached(route, there), "planning_s": planning_s})
@@ -203,38 +211,42 @@ def cell(values: Sequence[float | None]) -> str:
 
 
 def main() -> None:
-    """Print a line a size, speed and way."""
+    """Measure what is not in the file yet, one size and seed after the other, and print it all."""
     parser = argparse.ArgumentParser(description="Hop by hop against a plan.")
     parser.add_argument("--sizes", default="10,100,1000")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    parser.add_argument("--json", type=Path, help="keep the numbers there, and go on from them")
     asked = parser.parse_args()
+    known = asked.json.exists() if asked.json else False
+    rows = json.loads(asked.json.read_text(encoding="utf-8"))["rows"] if known else []
+    done = {(row["nodes"], row["seed"]) for row in rows}
     costs = counted()
-    print(costs)
-    rows: list[dict[str, Any]] = []
-    columns = [
-        *("95% of accuracy", "99% of accuracy", "99% of nodes"),
-        *("wire_kb", "control_kb", "broken", "planning_s"),
-    ]
-    print(f"| nodes | speed | way | {' | '.join(columns)} |")
-    print("| " + " | ".join(["---"] * (3 + len(columns))) + " |")
     for nodes in map(int, asked.sizes.split(",")):
-        found = [row for seed in range(asked.seeds) for row in measured(nodes, seed, costs)]
-        rows += found
+        for seed in range(asked.seeds):
+            if (nodes, seed) in done:
+                continue
+            rows += measured(nodes, seed, costs)
+            if asked.json:
+                told = {
+                    "command": "python experiments/planned.py",
+                    "python": platform.python_version(),
+                    "costs": vars(costs),
+                    "rows": rows,
+                }
+                asked.json.parent.mkdir(parents=True, exist_ok=True)
+                asked.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(costs)
+    print(f"| nodes | speed | way | {' | '.join(COLUMNS)} |")
+    print("| " + " | ".join(["---"] * (3 + len(COLUMNS))) + " |")
+    for nodes in sorted({row["nodes"] for row in rows}):
         for speed in SPEEDS:
             for way in (*POLICIES, *PLANS):
-                those = [row for row in found if (row["speed"], row["way"]) == (speed, way)]
-                cells = (cell([row[name] for row in those]) for name in columns)
-                print(f"| {nodes:,} | {speed} | {way} | {' | '.join(cells)} |", flush=True)
-    if asked.json:
-        told = {
-            "command": f"python experiments/planned.py --sizes {asked.sizes} --seeds {asked.seeds}",
-            "python": platform.python_version(),
-            "costs": vars(costs),
-            "rows": rows,
-        }
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+                name = nodes, speed, way
+                those = [r for r in rows if (r["nodes"], r["speed"], r["way"]) == name]
+                if not those:
+                    continue
+                cells = (cell([row[column] for row in those]) for column in COLUMNS)
+                print(f"| {nodes:,} | {speed} | {way} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

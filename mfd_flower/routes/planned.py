@@ -10,6 +10,7 @@ new plan; and so it is, as long as it waits, for nodes that no way led to before
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +47,8 @@ class PlannedTour:
     start: int = 0
     replans: int = 0
     """Breaks after which there is a new plan; 0 for never."""
+    at_stops: bool = False
+    """Whether there is one at each stop too, when what is computed there is done."""
     planning_s: float = 0.0
     plans: int = 0
     missed: int = 0
@@ -68,11 +71,13 @@ class PlannedTour:
                 nodes.append(here)
                 arrived.append(at_s)
                 at_s, left, waits = self._trained_s(here, at_s), left[1:], 0
+                if self.at_stops and left:
+                    plan = self._planned(here, at_s)
+                    left = self._to_come(plan, nodes)
             elif self.replans and (not left or self._broken % self.replans == 0):
                 at_s += 0.0 if left else self.world.patience_s
                 plan = self._planned(here, at_s)
-                done, waits = set(nodes), waits + 1
-                left = [node for node in plan.order if node not in done]
+                left, waits = self._to_come(plan, nodes), waits + 1
             else:
                 left = self._without(left)
         self.missed = len(self.label_counts) - len(nodes)
@@ -84,6 +89,10 @@ class PlannedTour:
             self._control,
             self._broken,
         )
+
+    def _to_come(self, plan: TourPlan, done: Sequence[int]) -> list[int]:
+        come = set(done)
+        return [node for node in plan.order if node not in come]
 
     def _without(self, left: list[int]) -> list[int]:
         """Return what is left when a stop was not reached: the same later, unless too often."""

@@ -115,3 +115,6 @@ def test_a_new_plan_at_each_break_costs_control_and_saves_time() -> None:
     first, second = once.run(), again.run()
     assert second.control_bytes > 2 * first.control_bytes
     assert second.broken < first.broken
+    fresh = PlannedTour(wireless(20, **moving), counts, costs, replans=1, at_stops=True)
+    assert fresh.run().broken < second.broken
+    assert fresh.plans > again.plans
