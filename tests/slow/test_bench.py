@@ -17,6 +17,7 @@ SMALLEST = {
     "crossover": "--samples 8 --out {out}",
     "datagrams": "--repeats 1",
     "routes_only": "--nodes 200",
+    "model_transfer": "--seeds 1",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
     "judging": "--routes 1 --out {out}",
