@@ -284,8 +284,11 @@ class Node:
             return gradient_entropy(model, samples, loss, stage)
 
     def evaluate(self, tensors: Mapping[str, Tensor]) -> Metrics:
-        """Measure tunables on this node's own shard."""
-        return evaluate_tunables(self.run, tensors, self.samples)
+        """Measure tunables on this node's own shard, which costs it a pass over that."""
+        model, samples = loaded_model(self.run, tensors), self.samples
+        stage = model.frozen_stage()
+        report_flops(forward_flops(model, samples, stage))
+        return evaluate(model, samples, stage=stage, precision=self.run.train.precision)
 
     def sample_losses(
         self, tensors: Mapping[str, Tensor]

@@ -14,9 +14,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfd_flower.adversary.attackers import training_samples
 from mfd_flower.client_app import app
 from mfd_flower.config import RunConfig
-from mfd_flower.node import Node
+from mfd_flower.models.training import forward_flops
+from mfd_flower.node import Node, initial_tunables, loaded_model
 from mfd_flower.packets import PacketError
 from mfd_flower.runtime import LocalGrid
 from mfd_flower.runtime.runner import run_locally
@@ -88,6 +90,20 @@ class TestGate:
         packet = self.first(make_run, accuracy=0.0, most_epochs=6)
         assert packet.samples == self.shard
         assert (packet.gate, packet.below_gate) == (0.0, False)
+
+    def test_what_is_measured_at_the_gate_is_computed_too(self, make_run: MakeRun) -> None:
+        """One pass over each shard more than the same epoch without a gate."""
+        flops = [
+            trial(make_run(rounds=1, train=self.train, options=options(**traits))).grid.flops
+            for traits in ({"gate": {"accuracy": 0.0}}, {})
+        ]
+        run = make_run(rounds=1, train=self.train, options=options())
+        model = loaded_model(run, initial_tunables(run))
+        passes = sum(
+            forward_flops(model, training_samples(run, node), model.frozen_stage())
+            for node in range(run.data.nodes)
+        )
+        assert flops[0] - flops[1] == pytest.approx(passes)
 
     def test_a_gate_out_of_reach_costs_all_epochs_and_marks_the_packet(
         self, make_run: MakeRun
