@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError, bounded, check_fields
 from mfd_flower.network.world import Transfer, World
-from mfd_flower.routing import Candidate, Policy, interest
+from mfd_flower.routing import Candidate, Policy, Trail, interest
 
 VISITS_KEPT = 64
 """That a packet remembers."""
@@ -80,6 +80,8 @@ class _Walker:
     hop: int = 1
     visited: deque[str] = field(default_factory=lambda: deque(maxlen=VISITS_KEPT))
     toured: str = ""
+    source: str = ""
+    """Who had it before."""
     came: set[int] = field(default_factory=set)
     """All nodes it came to, which no header has room for: kept by the simulation alone."""
 
@@ -127,6 +129,7 @@ class RoutesOnly:
         empty = np.zeros(label_counts.shape[1])
         self._walkers = [_Walker(n, start, empty.copy()) for n, start in enumerate(starts)]
         self._due = [(0.0, walker.number) for walker in self._walkers]
+        self._trails: dict[tuple[int, int], Trail] = {}
         self._sent, self._control, self._broken = 0, 0, 0
 
     def run(self, hops: int) -> Route:
@@ -146,12 +149,16 @@ class RoutesOnly:
         here, address = walker.node, f"n{walker.node}"
         walker.hop += 1
         walker.visited.append(address)
-        walker.toured = self._policy.toured(walker.toured, address, len(self._counts))
+        before = walker.toured
+        walker.toured = self._policy.toured(before, address, len(self._counts))
         recent = self._policy.recent(tuple(walker.visited), walker.toured)
         near = self._world.neighbours(address, at_s)
         known = self._known.setdefault(here, {})
         rng = self._rng(here, walker.hop, PROBES)
         asked = self._policy.asks(near, recent, known, rng) if self._policy.probes else []
+        if self._policy.tour and address not in self._policy.recent((), before):
+            self._trails[walker.number, here] = Trail(walker.source)
+        walker.source = address
         again = self._once and here in walker.came
         walker.came.add(here)
         flops = 0.0 if again else self._costs.flops_a_sample * self._samples[here]
@@ -199,7 +206,7 @@ class RoutesOnly:
         walker: _Walker,
         address: str,
         near: Sequence[str],
-        recent: Collection[str],
+        recent: frozenset[str],
         known: dict[str, Candidate],
         at_s: float,
     ) -> str:
@@ -227,7 +234,9 @@ class RoutesOnly:
             last_visit=last[address],
         )
         rng = self._rng(walker.node, walker.hop, CHOICE) if self._policy.draws else UNUSED
-        return self._policy.chosen(own, there, recent, walker.seen.tolist(), rng)
+        trail = self._trails.get((walker.number, walker.node))
+        seen = walker.seen.tolist()
+        return self._policy.chosen(own, there, recent, seen, rng, walker.hop, "", trail, near)
 
     def _send(self, walker: _Walker, address: str, chosen: str, at_s: float) -> float:
         """Send the packet; returns when it arrives, at once where it stays."""

@@ -6,6 +6,7 @@ from mfd_flower.routing.interest import interest
 from mfd_flower.routing.policies import POLICIES, check_options, choose, policy_options
 from mfd_flower.routing.policy import Policy
 from mfd_flower.routing.table import RoutingTable
+from mfd_flower.routing.trail import Trail
 
 __all__ = [
     "POLICIES",
@@ -14,6 +15,7 @@ __all__ = [
     "Candidate",
     "Policy",
     "RoutingTable",
+    "Trail",
     "check_options",
     "choose",
     "interest",

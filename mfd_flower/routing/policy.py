@@ -15,6 +15,7 @@ from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.packets.members import MOST_MEMBERS, bitmap, members_in
 from mfd_flower.routing.candidate import Candidate
 from mfd_flower.routing.policies import POLICIES, check_options, choose, policy_options
+from mfd_flower.routing.trail import Trail
 
 DRAWN = ("random", "round-robin", "metropolis")
 """Policies that come to every node by themselves."""
@@ -149,17 +150,23 @@ class Policy:
         self,
         here: Candidate,
         known: Sequence[Candidate],
-        recent: Collection[str],
+        recent: frozenset[str],
         seen: Sequence[float],
         rng: np.random.Generator,
+        hop: int,
         task: str = "",
+        trail: Trail | None = None,
+        near: Sequence[str] = (),
     ) -> str:
         """Choose among the nodes that a holder knows, at least one; see `routing.choose`.
 
         To those of `recent` it does not go while others are there, and to another task's nodes
-        only if there are no others at all.
+        only if there are no others at all. In a tour that has come to all of `near`, who is in
+        reach, and all known, `trail` says where the others may be.
         """
         known = [c for c in known if not task or c.task in ("", task)] or known
+        if trail is not None and near and recent.issuperset({*near, *(c.address for c in known)}):
+            return trail.onward(near, hop)
         # With every neighbour visited of late, the one left longest ago is the freshest.
         oldest = min(candidate.last_visit for candidate in known)
         fresh = [c for c in known if c.address not in recent] or [
@@ -167,11 +174,11 @@ class Policy:
         ]
         return choose(self.name, here, fresh, seen, rng, task, **self.options)
 
-    def recent(self, visited: Sequence[str], toured: str) -> Collection[str]:
+    def recent(self, visited: Sequence[str], toured: str) -> frozenset[str]:
         """Return who is not visited again while others are there."""
         if self.tour:
             return members_in(toured, MOST_MEMBERS, "toured")
-        return visited[-self.memory :] if self.memory else ()
+        return frozenset(visited[-self.memory :] if self.memory else ())
 
     def toured(self, before: str, address: str, nodes: int) -> str:
         """Return the bitmap of who was visited in a tour with this node; of nobody if all were."""

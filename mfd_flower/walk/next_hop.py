@@ -42,7 +42,7 @@ def route(visit: Visit) -> None:
         visit.answers[PROBE] = ConfigRecord({PROBE: asked})
 
 
-def probed(visit: Visit, recent: Collection[str]) -> list[str]:
+def probed(visit: Visit, recent: frozenset[str]) -> list[str]:
     """Draw the neighbours that are asked for their adverts: not those that were visited lately."""
     table, rng = visit.table, visit.node.rng(visit.start.hop + 1, PROBES)
     near = [a for a in visit.node.world_view().neighbours if a not in table.gone]
@@ -53,7 +53,7 @@ def next_hop(
     visit: Visit,
     number: int,
     visited: tuple[str, ...],
-    recent: Collection[str],
+    recent: frozenset[str],
     seen: tuple[float, ...],
     task: str = "",
     busy: Collection[str] = (),
@@ -91,7 +91,14 @@ def next_hop(
         last_visit=last.get(node.address, -1),
         sketch=own_sketch(visit) if policy.by_features else "",
     )
-    chosen = policy.chosen(here, known, recent, seen, node.rng(number, CHOICE), task)
+    trail = visit.trail() if policy.tour else None
+    names = {c.address for c in known}
+    near = [a for a in world.neighbours if a in names or (a not in table and a not in table.gone)]
+    near = [a for a in near if a not in busy]
+    rng = node.rng(number, CHOICE)
+    chosen = policy.chosen(here, known, recent, seen, rng, number, task, trail, near)
+    if trail is not None:
+        visit.keep_trail(trail)
     return chosen if policy.forward else table.via(chosen)
 
 

@@ -16,6 +16,7 @@ from mfd_flower.packets import Packet
 from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.records import integer
 from mfd_flower.routing import Candidate
+from mfd_flower.routing.candidate import address_order
 from mfd_flower.walk.visit import Visit
 
 LAST_TRIES = 3
@@ -88,15 +89,18 @@ class Tour:
 
 
 def towards(visit: Visit, left: set[str], candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    """Return the candidates that are in `left` or lead there, or a neighbour for a last try."""
+    """Return the candidates that are in `left`, who may lead there, or one for a last try."""
     near = set(visit.node.world_view().neighbours)
     open_links = candidates or [Candidate(a) for a in sorted(near - visit.table.gone)]
     if wanted := [c for c in open_links if c.address in left]:
         return wanted
-    if left - near and open_links:
-        # Somewhere behind the neighbours: through the one that the packet left longest ago.
-        oldest = min(c.last_visit for c in open_links)
-        return [c for c in open_links if c.last_visit == oldest]
+    reached = {c.address for c in open_links} & near
+    if left - near and reached:
+        # Somewhere behind the neighbours.
+        trail = visit.trail()
+        onward = trail.onward(sorted(reached, key=address_order), newest(visit).hop)
+        visit.keep_trail(trail)
+        return [c for c in open_links if c.address == onward]
     return _last_tries(visit, sorted(left & near))
 
 

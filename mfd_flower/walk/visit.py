@@ -17,13 +17,15 @@ from torch import Tensor
 
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, repack
-from mfd_flower.routing import RoutingTable, with_laplace_noise
+from mfd_flower.packets.members import MOST_MEMBERS, members_in
+from mfd_flower.routing import RoutingTable, Trail, with_laplace_noise
 from mfd_flower.walk.custody import PACKET, Custody, packet_in, sealed
 from mfd_flower.walk.node_ledger import NodeLedger
 from mfd_flower.walk.plan import Plan, plan_of, version_zero
 from mfd_flower.walk.trait import Fit
 
 TABLE = "routing-table."
+TRAIL = "trail/"
 VIA = "via"
 """Record by which a holder tells the network over which neighbour its packet goes."""
 NOISE = 2
@@ -160,6 +162,29 @@ class Visit:
     def keep_for_all(self, name: str, record: ArrayRecord | ConfigRecord) -> None:
         """Keep a record of this node's, whichever walker comes, once the hop is committed."""
         self._staged[name] = record
+
+    def trail(self) -> Trail:
+        """Return what this node remembers of the walker's tour: who brought it the first time."""
+        walker, state = self._newest.walker, self.context.state.config_records
+        told = state.get(f"{TRAIL}{walker}")
+        if "start" in vars(self) and self._is_first():
+            source = self.start.source
+            return Trail("" if source == self.node.address else source)
+        return Trail.from_told({**told}) if told is not None else Trail()
+
+    def keep_trail(self, trail: Trail) -> None:
+        """Remember it once the hop is committed."""
+        self.keep_for_all(f"{TRAIL}{self._newest.walker}", ConfigRecord({**trail.told()}))
+
+    @property
+    def _newest(self) -> Packet:
+        return self.onward if "onward" in vars(self) else self.start
+
+    def _is_first(self) -> bool:
+        """Tell whether the packet came here for the first time in its tour."""
+        start = self.start
+        marks = (start.toured, start.included, start.passed)
+        return all(self.node.address not in members_in(m, MOST_MEMBERS, "toured") for m in marks)
 
     def pack(self, residual: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Make the next version out of `start` and `changes`; returns what encoding dropped."""

@@ -88,3 +88,12 @@ def test_a_tour_is_a_bit_a_node() -> None:
     text = bitmap(everybody)
     assert len(text) == 250
     assert members_in(text, 1000) == frozenset(everybody)
+
+
+@pytest.mark.parametrize("network", [{"topology": "ring"}, {"topology": "geometric", "degree": 3}])
+@pytest.mark.parametrize("name", ["random", "label-balance"])
+def test_on_a_graph_that_stays_all_are_visited_within_two_tours(
+    name: str, network: dict[str, Any]
+) -> None:
+    found = trial(settings({"name": name, "tour": True}, 2, **network))
+    assert len(set(found.grid.visits)) == NODES
