@@ -15,7 +15,7 @@ from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.coded_handler import coded
 from mfd_flower.models.training import TooLargeError
 from mfd_flower.network.clock import now_s
-from mfd_flower.node import CostReport, Node, current_report, initial_tunables
+from mfd_flower.node import CostReport, Node, OutOfAreaError, current_report, initial_tunables
 from mfd_flower.node_state import KEEP_STATE, RECALL_STATE, keep_state, recall_state
 from mfd_flower.records import CLOCK, REPORT, integer, number, taken, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy
@@ -39,7 +39,7 @@ class StrategyClientApp(ClientApp):
 
         try:
             reply = contextvars.copy_context().run(handled)
-        except TooLargeError as error:
+        except (TooLargeError, OutOfAreaError) as error:
             # No fault of anybody's: a network tells so of a node that takes no part.
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, str(error)), reply_to=message)
         if not reply.has_content():

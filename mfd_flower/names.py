@@ -16,5 +16,7 @@ Digest = Annotated[str, Form(HEX, "64 hexadecimal digits")]
 """SHA-256: a version of a model, an entry of the ledger."""
 Task = Annotated[str, Form(r"(?:[0-9a-f]{8})?", "8 hexadecimal digits")]
 """What a node's data, or a packet's model, are for; empty if nobody says so."""
+Area = Annotated[str, Form(r"(?:[a-z][a-z0-9-]{0,39})?", "up to 40 small letters, digits, -")]
+"""Of the network: a cell, a region; empty if there is one alone."""
 MAX_CLASSES = 32_768
 """Of a data set, in adverts, packets and model files."""

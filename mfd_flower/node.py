@@ -124,6 +124,10 @@ def with_head(
     return {**tensors, "head.weight": weight, "head.bias": bias}
 
 
+class OutOfAreaError(ValueError):
+    """A packet is for the nodes of an area that this node is not in."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One participant of a run."""

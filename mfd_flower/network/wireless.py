@@ -101,6 +101,17 @@ class WirelessWorld(World):
             slower *= self._routines.slower(self._index[address], at_s)
         return self._profile(address).device(slower)
 
+    def area(self, address: str, at_s: float) -> str:
+        """Return the cell that serves a node, or the region of the core network that this is in."""
+        if not self.options.areas:
+            return ""
+        coverage = self.cells.coverage
+        site = int(coverage.at(at_s).serving[self._index[address]])
+        if self.options.areas == "cell":
+            return f"cell-{site}"
+        east, north = (coverage.sites_m[site] // self.options.region_m).astype(int).tolist()
+        return f"region-{east}-{north}"
+
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node is there, awake, and has energy left."""
         if address != EDGE and not self._routines.there(self._index[address], at_s):

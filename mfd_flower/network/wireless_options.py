@@ -66,6 +66,10 @@ class WirelessOptions:
     """By how much another cell has to be stronger before it takes over."""
     trigger_s: float = bounded(1.0, 0.0)
     """And for how long."""
+    areas: Literal["", "cell", "region"] = ""
+    """What a collaboration set is the members of: all, those that a base station serves, or those
+    whose base stations stand in a square of `region_m`, a region of the core network."""
+    region_m: float = bounded(500.0, 1.0)
     mobility: str = "static"
     """`static`, `waypoint`, `gauss-markov`, `manhattan`, or `trace:<csv>`."""
     low_m_per_s: float = bounded(0.8, 0.0, open_low=True)

@@ -94,6 +94,10 @@ class World:
         config = self._config
         return Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
 
+    def area(self, address: str, at_s: float) -> str:
+        """Return which area of the network a node is in: here there is one, without a name."""
+        return ""
+
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node takes part now: switched on, in reach, awake."""
         return True
@@ -127,6 +131,11 @@ class View:
     def neighbours(self) -> tuple[str, ...]:
         """Addresses that one link reaches."""
         return self._world.neighbours(self.address, self.at_s)
+
+    @property
+    def area(self) -> str:
+        """The area of the network that this node is in."""
+        return self._world.area(self.address, self.at_s)
 
     @property
     def changes(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from mfd_flower.canonical_json import dump_json, load_json
 from mfd_flower.checks import Bounds, Form, Length, check_fields, check_names, filled
-from mfd_flower.names import MAX_CLASSES, Address, Digest, ModelId, Task, Walker
+from mfd_flower.names import MAX_CLASSES, Address, Area, Digest, ModelId, Task, Walker
 from mfd_flower.packets.codecs import AnyCodecName
 from mfd_flower.packets.frame import wrong
 from mfd_flower.packets.members import numbers_in
@@ -88,6 +88,9 @@ class Header:
     """Node where several walkers end: their sums are added up there, their models averaged."""
     task: Task = ""
     """What the model is for, where the walk's policy asks: what the data are for at its origin."""
+
+    area: Area = ""
+    """Of the collaboration set that the model stays in, where the walk's policy asks."""
 
     def __post_init__(self) -> None:
         """Check every field by itself, then those that others bound."""

@@ -115,8 +115,9 @@ class RoutesOnly:
         walkers: int = 1,
         once: bool = False,
     ) -> None:
-        if policy.advert_hops or policy.by_loss or policy.by_features or policy.noise_epsilon:
-            said = "advert_hops = 0, without loss, features and noise"
+        told = policy.by_loss, policy.by_features, policy.noise_epsilon, policy.area
+        if policy.advert_hops or any(told):
+            said = "advert_hops = 0, without loss, features, noise and area"
             raise ConfigError("options.policy", policy.name, said)
         self._world, self._policy, self._costs, self._seed = world, policy, costs, seed
         self._once = once

@@ -50,6 +50,9 @@ class Policy:
     forward: bool = False
     """A packet for a node further away is passed on unopened by those between, which do not train.
     Else it is trained at every stop, and the next holder chooses anew."""
+    area: bool = False
+    """Stay among the nodes of the area where the walk begins, a collaboration set; where the world
+    has areas."""
     advert_every: int = bounded(0, 0)
     """Tours between two announcements; 0 announces once, at the start."""
     advert_lifetime_s: float = bounded(0.0, 0.0)
@@ -180,9 +183,12 @@ class Policy:
             return members_in(toured, MOST_MEMBERS, "toured")
         return frozenset(visited[-self.memory :] if self.memory else ())
 
-    def toured(self, before: str, address: str, nodes: int) -> str:
-        """Return the bitmap of who was visited in a tour with this node; of nobody if all were."""
+    def toured(self, before: str, address: str, nodes: int, among: int | None = None) -> str:
+        """Return the bitmap of who was visited in a tour with this node; of nobody if all were.
+
+        All are the `nodes`, or so many `among` them.
+        """
         if not self.tour:
             return ""
         members = members_in(before, nodes, "toured") | {address}
-        return bitmap(members) if len(members) < nodes else ""
+        return bitmap(members) if len(members) < (nodes if among is None else among) else ""

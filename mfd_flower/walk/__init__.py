@@ -4,6 +4,7 @@ from mfd_flower.strategy import Handler
 from mfd_flower.walk.announce import announce, hear
 from mfd_flower.walk.forwarding import forward
 from mfd_flower.walk.hop import hop
+from mfd_flower.walk.members import INVITE, invite
 from mfd_flower.walk.next_hop import acknowledge, send_again
 from mfd_flower.walk.plan import MOVED, Plan, plan_of
 from mfd_flower.walk.relay import Relay, WalkFailedError
@@ -11,6 +12,7 @@ from mfd_flower.walk.relay import Relay, WalkFailedError
 _MESSAGES = {
     "query.advert": (announce, "relay"),
     "query.probe": (announce, "d2d"),
+    INVITE: (invite, "star"),
     "query.table": (hear, "d2d"),
     "train.hop": (hop, "d2d"),
     "query.forward": (forward, "d2d"),

@@ -14,6 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
 from mfd_flower.walk.custody import UNTAKEN
+from mfd_flower.walk.members import check_area
 from mfd_flower.walk.next_hop import route
 from mfd_flower.walk.trait import Fit, Training, UntakenError
 from mfd_flower.walk.visit import Visit
@@ -29,6 +30,7 @@ def hop(message: Message, context: Context) -> Message:
     Whatever is raised, such as `PacketError` for a packet to another node, changes nothing.
     """
     visit = Visit.open(context, message.content)
+    check_area(visit, visit.packet)
     traits = visit.plan.traits
     if visit.repeated():
         return Message(visit.reply(), reply_to=message)

@@ -27,7 +27,8 @@ def route(visit: Visit) -> None:
     visited = (*start.visited, node.address)[-VISITS_KEPT:]
     pairs = zip(start.seen, visit.told_counts, strict=True)
     seen = tuple(was + round(told, 1) for was, told in pairs)
-    toured = policy.toured(start.toured, node.address, visit.plan.nodes)
+    among = None if visit.members is None else len(visit.members)
+    toured = policy.toured(start.toured, node.address, visit.plan.nodes, among)
     recent = policy.recent(visited, toured)
     visit.header |= {
         "source": node.address,
@@ -45,7 +46,8 @@ def route(visit: Visit) -> None:
 def probed(visit: Visit, recent: frozenset[str]) -> list[str]:
     """Draw the neighbours that are asked for their adverts: not those that were visited lately."""
     table, rng = visit.table, visit.node.rng(visit.start.hop + 1, PROBES)
-    near = [a for a in visit.node.world_view().neighbours if a not in table.gone]
+    links = visit.node.world_view().neighbours
+    near = [a for a in links if a not in table.gone and visit.is_member(a)]
     return visit.plan.policy.asks(near, recent, table, rng)
 
 
@@ -78,6 +80,7 @@ def next_hop(
             for a in world.neighbours
             if a not in table.gone and a not in busy
         ]
+    known = [c for c in known if visit.is_member(c.address)]
     for trait in visit.plan.traits:
         known = list(trait.route(visit, known))
     if not known:
@@ -94,7 +97,7 @@ def next_hop(
     trail = visit.trail() if policy.tour else None
     names = {c.address for c in known}
     near = [a for a in world.neighbours if a in names or (a not in table and a not in table.gone)]
-    near = [a for a in near if a not in busy]
+    near = [a for a in near if a not in busy and visit.is_member(a)]
     rng = node.rng(number, CHOICE)
     chosen = policy.chosen(here, known, recent, seen, rng, number, task, trail, near)
     if trail is not None:

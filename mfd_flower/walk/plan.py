@@ -14,6 +14,7 @@ from torch import Tensor
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
+from mfd_flower.network.worlds import world_of
 from mfd_flower.node import initial_tunables
 from mfd_flower.packets import Packet, pack
 from mfd_flower.routing import Policy
@@ -69,6 +70,8 @@ class Plan:
         if type(walkers) is not int or not 1 <= walkers <= most:
             raise ConfigError("options.walkers", walkers, f"from 1 to {most}, half of the nodes")
         plan = cls(nodes, Policy.read(policy, nodes), walkers, read_traits(traits, own))
+        if plan.policy.area and plan.walkers > 1:
+            raise ConfigError("options.policy.area", True, "accepted with one walker alone")
         near = [type(trait).__name__ for trait in plan.traits if "d2d" in trait.links.values()]
         if plan.policy.forward and near:
             said = f"false with the trait {near[0].lower()}, which speaks to neighbours alone"
@@ -99,6 +102,9 @@ class Plan:
             "seen": (0.0,) * federation_of(run).num_classes,
             "walker": f"w{walker}",
         }
+        if self.policy.area:
+            world = world_of(run.network, self.nodes, run.seed)
+            header = {**header, "area": world.area(f"n{index}", 0.0)}
         if self.policy.by_task:
             header = {**header, "task": federation_of(run).task(index)}
         for trait in reversed(self.traits):

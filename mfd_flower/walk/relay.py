@@ -22,6 +22,7 @@ from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.walk.announce import exchange, pull
 from mfd_flower.walk.custody import FOR_SENDER, PACKET, UNTAKEN, VERDICT, packet_in, sealed
 from mfd_flower.walk.forwarding import Ways
+from mfd_flower.walk.members import established
 from mfd_flower.walk.next_hop import PROBE
 from mfd_flower.walk.plan import Plan
 from mfd_flower.walk.requests import TRIES, Requests
@@ -106,11 +107,16 @@ class Relay:
         return len(self._flights)
 
     def announce(self, sequence: int) -> None:
-        """Fill the nodes' routing tables, see `announce.exchange`."""
-        if not self._plan.policy.advert_hops:
-            return
+        """Fill the nodes' routing tables, see `announce.exchange`; of a collaboration set's."""
+        policy, those = self._plan.policy, self.addresses
         now_s = self._grid.virtual_seconds
-        topology = {name: self._world.neighbours(name, now_s) for name in self.addresses}
+        if policy.area:
+            area = self._world.area(self.addresses[policy.start_node], 0.0)
+            those = established(self.requests, self._world, self.addresses, area, now_s)
+        if not policy.advert_hops:
+            return
+        members, near = set(those), self._world.neighbours
+        topology = {a: tuple(b for b in near(a, now_s) if b in members) for a in those}
         if not exchange(self.requests, topology, self._plan.policy, sequence):
             raise WalkFailedError(f"no node announced itself; {self.requests.last_reason()}")
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from mfd_flower.node import Node
 from mfd_flower.packets import Packet, PacketError, repack
 from mfd_flower.packets.members import MOST_MEMBERS, members_in
+from mfd_flower.records import texts
 from mfd_flower.routing import RoutingTable, Trail, with_laplace_noise
 from mfd_flower.walk.custody import PACKET, Custody, packet_in, sealed
 from mfd_flower.walk.node_ledger import NodeLedger
@@ -26,6 +27,8 @@ from mfd_flower.walk.trait import Fit
 
 TABLE = "routing-table."
 TRAIL = "trail/"
+SET = "members"
+"""Record of a collaboration set's members, and what they are called in it."""
 VIA = "via"
 """Record by which a holder tells the network over which neighbour its packet goes."""
 NOISE = 2
@@ -146,6 +149,18 @@ class Visit:
         table = RoutingTable.from_entries(self.node.address, entries)
         self.table_changed = bool(table.expire(self.node.world_view().at_s)) or self.table_changed
         return table
+
+    @cached_property
+    def members(self) -> frozenset[str] | None:
+        """Who belongs to the collaboration set, as far as this node was told; None: all."""
+        if not self.plan.policy.area:
+            return None
+        told = self.context.state.config_records.get(SET)
+        return frozenset(texts(told, SET) if told is not None else ())
+
+    def is_member(self, address: str) -> bool:
+        """Tell whether a node belongs to the collaboration set."""
+        return self.members is None or address in self.members
 
     def held_version(self, walker: str) -> Packet:
         """Return the newest version of a walker that this node has: at first what all begin as."""

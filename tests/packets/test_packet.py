@@ -85,7 +85,7 @@ def test_equality_sees_every_field_and_every_bit() -> None:
         "seen": (), "updated": {}, "samples": 9, "walker": "w9", "below_gate": True,
         "tour": "0" * 32, "features": "0" * 64, "included": "01", "passed": "01", "toured": "01",
             "meeting": "n9",
-        "task": "0" * 8,
+        "task": "0" * 8, "area": "cell-9",
     }  # fmt: skip
     fixed = {"protocol", "kind", "base", "changed", "codec", "shapes", "payload"}
     assert others.keys() | fixed == {part.name for part in dataclasses.fields(Packet)}

@@ -46,6 +46,7 @@ JUNK: dict[str, list[Any]] = {
     "toured": [*NO_BITMAPS, "0"],
     "meeting": [*NO_TEXTS, "n/0"],
     "task": [*NO_TEXTS, "tools", "0123ABCD", "0" * 9, "0" * 64],
+    "area": [*NO_TEXTS, "Cell-1", "9", "a_b"],
     "kind": [*NO_STRINGS, "half"],
     "changed": [*NO_BITMAPS, "0", "01", "00", "0f"],
     "base": [*[bad for bad in NO_STRINGS if bad != ""], HEX],
