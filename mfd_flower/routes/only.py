@@ -157,8 +157,10 @@ class RoutesOnly:
         known = self._known.setdefault(here, {})
         rng = self._rng(here, walker.hop, PROBES)
         asked = self._policy.asks(near, recent, known, rng) if self._policy.probes else []
-        if self._policy.tour and address not in self._policy.recent((), before):
-            self._trails[walker.number, here] = Trail(walker.source)
+        if self._policy.tour:
+            self._trails.setdefault((walker.number, here), Trail())
+            if before and address not in self._policy.recent((), before):
+                self._trails[walker.number, here] = Trail(walker.source)
         walker.source = address
         again = self._once and here in walker.came
         walker.came.add(here)

@@ -196,10 +196,11 @@ class Visit:
         return self.onward if "onward" in vars(self) else self.start
 
     def _is_first(self) -> bool:
-        """Tell whether the packet came here for the first time in its tour."""
+        """Tell whether the packet came here for the first time in a tour, but not to begin it."""
         start = self.start
-        marks = (start.toured, start.included, start.passed)
-        return all(self.node.address not in members_in(m, MOST_MEMBERS, "toured") for m in marks)
+        marks = [mark for mark in (start.toured, start.included, start.passed) if mark]
+        came = (members_in(mark, MOST_MEMBERS, "toured") for mark in marks)
+        return bool(marks) and all(self.node.address not in each for each in came)
 
     def pack(self, residual: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Make the next version out of `start` and `changes`; returns what encoding dropped."""
