@@ -94,12 +94,13 @@ class WirelessWorld(World):
         parts = self.places, self._fading, self._routines
         return min(part.next_change_s(at_s) for part in parts)
 
-    def device(self, address: str, at_s: float = 0.0) -> Device:
-        """Return a node's device, or the edge server's, as busy as it is at a time."""
-        slower = self.options.slowed.get(address, 1.0)
-        if address != EDGE:
-            slower *= self._routines.slower(self._index[address], at_s)
-        return self._profile(address).device(slower)
+    def device(self, address: str) -> Device:
+        """Return a node's device, or the edge server's."""
+        return self._profile(address).device(self.options.slowed.get(address, 1.0))
+
+    def slower(self, address: str, at_s: float) -> float:
+        """Return how many times as long a node computes at a time, busy with things of its own."""
+        return 1.0 if address == EDGE else self._routines.slower(self._index[address], at_s)
 
     def area(self, address: str, at_s: float) -> str:
         """Return the cell that serves a node, or the region of the core network that this is in."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -89,10 +89,14 @@ class World:
         """Return how long the first bit of a message takes."""
         return self._config.latency_s
 
-    def device(self, address: str, at_s: float = 0.0) -> Device:
-        """Return a node's device, or the edge server's, as busy as it is at a time."""
+    def device(self, address: str) -> Device:
+        """Return a node's device, or the edge server's."""
         config = self._config
         return Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
+
+    def slower(self, address: str, at_s: float) -> float:
+        """Return how many times as long a node computes at a time, busy with things of its own."""
+        return 1.0
 
     def area(self, address: str, at_s: float) -> str:
         """Return which area of the network a node is in: here there is one, without a name."""
@@ -144,8 +148,10 @@ class View:
 
     @property
     def device(self) -> Device:
-        """The node's own device."""
-        return self._world.device(self.address, self.at_s)
+        """The node's own device, as fast as it is now."""
+        device = self._world.device(self.address)
+        slower = self._world.slower(self.address, self.at_s)
+        return replace(device, flops_per_s=device.flops_per_s / slower) if slower != 1 else device
 
     def rate_to_bps(self, peer: str) -> float:
         """Return the rate of this node's link to a neighbour, or up to the edge server."""

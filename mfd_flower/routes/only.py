@@ -166,7 +166,8 @@ class RoutesOnly:
         walker.came.add(here)
         flops = 0.0 if again else self._costs.flops_a_sample * self._samples[here]
         walker.seen += 0.0 if again else self._counts[here]
-        done_s = at_s + flops / self._world.device(address, at_s).flops_per_s
+        slower = self._world.slower(address, at_s)
+        done_s = at_s + flops / self._world.device(address).flops_per_s * slower
         if asked:
             done_s = self._ask(address, asked, done_s)
             near = self._world.neighbours(address, done_s)
@@ -227,7 +228,7 @@ class RoutesOnly:
             rates = self._world.links_bps(address, names, at_s).tolist()
             there = [replace(c, link_bps=rate) for c, rate in zip(there, rates, strict=True)]
         counts = tuple(self._counts[walker.node].tolist())
-        speed = self._world.device(address, at_s).flops_per_s
+        speed = self._world.device(address).flops_per_s / self._world.slower(address, at_s)
         own = Candidate(
             address,
             counts,

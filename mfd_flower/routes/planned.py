@@ -111,7 +111,9 @@ class PlannedTour:
 
     def _trained_s(self, node: int, at_s: float) -> float:
         flops = self.costs.flops_a_sample * float(self.label_counts[node].sum())
-        return at_s + flops / self.world.device(f"n{node}", at_s).flops_per_s
+        name = f"n{node}"
+        slower = self.world.slower(name, at_s)
+        return at_s + flops / self.world.device(name).flops_per_s * slower
 
     def _carried(
         self, plan: TourPlan, here: int, stop: int, at_s: float, stops: int

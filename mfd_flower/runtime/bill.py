@@ -154,7 +154,8 @@ class Bill:
         """Return how long a node takes for what it reports and began at `at_s`, virtual seconds."""
         if "seconds" in report:
             return number(report, "seconds")
-        return number(report, "flops") / self._world.device(address, at_s).flops_per_s
+        seconds = number(report, "flops") / self._world.device(address).flops_per_s
+        return seconds * self._world.slower(address, at_s)
 
     def bill_work(self, address: str, report: ConfigRecord, asked: str, at_s: float) -> None:
         """Bill what a node did for a message, `asked` its type."""

@@ -72,8 +72,10 @@ def test_a_world_has_no_links_with_those_who_are_not_there() -> None:
     assert here.next_change_s(3.0) == 50.0
     day = WirelessOptions(**options, day_s=100.0, asleep=0.0, busy=1.0, busy_slower=3.0)
     busy = WirelessWorld(NetworkConfig(), 10, 0, day)
-    assert busy.device("n1", 5.0).flops_per_s == pytest.approx(here.device("n1").flops_per_s / 3)
-    assert busy.device(EDGE, 5.0) == here.device(EDGE)
+    assert (busy.slower("n1", 5.0), busy.slower(EDGE, 5.0)) == (3.0, 1.0)
+    seen, usual = busy.seen_by("n1", 5.0).device, here.seen_by("n1", 5.0).device
+    assert seen.flops_per_s == pytest.approx(usual.flops_per_s / 3)
+    assert seen.memory_bytes == usual.memory_bytes
 
 
 @pytest.mark.parametrize(

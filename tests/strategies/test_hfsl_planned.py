@@ -38,8 +38,8 @@ class Uneven(World):
         slow = [{t.source, t.destination} in self.apart for t in transfers]
         return super().rates_bps(transfers, at_s) * np.where(slow, 1e-3, 1.0)
 
-    def device(self, address: str, at_s: float = 0.0) -> Device:
-        device = super().device(address, at_s)
+    def device(self, address: str) -> Device:
+        device = super().device(address)
         speed = device.flops_per_s * (0.1 if address == "n0" else 1.0)
         return Device(speed, device.joules_per_flop, device.joules_per_bit)
 
