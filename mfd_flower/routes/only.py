@@ -20,11 +20,8 @@ from numpy.typing import NDArray
 from mfd_flower.checks import ConfigError, bounded, check_fields
 from mfd_flower.network.world import Transfer, World
 from mfd_flower.routing import Candidate, Policy, Trail, interest
+from mfd_flower.routing.policy import CHOICE, MEMORY, PROBES
 
-VISITS_KEPT = 64
-"""That a packet remembers."""
-CHOICE, PROBES = 1, 4
-"""Purposes of generators."""
 UNUSED = np.random.default_rng(0)
 """For policies that draw nothing: to seed a generator takes as long as to choose."""
 
@@ -78,7 +75,7 @@ class _Walker:
     node: int
     seen: NDArray[np.float64]
     hop: int = 1
-    visited: deque[str] = field(default_factory=lambda: deque(maxlen=VISITS_KEPT))
+    visited: deque[str] = field(default_factory=lambda: deque(maxlen=MEMORY))
     toured: str = ""
     source: str = ""
     """Who had it before."""

@@ -25,6 +25,8 @@ BY_RATE = ("fastest", "weighted")
 """Policies that choose by the rates of links."""
 MEMORY = 64
 """All that a packet remembers."""
+CHOICE, PROBES = 1, 4
+"""Purposes of the generators that a choice, and whom to ask, are drawn from."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ network's that carries it from link to link.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from mfd_flower.packets import Packet, PacketError
@@ -44,8 +46,9 @@ def next_link(visit: Visit, destination: str) -> str:
 class Ways:
     """Over which links packets are carried, and their receivers' word back; each link is billed."""
 
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
+    def __init__(self, requests: Requests, addresses: Sequence[str], forwards: bool) -> None:
+        self._requests, self._addresses = requests, frozenset(addresses)
+        self._forwards = forwards
         self.taken: dict[str, list[str]] = {}
         """Who had each walker's last packet on its way, its sender first."""
 
@@ -56,9 +59,10 @@ class Ways:
         """
         rest = RecordDict({name: record for name, record in content.items() if name != VIA})
         self.taken[packet.walker] = [packet.source]
-        if VIA not in content:
+        told = content.config_records.get(VIA)
+        if told is None or not self._forwards:
             return rest, ""
-        first = text(content.config_records[VIA], VIA)
+        first = str(told.get(VIA, ""))
         way = self._carried(packet.source, first, packet.destination, rest)
         if way is None:
             return None
@@ -80,11 +84,13 @@ class Ways:
         for links in range(MOST_LINKS, 0, -1):
             if there == destination:
                 return way
+            if there not in self._addresses:
+                return None  # Named by a node that may say anything.
             told = ConfigRecord({"destination": destination, "links": links})
             asked = RecordDict({**content, FORWARD: told})
             answer = self._requests.content(there, "query.forward", asked, way[-1])
             if answer is None:
                 return None
             way.append(there)
-            there = text(answer.config_records[FORWARD], "via")
+            there = str(answer.config_records.get(FORWARD, ConfigRecord()).get("via", ""))
         return None

@@ -10,13 +10,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from mfd_flower.packets import PacketError
 from mfd_flower.records import integer, text, texts
 from mfd_flower.routing import Candidate
+from mfd_flower.routing.policy import CHOICE, MEMORY, PROBES
 from mfd_flower.walk.custody import FOR_SENDER
 from mfd_flower.walk.visit import Visit
 from mfd_flower.walk.wants import own_sketch
 
-VISITS_KEPT = 64
-CHOICE, PROBES = 1, 4
-"""Purposes of the generators that a policy, and whom to ask, are drawn from."""
 PROBE = "probe"
 """Record of whom a holder asks for their adverts before it chooses."""
 
@@ -24,7 +22,7 @@ PROBE = "probe"
 def route(visit: Visit) -> None:
     """Add this visit to the header of the next version, and name the next hop."""
     start, node, policy = visit.start, visit.node, visit.plan.policy
-    visited = (*start.visited, node.address)[-VISITS_KEPT:]
+    visited = (*start.visited, node.address)[-MEMORY:]
     pairs = zip(start.seen, visit.told_counts, strict=True)
     seen = tuple(was + round(told, 1) for was, told in pairs)
     among = None if visit.members is None else len(visit.members)

@@ -67,7 +67,7 @@ class Relay:
         self._flights: dict[str, _Flight] = {}
         self._visit_s: dict[str, float] = {}
         self.requests = Requests(grid, timeout_s)
-        self._ways = Ways(self.requests)
+        self._ways = Ways(self.requests, self.addresses, plan.policy.forward)
         self.not_taken: dict[tuple[str, int, str], list[str]] = {}
         """Reasons of receivers that could not take a packet, by its walker, hop and source."""
 
@@ -153,7 +153,8 @@ class Relay:
             return packet, content
         # Of all that nodes tell, losses alone change.
         sequence = packet.hop if self._plan.policy.by_loss else 0
-        pull(self.requests, packet.source, texts(record, PROBE), sequence)
+        asked = [name for name in texts(record, PROBE) if name in self.addresses]
+        pull(self.requests, packet.source, asked, sequence)
         timer = ConfigRecord({"walker": packet.walker, "choose": True})
         told = self.requests.content(packet.source, "query.choose", RecordDict({"timer": timer}))
         if told is None or (chosen := _whole(told, packet)) is None:

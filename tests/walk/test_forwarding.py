@@ -17,10 +17,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.network.worlds import new_world
+from mfd_flower.node import initial_tunables
 from mfd_flower.packets import PacketError
 from mfd_flower.strategy import build_strategy
+from mfd_flower.walk import forwarding
 from mfd_flower.walk.custody import DATA, PACKET, packet_in
 from mfd_flower.walk.forwarding import FORWARD, forward
+from mfd_flower.walk.plan import plan_of
+from mfd_flower.walk.visit import VIA
 from tests.harness import Trial, trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 
@@ -168,3 +172,27 @@ def test_what_would_speak_to_neighbours_alone_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=f"options.policy.forward = True: {said}"):
         build_strategy(settings({"name": "interest", **policy}, traits=traits))
+
+
+@pytest.mark.parametrize("told", [{"via": "n99"}, {"via": 3}, {"via": ""}, {}])
+def test_who_names_no_node_for_the_next_link_loses_a_packet_and_no_walk(
+    told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """n3 says anything when it is to forward; the others go on."""
+    usual = forwarding.next_link
+
+    def odd(visit: Any, destination: str) -> Any:
+        name = usual(visit, destination)
+        return told.get("via", name) if visit.node.address == "n3" else name
+
+    monkeypatch.setattr(forwarding, "next_link", odd)
+    found = trial(settings({"name": "label-balance", **FAR}), timeout=5)
+    assert len(found.grid.visits) == 2 * NODES
+
+
+def test_without_forwarding_nobody_is_sent_round_by_what_a_holder_says() -> None:
+    run = settings({"name": "label-balance", "memory": 3}, topology="full")
+    ways = forwarding.Ways(None, [f"n{node}" for node in range(NODES)], False)  # type: ignore[arg-type]
+    packet = plan_of(run).first_packet(run, initial_tunables(run))
+    content = RecordDict({VIA: ConfigRecord({VIA: "n99"})})
+    assert ways.last_link(packet, content) == (RecordDict(), "")
