@@ -50,8 +50,12 @@ class StrategyClientApp(ClientApp):
             rng = node.rng(step_of(message), LINK)
             change_on_link(node.run, node.index, reply.content, rng)
         if report.fits or report.flops:
+            samples = len(Node.of(context).samples)
             reply.content[REPORT] = ConfigRecord(
-                {"fits": report.fits, "flops": report.flops, "peak-bytes": report.peak_bytes}
+                {
+                    **{"fits": report.fits, "flops": report.flops, "samples": samples},
+                    "peak-bytes": report.peak_bytes,
+                }
             )
         return reply
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from mfd_flower.accounting.targets import by_metric, first_point, kept_point, trailing_point
 from mfd_flower.comparison import Metric
+from mfd_flower.network.clock import KINDS
+from mfd_flower.network.world import EDGE
 
 Run = Mapping[str, Any]
 """A run, or one of its measured points."""
@@ -24,15 +26,18 @@ Reached = Mapping[int, Run | None]
 SHARES = (0.90, 0.95, 0.98, 0.99, 1.00)
 """Targets, as shares of the best accuracy that any row of a table reaches."""
 HEADLINE_SHARE = 0.99
+LINKS = ("up", "down", "d2d", "backhaul")
+SPENT_ON = ("compute", "radio", "sensing")
 SPENT: Mapping[str, Callable[[Run], float | None]] = {
     "bytes": lambda point: point["bytes"]["wire"],
     "payload_bytes": lambda point: point["bytes"]["payload"],
     "busiest_bytes": lambda point: point["busiest_node_bytes"],
     "flops": lambda point: point["flops"],
     "virtual_seconds": lambda point: point["virtual_seconds"],
+    "joules": lambda point: point["joules"],
     "wall_seconds": lambda point: point["wall_seconds"],
 }
-"""What was spent up to a point; None where it is not known."""
+"""What was spent up to a point."""
 
 
 def summarise(runs: Sequence[Run], margin: float, metric: Metric = "accuracy") -> dict[str, Any]:
@@ -164,7 +169,6 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         return statistics.mean(p[key] for p in last)
 
     sent = mean_curve([[point] for point in last])[0]["bytes"]
-    busiest = [p["busiest_node_bytes"] for p in last]
     return {
         "strategy": name,
         "payload": runs[0].get("payload") or payload_name(runs[0]["settings"]),
@@ -185,10 +189,43 @@ def _row(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "joules": mean("joules"),
         "flops": mean("flops"),
         "peak_node_bytes": max(p["peak_node_bytes"] for p in last),
-        "busiest_node_bytes": None if None in busiest else max(busiest),
+        "busiest_node_bytes": max(p["busiest_node_bytes"] for p in last),
+        **{f"{link}_bytes": sent[link] for link in LINKS},
+        **_metrics(runs),
         "failures": sum(len(run["failures"]) for run in runs),
         "diverged": {run["seed"]: run["diverged"] for run in runs if run["diverged"]},
     }
+
+
+def _metrics(runs: Sequence[Run]) -> dict[str, float | None]:
+    """Return what GaisNet asks of every method (sections III-C and III-D), means over seeds.
+
+    All are None where a run does not tell.
+    """
+    of: dict[str, Callable[[Run], float | None]] = {
+        "spectrum_hz_s": lambda run: run["spectrum_hz_s"],
+        "sum_node_bytes": lambda run: sum(run["node_peak_bytes"].values()),
+        "most_joules": _most_joules,
+        "in_time_share": lambda run: _share_moved(run, "in_time"),
+        "at_rate_share": lambda run: _share_moved(run, "at_rate"),
+    }
+    of |= {f"seconds_{kind}": lambda run, kind=kind: run["seconds_by"][kind] for kind in KINDS}
+    of |= {f"joules_{what}": lambda run, what=what: run["joules_by"][what] for what in SPENT_ON}
+    if not all("seconds_by" in run for run in runs):
+        return dict.fromkeys(of)
+    found = {name: [value(run) for run in runs] for name, value in of.items()}
+    return {n: None if None in values else statistics.mean(values) for n, values in found.items()}
+
+
+def _most_joules(run: Run) -> float:
+    """Return what the node spent that spent most."""
+    return max((j for name, j in run["node_joules"].items() if name != EDGE), default=0.0)
+
+
+def _share_moved(run: Run, how: str) -> float | None:
+    """Return the share of a run's models that were moved so; None if none was."""
+    moved = run["model_transfers"]
+    return moved[how] / moved["all"] if moved["all"] else None
 
 
 def _control(runs: Sequence[Run]) -> dict[str, float]:

@@ -40,9 +40,9 @@ class CellLinks:
         part_db = 10 * np.log10(sharing)[:, None]
         heard_dbm = here.ut_dbm + gains[:, cells].T  # Of each message the others' at its site.
         others = np.where(cells[:, None] == cells, -np.inf, heard_dbm - part_db)
-        noise = noise_dbm(self._free_hz, here.bs_noise_db)
+        noise = noise_dbm(self.free_hz, here.bs_noise_db)
         ratio = sinr_db(heard_dbm.diagonal(), noise - part_db[:, 0], others)
-        return rate_bps(self._free_hz / sharing, ratio, UPLINK)
+        return rate_bps(self.free_hz / sharing, ratio, UPLINK)
 
     def down_bps(self, nodes: Sequence[int], at_s: float) -> Floats:
         """Return rates of messages to nodes, which share a cell's band and its power evenly."""
@@ -55,7 +55,7 @@ class CellLinks:
         others[rows, cells] = -np.inf
         band = noise_dbm(here.cell_hz, here.ut_noise_db)
         ratio = sinr_db(heard_dbm[rows, cells], band, others)
-        return rate_bps(self._free_hz / self._sharing(cells), ratio, DOWNLINK)
+        return rate_bps(self.free_hz / self._sharing(cells), ratio, DOWNLINK)
 
     def _received_db(self, nodes: Sequence[int], at_s: float) -> tuple[Floats, NDArray[np.int64]]:
         """Return gains of nodes, ``(nodes, sites)``, antennas and fading in it, and their sites."""
@@ -69,6 +69,6 @@ class CellLinks:
         return np.bincount(cells, minlength=len(self.coverage.sites_m))[cells]
 
     @property
-    def _free_hz(self) -> float:
+    def free_hz(self) -> float:
         """Band of a cell that nobody else uses."""
         return self._options.cell_hz * (1 - self._options.load)

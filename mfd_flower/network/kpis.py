@@ -40,6 +40,8 @@ REQUIREMENTS = (
     Requirement("enhanced media recognition", "down", 1.5e6, 0.1, 150e6),
     Requirement("split control of robots", "down", 40e3, 0.012, 320e6),
 )
+MODEL_TO_TERMINAL = REQUIREMENTS[0]
+"""What a model that travels is held against."""
 
 
 def transfer_s(size_bytes: ArrayLike, rate_bps: ArrayLike, latency_s: ArrayLike = 0.0) -> NDArray:

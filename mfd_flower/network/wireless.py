@@ -10,6 +10,7 @@ also with what is under way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,8 @@ class WirelessWorld(World):
 
     def device(self, address: str) -> Device:
         """Return a node's device, or the edge server's."""
-        return self._profile(address).device(self.options.slowed.get(address, 1.0))
+        device = self._profile(address).device(self.options.slowed.get(address, 1.0))
+        return replace(device, sample_s=self._config.sample_s, sample_j=self._config.sample_j)
 
     def slower(self, address: str, at_s: float) -> float:
         """Return how many times as long a node computes at a time, busy with things of its own."""
@@ -127,10 +129,23 @@ class WirelessWorld(World):
         """
         if transfer.source != EDGE:
             return handset_w(self.options.ut_dbm) * air_s
-        alone_bps = float(self.rates_bps([transfer], at_s)[0])
-        alone_s = min(8 * size_bytes / alone_bps, air_s) if alone_bps else air_s
         radiated_w = 10 ** ((self.cells.site_dbm - 30) / 10)
+        alone_s = self._alone_s(transfer, size_bytes, at_s, air_s)
         return SITE_SLOPE[self.options.scenario] * radiated_w * alone_s
+
+    def spectrum_hz_s(
+        self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float
+    ) -> float:
+        """Return the bandwidth of a message's link times how long it would have it alone."""
+        link = _air_link(transfer)
+        if link == "backhaul":
+            return 0.0
+        band_hz = self.options.d2d_hz if link == "d2d" else self.cells.free_hz
+        return band_hz * self._alone_s(transfer, size_bytes, at_s, air_s)
+
+    def _alone_s(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:
+        alone_bps = float(self.rates_bps([transfer], at_s)[0])
+        return min(8 * size_bytes / alone_bps, air_s) if alone_bps else air_s
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
         """Take energy out of a node's battery."""

@@ -40,6 +40,9 @@ class Device:
     joules_per_bit: float
     """Of what it sends."""
     memory_bytes: float = math.inf
+    sample_s: float = 0.0
+    """What it takes to acquire a sample, before it is used for the first time."""
+    sample_j: float = 0.0
 
 
 class World:
@@ -92,7 +95,13 @@ class World:
     def device(self, address: str) -> Device:
         """Return a node's device, or the edge server's."""
         config = self._config
-        return Device(config.flops_per_s, config.joules_per_flop, config.joules_per_bit)
+        return Device(
+            config.flops_per_s,
+            config.joules_per_flop,
+            config.joules_per_bit,
+            sample_s=config.sample_s,
+            sample_j=config.sample_j,
+        )
 
     def slower(self, address: str, at_s: float) -> float:
         """Return how many times as long a node computes at a time, busy with things of its own."""
@@ -109,6 +118,12 @@ class World:
     def sending_j(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:
         """Return what it costs a sender to send so much from `at_s` on, in `air_s` seconds."""
         return 8 * size_bytes * self.device(transfer.source).joules_per_bit
+
+    def spectrum_hz_s(
+        self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float
+    ) -> float:
+        """Return how much bandwidth, for how long, a message takes; 0 of links without one."""
+        return 0.0
 
     def spend(self, address: str, joules: float, at_s: float) -> None:
         """Take energy out of a node's battery; here it has no end."""

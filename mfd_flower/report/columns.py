@@ -47,6 +47,7 @@ TEXTS: dict[str, Callable[[Any], str]] = {
     "ratio": _with_range,
     "mean": lambda found: f"{found['mean']:.3f} ± {found['std']:.3f}",
     "s": lambda seconds: f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s",
+    "Hz s": lambda hertz: f"{hertz / 1e6:.3g} MHz s",
     "J": lambda joules: f"{joules:.1f} J",
     "FLOP": lambda flops: f"{flops / 1e9:.0f} GFLOP",
 }
@@ -65,6 +66,8 @@ class Table:
     """Key of a row that is true for those it has."""
     brief: bool = False
     """Whether the terminal shows it too."""
+    sparse: bool = False
+    """Whether columns are left out in which nothing stands."""
 
 
 ANSWER = Table("Wire to the target", "strategy", brief=True)
@@ -72,7 +75,9 @@ TARGETS = Table("Wire to shares of the best accuracy", "strategy")
 READINGS = Table("Three readings of 99 % of the best accuracy", "strategy")
 TRAVEL = Table("How the model travelled", "control_bytes")
 COSTS = Table("Costs of the whole run", "strategy")
-TABLES = (ANSWER, TARGETS, READINGS, TRAVEL, COSTS)
+TIME = Table("Latency and energy, by what took them", "seconds_compute", sparse=True)
+LINKS = Table("Links, spectrum and memory", "strategy", sparse=True)
+TABLES = (ANSWER, TARGETS, READINGS, TRAVEL, COSTS, TIME, LINKS)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,11 @@ def _of_target(name: str) -> Callable[[Row], Any]:
     return lambda row: row["target"][name]
 
 
+def _took(heading: str, kind: str, how: str) -> Column:
+    return Column(heading, f"seconds_{kind}", "s", f"{how}{CHAIN}", (TIME,))
+
+
+CHAIN = ": of the chain of things that the end of the run waited for."
 RATES = "Follows from counted bytes and FLOPs and the rates in the settings."
 COLUMNS = (
     Column("strategy", "strategy", "", "The entry's label in the config.", TABLES),
@@ -209,7 +219,46 @@ COLUMNS = (
     Column(
         *("peak memory of a node", "peak_node_bytes", "bytes"),
         "Weights, gradients, optimiser state and saved tensors of one step.",
-        (COSTS,),
+        (COSTS, LINKS),
+    ),
+    _took("delivery", "down", "Messages from the edge server"),
+    _took("sensing", "sensing", "Acquiring samples"),
+    _took("computing", "compute", "Computing"),
+    _took("between nodes", "d2d", "Messages from node to node, beyond what goes on beside them"),
+    _took("between stations", "backhaul", "Messages between base stations"),
+    _took("upload", "up", "Messages to the edge server"),
+    _took("waiting", "waiting", "What nothing came of"),
+    Column("energy of computing", "joules_compute", "J", RATES, (TIME,)),
+    Column("of sending", "joules_radio", "J", RATES, (TIME,)),
+    Column("of sensing", "joules_sensing", "J", RATES, (TIME,)),
+    Column(
+        *("most of a node", "most_joules", "J"),
+        "Energy of the node that spent most, which its battery has to hold.",
+        (TIME,),
+    ),
+    Column("up", "up_bytes", "bytes", "Wire from nodes to the edge server.", (LINKS,)),
+    Column("down", "down_bytes", "bytes", "Wire from the edge server to nodes.", (LINKS,)),
+    Column("node to node", "d2d_bytes", "bytes", "Wire between nodes.", (LINKS,)),
+    Column("stations", "backhaul_bytes", "bytes", "Wire between base stations.", (LINKS,)),
+    Column(
+        *("spectrum", "spectrum_hz_s", "Hz s"),
+        "Bandwidth times the time for which each message would have had it alone.",
+        (LINKS,),
+    ),
+    Column(
+        *("memory of all nodes", "sum_node_bytes", "bytes"),
+        "Sum of each node's largest step.",
+        (LINKS,),
+    ),
+    Column(
+        *("models within 1 s", "in_time_share", "share"),
+        "Share of models moved in the time that 3GPP TS 22.261, table 7.10.1-2, asks for.",
+        (LINKS,),
+    ),
+    Column(
+        *("at 1.1 Gbit/s", "at_rate_share", "share"),
+        "Share moved at the rate it asks for, with which 138 MB take a second.",
+        (LINKS,),
     ),
     Column("failed replies", "failures", "", "Error replies of all seeds.", (COSTS,)),
 )

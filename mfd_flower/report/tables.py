@@ -45,8 +45,11 @@ def tables_of(
     for table in columns.TABLES:
         rows = [row for row in scenario["rows"] if row[table.shows]]
         title = heading(name, scenario) if table is columns.ANSWER else f"{name}: {table.title}"
+        shown = [c for c in columns.COLUMNS if table in c.tables]
+        if table.sparse:
+            shown = [c for c in shown if any(c.of(row) for row in rows)]
         if rows:
-            yield table, title, [c for c in columns.COLUMNS if table in c.tables], rows
+            yield table, title, shown, rows
 
 
 def summary_tables(summary: Mapping[str, Any]) -> Iterator[RichTable]:

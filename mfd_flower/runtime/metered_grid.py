@@ -9,16 +9,16 @@ in `links` which message types stand for which link, and each logical transfer i
 - ``relay``: exists only because Flower is a star; no transfer of the algorithm.
 
 `relay` counts all that the star carried, both ways. What nodes say to each other beside the
-star, as members of a split model do, they report: ``d2d``, ``up`` and ``down`` bytes of their
-links, and the virtual ``seconds`` that they were busy together.
+star, as members of a split model do, they report: bytes ``sent`` to and ``received`` from each of
+their ``peers``, see `mfd_flower.runtime.member_links`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self, cast
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -26,6 +26,7 @@ from flwr.serverapp import Grid
 
 from mfd_flower.accounting.wire import Size, measure
 from mfd_flower.config import NetworkConfig
+from mfd_flower.network.clock import START, Moment
 from mfd_flower.network.delivery import Sent
 from mfd_flower.network.world import EDGE, Link, Transfer, World
 from mfd_flower.records import (
@@ -41,6 +42,7 @@ from mfd_flower.records import (
 )
 from mfd_flower.results import reason_of
 from mfd_flower.runtime.bill import Bill, Billed
+from mfd_flower.runtime.member_links import MemberLinks, Reported
 from mfd_flower.runtime.pass_through import PassThrough
 
 SOURCE = "source"
@@ -58,13 +60,29 @@ class Asked(NamedTuple):
 
     address: str
     link: str
-    arrived_s: float
+    arrived: Moment
     """When its node begins with it; infinite if it does not get there."""
     source: str
-    known_s: float
+    known: Moment
     """When its sender knows that it arrived, or is lost."""
     until_s: float
     """Until when its reply is waited for."""
+
+    @classmethod
+    def of(cls, kept: Sequence[Any]) -> Self:
+        """Return what a checkpoint kept."""
+        address, link, arrived, source, known, until_s = kept
+        return cls(address, link, Moment.of(arrived), source, Moment.of(known), until_s)
+
+    def kept(self) -> list[Any]:
+        """Return it for a checkpoint."""
+        address, link, arrived, source, known, until_s = self
+        return [address, link, arrived.numbers, source, known.numbers, until_s]
+
+    @property
+    def arrives(self) -> bool:
+        """Whether it gets there."""
+        return not math.isinf(self.arrived.at_s)
 
 
 class Back(NamedTuple):
@@ -74,10 +92,14 @@ class Back(NamedTuple):
     asked: Asked
     report: ConfigRecord | None
     """What its node did."""
-    done_s: float
+    done: Moment
     """When that was done, or the sender of the request knows that nothing was."""
     upload: Billed | None
     """What its node sends up."""
+    links: MemberLinks
+    """Those of all whose replies came with it."""
+    lost: str = ""
+    """Why it counts as lost, if it does."""
 
 
 class MeteredGrid(Bill, PassThrough, Grid):
@@ -123,7 +145,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
 
     def state_dict(self) -> RecordDict:
         """Return all counters and clocks, without the long `LISTS`."""
-        asked = {message_id: [*each] for message_id, each in self._asked.items()}
+        asked = {message_id: each.kept() for message_id, each in self._asked.items()}
         kept = {**self.plain_state(), "asked": asked, "unsent": self._unsent}
         lost = ConfigRecord({i: message_bytes(reply) for i, reply in self._lost.items()})
         bill = RecordDict({"bill": plain_record(kept), "lost": lost})
@@ -135,14 +157,14 @@ class MeteredGrid(Bill, PassThrough, Grid):
         records = part_of(state, "meter").config_records
         kept = plain_values(records["bill"])
         self.load_plain_state(kept)
-        self._asked = {i: Asked(*each) for i, each in kept["asked"].items()}
+        self._asked = {i: Asked.of(each) for i, each in kept["asked"].items()}
         self._unsent = kept["unsent"]
         self._lost = {i: message_from(cast(bytes, data)) for i, data in records["lost"].items()}
 
     def arrival_s(self, message_id: str) -> float:
         """Return when a message that has no reply yet arrives, or is known not to."""
         asked = self._asked[message_id]
-        return asked.arrived_s if _arrives(asked) else asked.known_s
+        return (asked.arrived if asked.arrives else asked.known).at_s
 
     def address(self, node_id: int) -> str:
         """Return the address of a Flower node."""
@@ -210,8 +232,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
         while missing := [i for i in message_ids if i not in self._back]:
             lost = [self._lost.pop(i) for i in missing if i in self._lost]
             found = [*lost, *self._grid.pull_messages(missing)]
-            for reply in found:
-                self._back[reply.metadata.reply_to_message_id] = self._came_back(reply)
+            for back in self._came_back(found):
+                self._back[back.reply.metadata.reply_to_message_id] = back
             if not found:
                 if time.monotonic() > ends_s:
                     break
@@ -219,15 +241,15 @@ class MeteredGrid(Bill, PassThrough, Grid):
         there = [i for i in message_ids if i in self._back]
         uploads = {i: up for i in there if (up := self._back[i].upload) is not None}
         sent = dict(zip(uploads, self.delivered([*uploads.values()]), strict=True))
-        known_s = {i: sent[i].known_s if i in sent else self._back[i].done_s for i in there}
+        known_s = {i: sent[i].known_s if i in sent else self._back[i].done.at_s for i in there}
         if not known_s:
             return None
         first = min(known_s, key=lambda message_id: known_s[message_id])
         back = self._back.pop(first)
         self._bill_back(back)
-        self._know(known_s[first])
+        self._know(back.done.later(known_s[first], "up"))
         if back.upload is None:
-            return first, back.reply
+            return first, None if back.lost else back.reply
         self.bill_sent(back.upload, sent[first])
         if not math.isinf(sent[first].arrives_s):
             return first, back.reply
@@ -267,7 +289,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         # one that never comes must not shift the others, and the reply that a SuperLink makes for
         # a node which is gone does not name that node.
         for request, each in zip(requests, asked, strict=True):
-            if not _arrives(each):
+            if not each.arrives:
                 self._unsent += 1
                 request.metadata.__dict__["_message_id"] = f"unsent-{self._unsent}"
                 error = Error(ErrorCode.NODE_UNAVAILABLE, "the node is out of reach")
@@ -295,18 +317,21 @@ class MeteredGrid(Bill, PassThrough, Grid):
         ]
 
     def _on_its_way(self, link: str, billed: Billed, sent: Sent) -> Asked:
-        source, address, _ = billed.transfer
-        begins_s = max(sent.arrives_s, self._clock.free_s(address))
+        source, address, sent_over = billed.transfer
+        began, node = self._clock.free(source), self._clock.free(address)
+        arrived = began.later(sent.arrives_s, sent_over)
+        known = began.later(sent.known_s, "waiting" if math.isinf(sent.arrives_s) else sent_over)
         named = source if source != EDGE else ""
-        return Asked(address, link, begins_s, named, sent.known_s, billed.until_s)
+        begins = node if node.at_s > arrived.at_s else arrived
+        return Asked(address, link, begins, named, known, billed.until_s)
 
     def _bill_replies(self, replies: list[Message], first: int = 0) -> list[Message]:
         """Bill what nodes did and sent; returns the replies that arrive in time."""
-        backs = [self._came_back(reply) for reply in replies]
+        backs = self._came_back(replies)
         for back in backs:
             self._bill_back(back)
-            if back.reply.has_error():
-                self._know(back.done_s)
+            if back.reply.has_error() or back.lost:
+                self._know(back.done)
         uploads = {place: up for place, back in enumerate(backs) if (up := back.upload) is not None}
         if first:
             uploads = self._of_first(uploads, first)
@@ -314,7 +339,9 @@ class MeteredGrid(Bill, PassThrough, Grid):
         found = []
         for place, back in enumerate(backs):
             if place in sent:
-                self._know(sent[place].known_s)
+                self._know(back.done.later(sent[place].known_s, "up"))
+            if back.lost:
+                continue
             if back.upload is None or (place in sent and not math.isinf(sent[place].arrives_s)):
                 found.append(back.reply)
             else:
@@ -331,44 +358,73 @@ class MeteredGrid(Bill, PassThrough, Grid):
             if upload.begins_s < end_s
         }
 
-    def _came_back(self, reply: Message) -> Back:
-        """Return what a reply is to be billed for."""
-        address = self.address(reply.metadata.src_node_id)
-        unknown = Asked(address, "star", 0.0, "", 0.0, math.inf)
-        asked = self._asked.pop(reply.metadata.reply_to_message_id, unknown)
+    def _came_back(self, replies: Sequence[Message]) -> list[Back]:
+        """Return what replies that came together are to be billed for."""
+        asked, reports = [], []
+        for reply in replies:
+            address = self.address(reply.metadata.src_node_id)
+            unknown = Asked(address, "star", START, "", START, math.inf)
+            asked.append(self._asked.pop(reply.metadata.reply_to_message_id, unknown))
+            reports.append(None if reply.has_error() else taken(reply.content, REPORT))
+        worked = zip(asked, reports, strict=True)
+        links = MemberLinks(
+            self._world, [Reported(a.address, r, a.arrived.at_s) for a, r in worked if r]
+        )
+        each = zip(replies, asked, reports, strict=True)
+        return [self._back_of(reply, a, report, links) for reply, a, report in each]
+
+    def _back_of(
+        self, reply: Message, asked: Asked, report: ConfigRecord | None, links: MemberLinks
+    ) -> Back:
         if reply.has_error():
             # The sender knows of the failure one latency after the request would have arrived.
-            done_s = asked.arrived_s if _arrives(asked) else asked.known_s
-            done_s += self._world.latency_s(asked.address, EDGE, done_s)
-            return Back(reply, asked, None, done_s, None)
-        done_s, report = asked.arrived_s, taken(reply.content, REPORT)
-        if report is not None:
-            done_s += self.work_s(asked.address, report, done_s)
-        if asked.link != "star":
-            return Back(reply, asked, report, done_s, None)
-        up, until_s = Transfer(asked.address, EDGE, "up"), max(asked.until_s, done_s)
+            done = asked.arrived if asked.arrives else asked.known
+            late_s = self._world.latency_s(asked.address, EDGE, done.at_s)
+            return Back(reply, asked, None, done.later(done.at_s + late_s, "up"), None, links)
+        done, lost = asked.arrived, ""
+        if report:
+            done = self._worked(asked.address, report, done, links)
+            if peer := links.broken(asked.address, report):
+                lost = f"its link to {peer} broke"
+        if asked.link != "star" or lost:
+            return Back(reply, asked, report, done, None, links, lost)
+        up, until_s = Transfer(asked.address, EDGE, "up"), max(asked.until_s, done.at_s)
         size, message_type = measure(reply.content), reply.metadata.message_type
-        upload = Billed(up, size, message_type, done_s, until_s)
-        return Back(reply, asked, report, done_s, upload)
+        upload = Billed(up, size, message_type, done.at_s, until_s)
+        return Back(reply, asked, report, done, upload, links)
+
+    def _worked(
+        self, address: str, report: ConfigRecord, since: Moment, links: MemberLinks
+    ) -> Moment:
+        """Return when a node is done with what it reports and began then."""
+        if sensing_s := self.sensing_s(address, report):
+            since = since.later(since.at_s + sensing_s, "sensing")
+        work_s = self.work_s(address, report, since.at_s)
+        beside_s = links.beside_s(address, report, work_s, since.at_s)
+        done = since.later(since.at_s + work_s, "compute")
+        return done.later(done.at_s + beside_s, "d2d") if beside_s else done
 
     def _bill_back(self, back: Back) -> None:
         """Bill what a node did, or note why it did nothing."""
-        reply, asked, report, done_s, upload = back
+        reply, asked, report, done, upload, links, lost = back
         message_type = reply.metadata.message_type
         if reply.has_error():
             self._note_failure(asked.address, str(reply.error.reason).strip())
             if reply.error.code in RAISED and not self.raised:
                 self.raised = f"{asked.address}: {reason_of(reply.error.reason)}"
             return
+        if lost:
+            self._note_failure(asked.address, lost)
         if report is not None:
             if message_type.partition(".")[0] == "train":
                 self.visits.append(asked.address)
                 self.sources.append(asked.source)
-            self.bill_work(asked.address, report, message_type, asked.arrived_s)
-        self._clock.occupy(asked.address, done_s)
+            self.bill_work(asked.address, report, message_type, asked.arrived.at_s, links)
+        self._clock.occupy(asked.address, done)
         if upload is None:
             self._bytes["relay"] += measure(reply.content).wire
-            self._known_s = max(self._known_s, done_s)
+            if done.at_s > self._known.at_s:
+                self._known = done
 
     def _note_failure(self, address: str, reason: str) -> None:
         self.failures.append(reason)
@@ -382,11 +438,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         return source if source in self._ids else EDGE
 
 
-def _arrives(asked: Asked) -> bool:
-    return not math.isinf(asked.arrived_s)
-
-
 def _reaching(requests: list[Message], asked: list[Asked]) -> list[Message]:
     """Return the requests that get to their nodes, each with when it does."""
     pairs = zip(requests, asked, strict=True)
-    return [stamped(request, each.arrived_s) for request, each in pairs if _arrives(each)]
+    return [stamped(request, each.arrived.at_s) for request, each in pairs if each.arrives]

@@ -177,6 +177,11 @@ def run_on(
         "wire_by_type": dict(meter.wire_by_type),
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),
+        "node_joules": dict(meter.node_joules),
+        "seconds_by": meter.known.took,
+        "joules_by": {name: meter.joules_by[name] for name in ("compute", "radio", "sensing")},
+        "spectrum_hz_s": meter.spectrum_hz_s,
+        "model_transfers": dict(meter.model_transfers),
         "failures": [{**each, "reason": reason_of(each["reason"])} for each in curve.failures()],
     }
     record |= {name: getattr(strategy, name) for name in OUTCOME if hasattr(strategy, name)}

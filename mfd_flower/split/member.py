@@ -24,7 +24,6 @@ from mfd_flower.models import set_tunables
 from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import SplitStage, Stage, split_model
 from mfd_flower.models.tunables import named_tunables
-from mfd_flower.network.world import EDGE, View
 from mfd_flower.node import Node
 from mfd_flower.records import REPORT
 from mfd_flower.split.frames import LinkError
@@ -55,7 +54,9 @@ def take_part(
         failure = ConfigRecord({"reason": str(error), "met": not isinstance(error, NotMetError)})
         return Message(RecordDict({FAILURE: failure}), reply_to=message)
     content = reply(roster, results)
-    content[REPORT] = ConfigRecord({**member_cost(results, roster, node.world_view(), fits=fits)})
+    content[REPORT] = report = ConfigRecord({**member_report(results, roster, fits=fits)})
+    if roster.members[0] == node.address:
+        report["samples"] = len(node.samples)
     return Message(content, reply_to=message)
 
 
@@ -188,41 +189,24 @@ def in_batches(labels: Tensor, config: TrainConfig) -> list[Tensor]:
     return [part for epoch in epochs for part in epoch.split(config.batch_size or len(epoch))]
 
 
-def member_cost(
-    results: Sequence[StageResult], roster: Roster, view: View, *, fits: int
-) -> dict[str, int | float]:
-    r"""Return what a member's part in a round cost, as `MeteredGrid` reads a report.
+def member_report(
+    results: Sequence[StageResult], roster: Roster, *, fits: int
+) -> dict[str, int | float | list[str] | list[int]]:
+    """Return what a member did in a round, as `MeteredGrid` reads a report.
 
-    .. math::
-
-        T = \frac{m + s - 1}{m} \max\Big(\frac{F}{v},\; \max_c \frac{8 D_c}{r_c}\Big)
-            + B\, h\, \ell
-
-    with s stages, m micro-batches, B batches, latency :math:`\ell`, the member's FLOPs F at rate v
-    and the bytes :math:`D_c` over each of its links at rate :math:`r_c`, in the direction that
-    takes longer: the time of a pipeline that is filled and drained once a batch (Narayanan et al.
-    2021, section 2.2.1, arXiv 2104.04473). In training a batch crosses every cut there and back
-    before the next begins, in inference every cut and then the way to the asker: h links between
-    nodes, each as late as the latest of the member's own. `results` are of all its positions.
+    `results` are of all its positions, `fits` is 1 for training and 0 for inference.
     """
     members, parts = roster.members, roster.micro_batches
     cuts = sum(one != other for one, other in itertools.pairwise(members))
     crossings = 2 * cuts if fits else cuts + (members[-1] != members[0])
-    flops = sum(result.flops for result in results)
     links = [link for result in results for link in result.links]
-    busy_s = flops / view.device.flops_per_s
-    for peer, sent, received in links:
-        sending_s = 8 * sent / view.rate_to_bps(peer)
-        busy_s = max(busy_s, sending_s, 8 * received / view.rate_from_bps(peer))
-    fill = (parts + len(members) - 1) / parts
-    latency_s = max((view.latency_s(peer) for peer, _, _ in links), default=0.0)
     return {
         "fits": fits,
-        "flops": flops,
+        "flops": sum(result.flops for result in results),
         "peak-bytes": sum(result.peak_bytes for result in results),
-        "seconds": fill * busy_s + results[0].batches * crossings * latency_s,
-        "up": sum(sent for peer, sent, _ in links if peer == EDGE),
-        "down": sum(received for peer, _, received in links if peer == EDGE),
-        # Every node reports what it sent: each transfer is counted once.
-        "d2d": sum(sent for peer, sent, _ in links if peer != EDGE),
+        "fill": (parts + len(members) - 1) / parts,
+        "crossings": results[0].batches * crossings,
+        "peers": [peer for peer, _, _ in links],
+        "sent": [sent for _, sent, _ in links],
+        "received": [received for _, _, received in links],
     }

@@ -10,12 +10,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 
 from mfd_flower.config import RunConfig
 from mfd_flower.network.world import EDGE
-from mfd_flower.network.worlds import world_of
 from mfd_flower.records import integer, text
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.split.frames import LinkError
 from mfd_flower.split.gloo import free_port
-from mfd_flower.split.member import FAILURE, member_cost
+from mfd_flower.split.member import FAILURE, member_report
 from mfd_flower.split.pipeline import StageResult
 from mfd_flower.split.roster import Roster
 
@@ -53,7 +52,7 @@ def run_round(
     """
     requests = {name: contents(roster, name) for roster in rosters for name in roster.nodes}
     seats = [(roster, place) for roster in rosters for place in roster.positions(EDGE)]
-    began_s = grid.virtual_seconds
+    began = grid.known
     with ThreadPoolExecutor(max(1, len(seats))) as pool:
         futures = [pool.submit(stand_in, *seat) for seat in seats]
         answers = grid.ask(message_type, requests, timeout)
@@ -61,11 +60,9 @@ def run_round(
     for (roster, _), future in zip(seats, futures, strict=True):
         if not isinstance(future.exception(), LinkError):
             own[roster.cluster].append(future.result())
-    view = world_of(run.network, run.data.nodes, run.seed).seen_by(EDGE, began_s)
     for roster in rosters:
         if results := own[roster.cluster]:
-            cost = member_cost(results, roster, view, fits=fits)
-            grid.bill_server(cost["flops"], cost["seconds"], began_s)
+            grid.bill_server(member_report(results, roster, fits=fits), began)
     return [_outcome(roster, answers, own[roster.cluster]) for roster in rosters]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mfd_flower.accounting.plan import plan
 from mfd_flower.accounting.summary import SHARES, mean_curve, summarise, visits_entropy
 from mfd_flower.accounting.targets import diverged, first_point, kept_point, trailing_point
+from mfd_flower.network.clock import KINDS
 
 
 def curve(accuracies: list[float], gap: int = 1, size: int = 10) -> list[dict[str, Any]]:
@@ -22,12 +23,15 @@ def curve(accuracies: list[float], gap: int = 1, size: int = 10) -> list[dict[st
             "updates": i * gap,
             "accuracy": accuracy,
             "macro_accuracy": accuracy,
-            "bytes": {"payload": i * size, "wire": i * (size + 1), "relay": 2 * i * size},
+            "bytes": {
+                **{"payload": i * size, "wire": i * (size + 1), "relay": 2 * i * size},
+                **dict.fromkeys(("up", "down", "d2d", "backhaul"), 0),
+            },
             "virtual_seconds": 0.0,
             "joules": 0.0,
             "flops": 0.0,
             "peak_node_bytes": 0,
-            "busiest_node_bytes": None,
+            "busiest_node_bytes": 0,
             "wall_seconds": 0.0,
         }
         for i, accuracy in enumerate(accuracies)
@@ -150,6 +154,12 @@ def run(
         "wall_seconds": 0.0,
         "visits": ["n0", "n1", "n2", "n0"],
         "wire_by_type": {"train": 99, "query.ack": 1},
+        "node_peak_bytes": {"n0": 2, "n1": 3},
+        "node_joules": {"edge": 9.0, "n0": 1.0, "n1": 2.0},
+        "seconds_by": {**dict.fromkeys(KINDS, 0.0), "compute": 4.0, "up": 1.0},
+        "joules_by": {"compute": 2.0, "radio": 1.0, "sensing": 0.0},
+        "spectrum_hz_s": 3e6,
+        "model_transfers": {"all": 4, "in_time": 3, "at_rate": 1},
     }
 
 
@@ -279,3 +289,20 @@ def test_visits_entropy_is_one_for_even_visits_and_falls_with_favourites() -> No
     assert visits_entropy(["n2"] * 5, 4) == 0
     assert 0 < visits_entropy(favourite, 4) < visits_entropy(["n0", "n1"] * 5, 4)
     assert visits_entropy(["n0", "n1"] * 5, 4) == pytest.approx(0.5)
+
+
+def test_what_a_method_took_is_told_by_kind() -> None:
+    other = run("walk", curve([0.1, 0.9]), seed=1)
+    other["model_transfers"] = {"all": 2, "in_time": 0, "at_rate": 0}
+    other["seconds_by"] = {**other["seconds_by"], "compute": 6.0}
+    _, rows = rows_of([run("walk", curve([0.1, 0.9])), other])
+    row = rows["walk"]
+    assert (row["seconds_compute"], row["seconds_up"], row["seconds_waiting"]) == (5.0, 1.0, 0.0)
+    assert (row["in_time_share"], row["at_rate_share"]) == (0.375, 0.125)
+    assert (row["sum_node_bytes"], row["most_joules"], row["joules_radio"]) == (5, 2.0, 1.0)
+    one_shot = {**other, "model_transfers": {"all": 0, "in_time": 0, "at_rate": 0}}
+    _, rows = rows_of([one_shot])
+    assert rows["walk"]["in_time_share"] is None
+    del other["seconds_by"]
+    _, rows = rows_of([run("walk", curve([0.1, 0.9])), other])
+    assert rows["walk"]["seconds_compute"] is rows["walk"]["spectrum_hz_s"] is None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mfd_flower.accounting.wire import measure
 from mfd_flower.config import NetworkConfig, RunConfig
+from mfd_flower.network.clock import START
 from mfd_flower.network.world import EDGE, Device, Transfer, World
 from mfd_flower.runtime import LocalGrid, MeteredGrid, metered_grid
 from mfd_flower.runtime.runner import run_locally
@@ -176,23 +177,21 @@ def test_two_runs_with_the_same_seed_are_identical(make_run: Callable[..., RunCo
         assert first == second
 
 
-def test_links_beside_the_star_and_shared_time_are_billed_as_reported() -> None:
+def test_links_beside_the_star_are_billed_as_reported_and_timed_by_the_world() -> None:
     beside = ClientApp()
 
     @beside.train()
     def stage(message: Message, context: Context) -> Message:
-        cost = {"fits": 1, "flops": 50.0, "peak-bytes": 7, "seconds": 3.0}
-        links = {"up": 100, "down": 200, "d2d": 400}
-        return Message(
-            RecordDict({"report": ConfigRecord({**cost, **links})}),  # type: ignore[arg-type]
-            reply_to=message,
-        )
+        cost = {"fits": 1, "flops": 50.0, "peak-bytes": 7, "fill": 1.5, "crossings": 2}
+        links = {"peers": [EDGE, "n1"], "sent": [100, 400], "received": [200, 50]}
+        report = ConfigRecord({**cost, **links})
+        return Message(RecordDict({"report": report}), reply_to=message)
 
     with LocalGrid(beside, 1) as inner:
         grid = MeteredGrid(inner, world=WORLD, addresses={1: "n0"})
         list(grid.send_and_receive([Message(RecordDict(), 1, "train")]))
         star = measure(RecordDict()).wire
-        grid.bill_server(10.0, 1.0, began_s=0.0)
+        grid.bill_server({"flops": 10.0}, START)
     totals = grid.totals()
     assert (totals["up"], totals["down"], totals["d2d"]) == (star + 100, star + 200, 400)
     assert totals["wire"] == 2 * star + 700
@@ -202,8 +201,15 @@ def test_links_beside_the_star_and_shared_time_are_billed_as_reported() -> None:
     assert grid.node_flops == {"n0": 50.0}
     assert grid.node_peak_bytes == {"n0": 7}
     assert grid.joules == pytest.approx(2.0 * 60 + 8 * 0.125 * (2 * star + 700))
-    # The server's own second of work went on beside the node's three.
-    assert grid.virtual_seconds == pytest.approx(1.0 + star / 1e4 + 3.0 + star / 1e3)
+    assert grid.busiest_node_bytes == 2 * star + 750
+    # 400 bytes at 500 a second take longer than 0.5 s of computing, filled and drained; two links
+    # are half a second late each. The server's own work went on beside that.
+    took_s = 1.5 * 0.8 + 2 * 0.5
+    assert grid.virtual_seconds == pytest.approx(1.0 + star / 1e4 + took_s + star / 1e3)
+    took = grid.known.took
+    assert took["compute"] == pytest.approx(0.5)
+    assert took["d2d"] == pytest.approx(took_s - 0.5)
+    assert sum(took.values()) == pytest.approx(grid.virtual_seconds)
 
 
 def test_a_request_says_when_it_arrives_and_nobody_pays_for_that(
@@ -264,7 +270,7 @@ def test_who_sends_and_who_works_pays_with_the_own_device() -> None:
         hopped = RecordDict({"arrays": arrays(250), "header": ConfigRecord({"source": "n0"})})
         list(grid.send_and_receive([Message(hopped, 2, "train.hop")]))
         before = grid.virtual_seconds
-        grid.bill_server(1000.0, 0.0, before)
+        grid.bill_server({"flops": 100.0}, START)
     size, hop_size = measure(down).wire, measure(hopped).wire
     expected = [
         (EDGE, 8 * size * 10.0),
@@ -272,7 +278,7 @@ def test_who_sends_and_who_works_pays_with_the_own_device() -> None:
         ("n0", 8 * size * 100.0),
         ("n0", 8 * hop_size * 100.0),
         ("n1", 200 * 1e-3),
-        (EDGE, 1000 * 1e-1),
+        (EDGE, 100 * 1e-1),
     ]
     assert world.spent == [(who, pytest.approx(joules)) for who, joules in expected]
     assert grid.joules == pytest.approx(sum(joules for _, joules in expected))
@@ -286,7 +292,7 @@ def test_a_node_that_is_away_is_not_offered() -> None:
     with LocalGrid(app, 2) as inner:
         grid = MeteredGrid(inner, world=Odd(), addresses={2: "n1", 1: "n0"})
         assert list(grid.get_node_ids()) == [1]
-        grid.bill_server(0.0, 5.0, 0.0)
+        grid.bill_server({"flops": 500.0}, START)
         assert list(grid.get_node_ids()) == [2, 1]
 
 
