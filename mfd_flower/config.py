@@ -145,7 +145,7 @@ class NetworkConfig:
     """A key of `mfd_flower.network.worlds.WORLDS`: how rates, devices and who is there change."""
     options: str = "{}"
     """The world's own, as JSON; in a file a table. All that follows is of `constant`, but for
-    `backhaul_bps`, `latency_s`, `sample_s` and `sample_j`."""
+    `backhaul_bps`, `latency_s`, `timeout_s`, `sample_s` and `sample_j`."""
     topology: str = "full"
     """Who can reach whom over one `d2d` link: `full`, `ring`, `regular`, `geometric`, `x2` or
     `file:<graph>`, see `mfd_flower.network.topology`."""
@@ -157,6 +157,8 @@ class NetworkConfig:
     backhaul_bps: float = bounded(1e9, 0.0, open_low=True)
     latency_s: float = bounded(0.01, 0.0)
     """One-way latency of every message."""
+    timeout_s: float = bounded(5.0, 0.0)
+    """How long a sender waits for word of a message that is lost, in virtual time."""
     flops_per_s: float = bounded(5e9, 0.0, open_low=True)
     joules_per_flop: float = bounded(1e-10, 0.0)
     joules_per_bit: float = bounded(1e-7, 0.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ class HFSL(OwnLoop, Strategy):
 
     A member that fails costs its cluster the round and is out for the rest of the run: an idle node
     takes the last place in the cluster, or the others share the blocks. A planned cluster is then
-    planned anew from its survivors and the idle nodes.
+    planned anew from its survivors and the idle nodes. Where links come and go all are planned anew
+    once a cluster is broken, of all who are there.
     """
 
     Options: ClassVar = HFSLOptions
@@ -124,8 +126,6 @@ class HFSL(OwnLoop, Strategy):
         self.entry = run.model.prompt_from if run.model.tune == "prompts" else 0
         """First block that any member runs: what stands in front is computed once."""
         _check(self.options, run, self.entry, self.depth)
-        if run.network.world != "constant":
-            raise ConfigError("network.world", run.network.world, "accepted with hfsl: constant")
         self.clients = self.options.cluster_size - len(self.options.edge_stages)
         self.concurrent_nodes = self.options.clusters * self.clients
         """Nodes that must run at the same time."""
@@ -135,6 +135,10 @@ class HFSL(OwnLoop, Strategy):
         self.one_process = self.options.link == "queue" and self.options.cluster_size > 1
         """Whether they must be threads of the server's process."""
         self.world = world_of(run.network, run.data.nodes, run.seed)
+        self.changing = math.isfinite(self.world.next_change_s(0.0))
+        """Whether links come and go, so that clusters are formed anew when one breaks."""
+        if self.changing and self.options.form != "planned":
+            raise ConfigError("options.form", self.options.form, "planned where links come and go")
         self.labels: Mapping[str, Sequence[float]] = {}
         """What nodes told of their labels, if clusters are planned."""
         self.clusters: list[list[str]] = []
@@ -153,6 +157,8 @@ class HFSL(OwnLoop, Strategy):
             self.clusters, self.idle = self.formed(grid, timeout)
         clusters = self.clusters
         for number in range(self.done + 1, num_rounds + 1):
+            if self.changing and not self.whole(grid):
+                self.clusters, self.idle = clusters, _ = self.formed_anew(grid, timeout)
             rosters = self.rosters(grid, number, clusters, timeout)
             outcomes = self.trained(grid, rosters, arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
@@ -165,7 +171,7 @@ class HFSL(OwnLoop, Strategy):
             elif outcomes and number == num_rounds and not self.finished:
                 raise LinkError(f"no cluster finished a round: {outcomes[0].reason}")
             for roster, outcome in zip(rosters, outcomes, strict=True):
-                if outcome.lost:
+                if outcome.lost and not self.changing:
                     left = [n for n in clusters[roster.cluster] if n not in outcome.lost]
                     mended = self.mended(left, self.idle, grid.virtual_seconds)
                     clusters[roster.cluster], self.idle = mended
@@ -191,6 +197,38 @@ class HFSL(OwnLoop, Strategy):
         else:
             starts = range(0, self.concurrent_nodes, self.clients)
             clusters = [nodes[start : start + self.clients] for start in starts]
+        return clusters, [name for name in nodes if not any(name in each for each in clusters)]
+
+    def whole(self, grid: MeteredGrid) -> bool:
+        """Tell whether all members are there and reach each other now."""
+        there, at_s = {*grid.nodes}, grid.virtual_seconds
+        for cluster in self.clusters:
+            ends = zip(cluster, [*cluster[1:], cluster[0]], strict=True)
+            pairs = [pair for pair in ends if pair[0] != pair[1]]
+            views = {name: self.world.seen_by(name, at_s) for name in cluster}
+            if not {*cluster} <= there or not all(views[a].rate_to_bps(b) for a, b in pairs):
+                return False
+        return bool(self.clusters)
+
+    def formed_anew(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
+        """Return as many clusters as the links of now give, and the idle nodes.
+
+        With no node at all there the round passes until links change.
+        """
+        nodes, at_s = grid.nodes, grid.virtual_seconds
+        strangers = [name for name in nodes if name not in self.labels]
+        if strangers:
+            self.labels = {**self.labels, **formation.ask_labels(grid, strangers, timeout)}
+        nodes = [name for name in nodes if name in self.labels]
+        clusters: list[list[str]] = []
+        for number in range(self.options.clusters, 0, -1):
+            with contextlib.suppress(ConfigError):
+                clusters = self.planned(nodes, number, self.clients, at_s)
+                break
+        else:
+            clusters = [one] if (one := self.mended(nodes, [], at_s)[0]) else []
+        if not clusters:
+            grid.wait_until(self.world.next_change_s(at_s))
         return clusters, [name for name in nodes if not any(name in each for each in clusters)]
 
     def mended(self, left: list[str], idle: list[str], at_s: float) -> tuple[list[str], list[str]]:

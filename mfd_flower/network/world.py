@@ -59,6 +59,8 @@ class World:
 
     def __init__(self, config: NetworkConfig, nodes: int, seed: int = 0) -> None:
         self._config = config
+        self.timeout_s = config.timeout_s
+        """How long a sender waits for word of a message that is lost."""
         self._addresses = tuple(f"n{index}" for index in range(nodes))
         # A full mesh is told on demand: its table would grow with the square of the nodes.
         full = config.topology == "full"

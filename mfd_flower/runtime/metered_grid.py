@@ -281,8 +281,20 @@ class MeteredGrid(Bill, PassThrough, Grid):
         found = self._bill_replies(replies, first)
         for message_id in places:  # For those without a reply none will be asked.
             if (unanswered := self._asked.pop(message_id, None)) is not None:
-                self._note_failure(unanswered.address, "no reply in time")
+                self._give_up(unanswered)
         return found
+
+    def _give_up(self, asked: Asked) -> None:
+        """Let the sender of a request without a reply wait for it as long as it does."""
+        self._note_failure(asked.address, "no reply in time")
+        over = self._timed_out(asked)
+        self._know(over)
+        if asked.source:
+            self._clock.occupy(asked.source, over)
+
+    def _timed_out(self, asked: Asked) -> Moment:
+        since = asked.arrived if asked.arrives else asked.known
+        return since.later(since.at_s + self._world.timeout_s, "waiting")
 
     def _remember(self, requests: list[Message], asked: list[Asked]) -> None:
         # The grid inside gives a message its id when it sends it. A reply is matched by that id:
@@ -377,10 +389,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         self, reply: Message, asked: Asked, report: ConfigRecord | None, links: MemberLinks
     ) -> Back:
         if reply.has_error():
-            # The sender knows of the failure one latency after the request would have arrived.
-            done = asked.arrived if asked.arrives else asked.known
-            late_s = self._world.latency_s(asked.address, EDGE, done.at_s)
-            return Back(reply, asked, None, done.later(done.at_s + late_s, "up"), None, links)
+            return Back(reply, asked, None, self._told(reply, asked), None, links)
         done, lost = asked.arrived, ""
         if report:
             done = self._worked(asked.address, report, done, links)
@@ -392,6 +401,16 @@ class MeteredGrid(Bill, PassThrough, Grid):
         size, message_type = measure(reply.content), reply.metadata.message_type
         upload = Billed(up, size, message_type, done.at_s, until_s)
         return Back(reply, asked, report, done, upload, links)
+
+    def _told(self, reply: Message, asked: Asked) -> Moment:
+        """Return when the sender of a request knows of the error that answers it."""
+        if not asked.arrives:
+            return asked.known
+        if reply.error.code == ErrorCode.REPLY_MESSAGE_UNAVAILABLE:
+            return self._timed_out(asked)
+        sender = asked.source or EDGE
+        back_s = self._world.latency_s(asked.address, sender, asked.arrived.at_s)
+        return asked.arrived.later(asked.arrived.at_s + back_s, "waiting")
 
     def _worked(
         self, address: str, report: ConfigRecord, since: Moment, links: MemberLinks
@@ -412,6 +431,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
             self._note_failure(asked.address, str(reply.error.reason).strip())
             if reply.error.code in RAISED and not self.raised:
                 self.raised = f"{asked.address}: {reason_of(reply.error.reason)}"
+            if asked.source:
+                self._clock.occupy(asked.source, done)
             return
         if lost:
             self._note_failure(asked.address, lost)

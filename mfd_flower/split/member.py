@@ -23,6 +23,7 @@ from mfd_flower.data.samples import Batches
 from mfd_flower.models import set_tunables
 from mfd_flower.models.residents import model_for
 from mfd_flower.models.stages import SplitStage, Stage, split_model
+from mfd_flower.models.training import check_memory
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.node import Node
 from mfd_flower.records import REPORT
@@ -53,6 +54,8 @@ def take_part(
     except LinkError as error:
         failure = ConfigRecord({"reason": str(error), "met": not isinstance(error, NotMetError)})
         return Message(RecordDict({FAILURE: failure}), reply_to=message)
+    peak_bytes = sum(result.peak_bytes for result in results)
+    check_memory(peak_bytes, node.world_view().device.memory_bytes)
     content = reply(roster, results)
     content[REPORT] = report = ConfigRecord({**member_report(results, roster, fits=fits)})
     if roster.members[0] == node.address:
