@@ -19,6 +19,7 @@ import socket
 import stat
 import struct
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,14 @@ class SocketCount(MeteredGrid):
 
     socket_received = 0
 
-    def _came_back(self, reply: Message) -> Back:
-        if reply.has_content() and "sockets" in reply.content:
-            told = reply.content.config_records["sockets"]
-            self.socket_received += integer(told, "socket")
-            self.processes = {*getattr(self, "processes", ()), integer(told, "process")}
-            del reply.content["sockets"]
-        return super()._came_back(reply)
+    def _came_back(self, replies: Sequence[Message]) -> list[Back]:
+        for reply in replies:
+            if reply.has_content() and "sockets" in reply.content:
+                told = reply.content.config_records["sockets"]
+                self.socket_received += integer(told, "socket")
+                self.processes = {*getattr(self, "processes", ()), integer(told, "process")}
+                del reply.content["sockets"]
+        return super()._came_back(replies)
 
 
 def settings_of(link: str, samples: int, rounds: int, members: int) -> RunConfig:

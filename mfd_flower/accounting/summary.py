@@ -12,6 +12,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mfd_flower.accounting.targets import by_metric, first_point, kept_point, trailing_point
@@ -209,12 +210,20 @@ def _metrics(runs: Sequence[Run]) -> dict[str, float | None]:
         "in_time_share": lambda run: _share_moved(run, "in_time"),
         "at_rate_share": lambda run: _share_moved(run, "at_rate"),
     }
-    of |= {f"seconds_{kind}": lambda run, kind=kind: run["seconds_by"][kind] for kind in KINDS}
-    of |= {f"joules_{what}": lambda run, what=what: run["joules_by"][what] for what in SPENT_ON}
+    for table, keys in (("seconds", KINDS), ("joules", SPENT_ON)):
+        of |= {f"{table}_{key}": partial(_of_table, f"{table}_by", key) for key in keys}
     if not all("seconds_by" in run for run in runs):
         return dict.fromkeys(of)
-    found = {name: [value(run) for run in runs] for name, value in of.items()}
-    return {n: None if None in values else statistics.mean(values) for n, values in found.items()}
+    return {name: _mean([value(run) for run in runs]) for name, value in of.items()}
+
+
+def _of_table(table: str, key: str, run: Run) -> float:
+    return float(run[table][key])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known and len(known) == len(values) else None
 
 
 def _most_joules(run: Run) -> float:

@@ -208,8 +208,7 @@ class Bill:
         for transfer, size_bytes, air_s in links.billed_by(address, report):
             self._bill_bytes(transfer, Size(size_bytes, size_bytes), f"{asked}.link")
             self._bill_radio(transfer, size_bytes, at_s, air_s)
-        for sent_bytes in (*report.get("sent", ()), *report.get("received", ())):
-            self._node_bytes[address] += sent_bytes
+        self._node_bytes[address] += links.bytes_of(address, report)
 
     def _know(self, at: Moment) -> None:
         """Note that the server learns something, and is busy until then."""

@@ -60,7 +60,9 @@ class MemberLinks:
             if math.isinf(each.arrives_s):
                 self._lost.add(sent)
 
-    def billed_by(self, address: str, report: ConfigRecord) -> Iterator[tuple[Transfer, int, float]]:
+    def billed_by(
+        self, address: str, report: ConfigRecord
+    ) -> Iterator[tuple[Transfer, int, float]]:
         """Yield transfers that a member's report is billed for, bytes and time on the air.
 
         That is what it sent, and what the edge server sent to it.
@@ -68,6 +70,10 @@ class MemberLinks:
         for transfer, size_bytes in _links(address, report):
             if transfer.source in (address, EDGE):
                 yield transfer, size_bytes, self._air_s[transfer, size_bytes]
+
+    def bytes_of(self, address: str, report: ConfigRecord) -> int:
+        """Return the bytes that a member sent and received over its links."""
+        return sum(size_bytes for _, size_bytes in _links(address, report))
 
     def broken(self, address: str, report: ConfigRecord) -> str:
         """Return whom a member lost its link to; empty if to nobody."""

@@ -36,7 +36,10 @@ def run_of(
 ) -> RunConfig:
     return RunConfig.from_tables(
         {
-            "data": {"name": "digits", "nodes": 5, "train_samples": 100, "test_samples": 50, "validation": 0.0},
+            "data": {
+                **{"name": "digits", "nodes": 5, "validation": 0.0},
+                **{"train_samples": 100, "test_samples": 50},
+            },
             "model": {"tune": "head" if strategy != "hfsl" else "prompts", "prompts": 2},
             "train": {"accelerator": "cpu"},
             "network": network,
