@@ -43,7 +43,7 @@ def _with_range(ratio: Mapping[str, float | None]) -> str:
 TEXTS: dict[str, Callable[[Any], str]] = {
     "": str,
     "bytes": megabytes,
-    "share": lambda share: f"{100 * share:.2g} %",
+    "share": lambda share: "100 %" if share > 0.995 else f"{100 * share:.2g} %",
     "ratio": _with_range,
     "mean": lambda found: f"{found['mean']:.3f} ± {found['std']:.3f}",
     "s": lambda seconds: f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.3g} s",
