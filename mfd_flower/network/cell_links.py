@@ -13,6 +13,7 @@ from mfd_flower.network.fading import Fading
 from mfd_flower.network.places import Places
 from mfd_flower.network.tracks import Floats
 from mfd_flower.network.wireless_options import DEFAULT_BS_DBM, WirelessOptions
+from mfd_flower.network.world import Link
 
 
 class CellLinks:
@@ -40,9 +41,9 @@ class CellLinks:
         part_db = 10 * np.log10(sharing)[:, None]
         heard_dbm = here.ut_dbm + gains[:, cells].T  # Of each message the others' at its site.
         others = np.where(cells[:, None] == cells, -np.inf, heard_dbm - part_db)
-        noise = noise_dbm(self.free_hz, here.bs_noise_db)
+        noise = noise_dbm(self.free_hz("up"), here.bs_noise_db)
         ratio = sinr_db(heard_dbm.diagonal(), noise - part_db[:, 0], others)
-        return rate_bps(self.free_hz / sharing, ratio, UPLINK)
+        return rate_bps(self.free_hz("up") / sharing, ratio, UPLINK)
 
     def down_bps(self, nodes: Sequence[int], at_s: float) -> Floats:
         """Return rates of messages to nodes, which share a cell's band and its power evenly."""
@@ -55,7 +56,7 @@ class CellLinks:
         others[rows, cells] = -np.inf
         band = noise_dbm(here.cell_hz, here.ut_noise_db)
         ratio = sinr_db(heard_dbm[rows, cells], band, others)
-        return rate_bps(self.free_hz / self._sharing(cells), ratio, DOWNLINK)
+        return rate_bps(self.free_hz("down") / self._sharing(cells), ratio, DOWNLINK)
 
     def _received_db(self, nodes: Sequence[int], at_s: float) -> tuple[Floats, NDArray[np.int64]]:
         """Return gains of nodes, ``(nodes, sites)``, antennas and fading in it, and their sites."""
@@ -68,7 +69,8 @@ class CellLinks:
         """Return how many of these messages, itself among them, are in each one's cell."""
         return np.bincount(cells, minlength=len(self.coverage.sites_m))[cells]
 
-    @property
-    def free_hz(self) -> float:
-        """Band of a cell that nobody else uses."""
-        return self._options.cell_hz * (1 - self._options.load)
+    def free_hz(self, link: Link) -> float:
+        """Return the band of a cell, up or down, that nobody else uses."""
+        here = self._options
+        band_hz = here.up_hz if link == "up" and here.up_hz else here.cell_hz
+        return band_hz * (1 - here.load)

@@ -108,12 +108,24 @@ class WirelessWorld(World):
         """Return the cell that serves a node, or the region of the core network that this is in."""
         if not self.options.areas:
             return ""
-        coverage = self.cells.coverage
-        site = int(coverage.at(at_s).serving[self._index[address]])
+        site = self.site_of(address, at_s)
         if self.options.areas == "cell":
             return f"cell-{site}"
-        east, north = (coverage.sites_m[site] // self.options.region_m).astype(int).tolist()
+        east, north = (self.sites_m[site] // self.options.region_m).astype(int).tolist()
         return f"region-{east}-{north}"
+
+    def places_m(self, at_s: float) -> Floats:
+        """Return where nodes are, ``(nodes, 2)`` in metres."""
+        return self.places.in_step(self.places.step(at_s))
+
+    @property
+    def sites_m(self) -> Floats:
+        """Where base stations stand, ``(sites, 2)`` in metres."""
+        return self.cells.coverage.sites_m
+
+    def site_of(self, address: str, at_s: float) -> int:
+        """Return the base station that serves a node."""
+        return int(self.cells.coverage.at(at_s).serving[self._index[address]])
 
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node is there, awake, and has energy left."""
@@ -140,7 +152,7 @@ class WirelessWorld(World):
         link = _air_link(transfer)
         if link == "backhaul":
             return 0.0
-        band_hz = self.options.d2d_hz if link == "d2d" else self.cells.free_hz
+        band_hz = self.options.d2d_hz if link == "d2d" else self.cells.free_hz(link)
         return band_hz * self._alone_s(transfer, size_bytes, at_s, air_s)
 
     def _alone_s(self, transfer: Transfer, size_bytes: int, at_s: float, air_s: float) -> float:

@@ -42,7 +42,9 @@ class WirelessOptions:
     """Between base stations; 0 is the report's distance for the scenario."""
     carrier_hz: float = bounded(3.5e9, 0.5e9, 100e9)
     cell_hz: float = bounded(20e6, 0.0, open_low=True)
-    """Band of a cell, once for up and once for down."""
+    """Band of a cell for messages down, and if `up_hz` says nothing else as much again for up."""
+    up_hz: float = bounded(0.0, 0.0)
+    """Band of a cell for messages up; 0 is `cell_hz`."""
     d2d_hz: float = bounded(10e6, 0.0, open_low=True)
     """Band of the messages between nodes."""
     bs_dbm: float = bounded(0.0, 0.0, 60.0)

@@ -113,6 +113,19 @@ class World:
         """Return which area of the network a node is in: here there is one, without a name."""
         return ""
 
+    def places_m(self, at_s: float) -> NDArray[np.float64] | None:
+        """Return where nodes are, ``(nodes, 2)`` in metres; None where they are nowhere."""
+        return None
+
+    @property
+    def sites_m(self) -> NDArray[np.float64]:
+        """Where base stations stand, ``(sites, 2)`` in metres."""
+        return np.zeros((0, 2))
+
+    def site_of(self, address: str, at_s: float) -> int:
+        """Return the base station that serves a node; the first where there is none."""
+        return 0
+
     def available(self, address: str, at_s: float) -> bool:
         """Tell whether a node takes part now: switched on, in reach, awake."""
         return True

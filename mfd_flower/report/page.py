@@ -10,6 +10,7 @@ from markupsafe import Markup
 from mfd_flower.files import to_json, write_bytes, write_text
 from mfd_flower.report import TEMPLATES
 from mfd_flower.report.columns import GAVE
+from mfd_flower.report.map import movie, playable
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import draw_plots
 from mfd_flower.report.tables import summary_csv, tables_of
@@ -43,6 +44,7 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "name": name,
                 "tables": list(tables_of(name, scenario)),
                 "paths": [(title, path_map(run)) for title, run in titled if is_walk(run)],
+                "movies": [m for t, r in titled if playable(r) and (m := movie(t, r))],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
                 "gave": [(t, r["contributions"]) for t, r in titled if "contributions" in r],
                 "figures": list(map(Markup, drawn)),

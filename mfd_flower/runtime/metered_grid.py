@@ -48,7 +48,7 @@ from mfd_flower.runtime.pass_through import PassThrough
 SOURCE = "source"
 """Config key by which a transfer between nodes names the address that it comes from, unless its
 message's group does."""
-LISTS = ("visits", "sources", "failures", "failed")
+LISTS = ("visits", "sources", "sent_s", "begun_s", "failures", "failed")
 """What only grows; a checkpoint adds to it."""
 POLL_S = 0.002
 RAISED = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
@@ -63,6 +63,7 @@ class Asked(NamedTuple):
     arrived: Moment
     """When its node begins with it; infinite if it does not get there."""
     source: str
+    sent_s: float
     known: Moment
     """When its sender knows that it arrived, or is lost."""
     until_s: float
@@ -71,13 +72,13 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, kept: Sequence[Any]) -> Self:
         """Return what a checkpoint kept."""
-        address, link, arrived, source, known, until_s = kept
-        return cls(address, link, Moment.of(arrived), source, Moment.of(known), until_s)
+        address, link, arrived, source, sent_s, known, until_s = kept
+        return cls(address, link, Moment.of(arrived), source, sent_s, Moment.of(known), until_s)
 
     def kept(self) -> list[Any]:
         """Return it for a checkpoint."""
-        address, link, arrived, source, known, until_s = self
-        return [address, link, arrived.numbers, source, known.numbers, until_s]
+        address, link, arrived, source, sent_s, known, until_s = self
+        return [address, link, arrived.numbers, source, sent_s, known.numbers, until_s]
 
     @property
     def arrives(self) -> bool:
@@ -115,6 +116,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
     visits, sources
         Address of every node that trained, in order, and where the request for that came from;
         empty for the server. Requests that got no answer, or an old one, are none.
+    sent_s, begun_s
+        When those requests were sent, and when their nodes began with them, in virtual seconds.
     failures, failed
         Reason of every error reply and missing reply, and the address that it concerns.
     raised
@@ -139,6 +142,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
         self._unsent = 0
         self.visits: list[str] = []
         self.sources: list[str] = []
+        self.sent_s: list[float] = []
+        self.begun_s: list[float] = []
         self.failures: list[str] = []
         self.failed: list[str] = []
         self.raised = ""
@@ -335,7 +340,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         known = began.later(sent.known_s, "waiting" if math.isinf(sent.arrives_s) else sent_over)
         named = source if source != EDGE else ""
         begins = node if node.at_s > arrived.at_s else arrived
-        return Asked(address, link, begins, named, known, billed.until_s)
+        return Asked(address, link, begins, named, began.at_s, known, billed.until_s)
 
     def _bill_replies(self, replies: list[Message], first: int = 0) -> list[Message]:
         """Bill what nodes did and sent; returns the replies that arrive in time."""
@@ -375,7 +380,7 @@ class MeteredGrid(Bill, PassThrough, Grid):
         asked, reports = [], []
         for reply in replies:
             address = self.address(reply.metadata.src_node_id)
-            unknown = Asked(address, "star", START, "", START, math.inf)
+            unknown = Asked(address, "star", START, "", 0.0, START, math.inf)
             asked.append(self._asked.pop(reply.metadata.reply_to_message_id, unknown))
             reports.append(None if reply.has_error() else taken(reply.content, REPORT))
         worked = zip(asked, reports, strict=True)
@@ -440,6 +445,8 @@ class MeteredGrid(Bill, PassThrough, Grid):
             if message_type.partition(".")[0] == "train":
                 self.visits.append(asked.address)
                 self.sources.append(asked.source)
+                self.sent_s.append(asked.sent_s)
+                self.begun_s.append(asked.arrived.at_s)
             self.bill_work(asked.address, report, message_type, asked.arrived.at_s, links)
         self._clock.occupy(asked.address, done)
         if upload is None:

@@ -174,6 +174,8 @@ def run_on(
         "diverged": diverged(curve.points, federation_of(run).num_classes),
         "visits": meter.visits,
         "sources": meter.sources,
+        "sent_s": meter.sent_s,
+        "begun_s": meter.begun_s,
         "wire_by_type": dict(meter.wire_by_type),
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),

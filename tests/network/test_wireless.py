@@ -243,3 +243,15 @@ def test_a_bad_option_is_one_line(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as refused:
         world(**options)
     assert str(refused.value).startswith(line)
+
+
+def test_less_band_up_makes_the_way_up_slower_alone() -> None:
+    even, narrow = world(), world(up_hz=4e6)
+    for node in range(5):
+        up_ratio = even.rates_bps(up(node), 0.0)[0] / narrow.rates_bps(up(node), 0.0)[0]
+        # A sender has all its power in what it uses, so that a fifth of the band is heard better.
+        assert 2.0 < up_ratio <= 5.0 + 1e-9
+    both = [each.rates_bps(down(1, 2), 0.0) for each in (even, narrow)]
+    np.testing.assert_array_equal(*both)
+    hertz = narrow.spectrum_hz_s(up(0)[0], 1000, 0.0, math.inf)
+    assert hertz == pytest.approx(4e6 * 8000 / narrow.rates_bps(up(0), 0.0)[0])

@@ -165,9 +165,10 @@ def test_runs_over_days_are_the_same_again(strategy: str, options: dict[str, Any
     assert len(set(first["visits"])) >= 3
 
 
-def test_split_learning_is_refused_there() -> None:
-    with pytest.raises(ConfigError, match=r"network\.world = 'wireless': accepted with hfsl"):
-        build_strategy(replace(settings("hfsl", NEAR), model=ModelConfig()))
+def test_clusters_in_the_order_of_addresses_are_refused_where_nodes_move() -> None:
+    found = r"options\.form = 'order': planned where links come and go"
+    with pytest.raises(ConfigError, match=found):
+        build_strategy(replace(settings("hfsl", MOVING), model=ModelConfig()))
 
 
 def test_a_slow_network_is_waited_for() -> None:
