@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result
 
 from mfd_flower.checks import bounded, build
+from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.pass_through import PassThrough
 
@@ -36,8 +37,8 @@ class DeadlineOptions:
 class _Impatient(PassThrough, Grid):
     """A grid that gives up on those which nobody waits for."""
 
-    def __init__(self, grid: MeteredGrid, options: DeadlineOptions) -> None:
-        self._grid: MeteredGrid = grid
+    def __init__(self, grid: MeteredGrid | CodedGrid, options: DeadlineOptions) -> None:
+        self._grid: MeteredGrid | CodedGrid = grid
         self._options = options
         self.wanted = 0
 
@@ -62,7 +63,7 @@ class FedAvgDeadline(FedAvg):
 
     def start(self, grid: Grid, *arguments: Any, **keywords: Any) -> Result:
         """Run Flower's rounds on a grid that gives up on stragglers."""
-        if not isinstance(grid, MeteredGrid):
+        if not isinstance(grid, MeteredGrid | CodedGrid):
             raise TypeError("grid: must be a MeteredGrid, which knows virtual time")
         return super().start(_Impatient(grid, self.options), *arguments, **keywords)
 

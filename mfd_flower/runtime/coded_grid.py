@@ -7,8 +7,9 @@ plain arrays. The other end is `mfd_flower.coded_handler`; what is coded and how
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import copy
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
@@ -47,13 +48,32 @@ class CodedGrid(PassThrough, Grid):
         """Collect replies and decode them."""
         return self._decoded(self._grid.pull_messages(message_ids), self._asked)
 
+    def pull_first(
+        self, message_ids: Collection[str], timeout: float
+    ) -> tuple[str, Message | None] | None:
+        """Wait for the reply that arrives first, as the grid inside does, and decode it."""
+        found = self._grid.pull_first(message_ids, timeout)
+        if found is None or found[1] is None:
+            return found
+        (reply,) = self._decoded([found[1]], self._asked)
+        return found[0], reply
+
     def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self, messages: Iterable[Message], *, timeout: float | None = None, **limits: Any
     ) -> Iterable[Message]:
-        """Code requests, decode replies."""
+        """Code requests, decode replies; `limits` are the grid's inside."""
         requests = list(messages)
-        replies = self._grid.send_and_receive(self._coded(requests), timeout=timeout)
+        replies = self._grid.send_and_receive(self._coded(requests), timeout=timeout, **limits)
         return self._decoded(replies, {each.metadata.message_id: each for each in requests})
+
+    @property
+    def nodes(self) -> list[str]:
+        """Addresses of the nodes that take part now."""
+        return self._grid.nodes
+
+    def node_id(self, address: str) -> int:
+        """Return Flower's node id of an address."""
+        return self._grid.node_id(address)
 
     def state_dict(self) -> RecordDict:
         """Return what the grid inside keeps, and the requests under way."""

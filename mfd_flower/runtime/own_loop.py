@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from mfd_flower.records import integer, joined, part_of
+from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 
@@ -47,10 +48,12 @@ class OwnLoop:
         evaluate_fn: Callable[[int, Any], MetricRecord | None] | None = None,
     ) -> Result:
         """Run `num_rounds` rounds or tours and evaluate after each of the `steps`."""
-        if not isinstance(grid, MeteredGrid):
+        if not isinstance(grid, MeteredGrid | CodedGrid):
             raise TypeError("grid: must be a MeteredGrid, which knows the nodes' addresses")
         result = Result(arrays=initial_arrays)
-        for number, result.arrays, models in self.steps(grid, initial_arrays, num_rounds, timeout):
+        # What codes for a loop that has the default handlers has all of the meter that this needs.
+        steps = self.steps(cast(MeteredGrid, grid), initial_arrays, num_rounds, timeout)
+        for number, result.arrays, models in steps:
             if evaluate_fn and (metrics := evaluate_fn(number, models or result.arrays)):
                 result.evaluate_metrics_serverapp[number] = metrics
         return result

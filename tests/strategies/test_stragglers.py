@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import RunConfig
+from mfd_flower.config import RunConfig, WireConfig
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
 from strategies.fedbuff import FedBuff, _Begun
@@ -130,3 +131,12 @@ def test_bad_options_are_one_line(strategy: str, options: dict[str, Any], line: 
     with pytest.raises(ConfigError) as refused:
         build_strategy(settings(strategy, **options))
     assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg-deadline", "fedbuff"])
+def test_what_they_send_is_coded_as_any_rounds_are(strategy: str) -> None:
+    plain = settings(strategy)
+    coded = replace(plain, wire=WireConfig(codec="int8"))
+    whole, small = (run_locally(run)["points"][-1] for run in (plain, coded))
+    assert small["bytes"]["payload"] < 0.3 * whole["bytes"]["payload"]
+    assert small["accuracy"] == pytest.approx(whole["accuracy"], abs=0.1)

@@ -41,7 +41,8 @@ class Partial(Trait):
             world = visit.node.world_view()
             compute_s = visit.node.fit_flops() / world.device.flops_per_s
             full_bytes = sum(tensor.nbytes for tensor in start.payload.values())
-            slowest_bps = min(map(world.rate_to_bps, world.neighbours))
+            # Who reaches nobody now does not know at which rate it will: as if at none.
+            slowest_bps = min(map(world.rate_to_bps, world.neighbours), default=0.0)
             share = min(share, timely_share(full_bytes, slowest_bps, self.visit_s - compute_s))
         visit.only = selected(scores, sizes, share)
 
