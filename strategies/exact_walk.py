@@ -114,6 +114,8 @@ class ExactWalk(MFDWalk):
                 raise ConfigError("options.head", summing.head, "accepted with noise: ridge")
             summing = replace(summing, noise=noise)
             plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
+        # Who is left stands in bitmaps of its own.
+        plan = replace(plan, policy=replace(plan.policy, tour=False))
         if plan.judges and summing.session:
             accepted = "accepted with admission: 0"
             raise ConfigError("options.session", summing.session, accepted)

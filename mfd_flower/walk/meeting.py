@@ -35,7 +35,7 @@ def gather(visit: Visit, tour: Tour, brought: Sums) -> Sums | None:
     visit.header["included"] = bitmap(included)
     if len(walkers) == tour.walkers:
         # Who was asked in vain is asked once more.
-        visit.header |= {"meeting": "", "passed": ""}
+        visit.header |= {"meeting": "", "passed": "", "toured": ""}
     return total
 
 

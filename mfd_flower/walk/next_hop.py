@@ -35,7 +35,7 @@ def route(visit: Visit) -> None:
         "hop": start.hop + 1,
         "visited": visited,
         "seen": seen,
-        "toured": toured,
+        **({"toured": toured} if policy.tour else {}),
     }
     if asked := probed(visit, recent):
         visit.answers[PROBE] = ConfigRecord({PROBE: asked})

@@ -182,6 +182,9 @@ class Summing(Trait):
         ended = packet.codec == BYTES or packet.hop == self.session
         # To meet here now that others cannot be reached, it comes here once more.
         ended &= visit.header["meeting"] in ("", packet.meeting)
+        # And so it does if that became clear where walkers meet.
+        here = visit.header["meeting"] == visit.node.address
+        ended &= not here or self.tour.walkers == 1 or self._meets(visit)
         if visit.header["destination"] == visit.node.address and ended:
             visit.header["ttl"] = 0
         if visit.changes.keys() - packet.shapes.keys():

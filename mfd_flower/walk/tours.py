@@ -6,8 +6,9 @@ was asked in vain. Several walkers have a share of the nodes each and meet when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flwr.app import ConfigRecord
@@ -15,12 +16,18 @@ from flwr.app import ConfigRecord
 from mfd_flower.packets import Packet
 from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.records import integer
-from mfd_flower.routing import Candidate
+from mfd_flower.routing import Candidate, Trail
 from mfd_flower.routing.candidate import address_order
 from mfd_flower.walk.visit import Visit
 
+SEARCH_HOPS = 2
+"""Hops a node within which a search in depth comes to all in reach."""
 LAST_TRIES = 3
 """How often a holder tries a node again that did not answer, when no other is left."""
+
+
+Search = Callable[[Visit, Sequence[str]], str]
+"""Where a packet goes on among neighbours, none of whom it looks for; empty to give up."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,7 @@ class Tour:
         number = int(walker.removeprefix("w"))
         first, last = (n * self.nodes // self.walkers for n in (number, number + 1))
         share = range(first, last) if told["meeting"] else range(self.nodes)
-        done = self.members(told["included"]) | self.members(told["passed"])
-        return {f"n{(self.start_node + i) % self.nodes}" for i in share} - done
+        return {f"n{(self.start_node + i) % self.nodes}" for i in share} - self._done(told)
 
     def next(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Return who may be next: who is left, then the meeting node, or nobody."""
@@ -68,15 +74,42 @@ class Tour:
             left = {told["meeting"]} - {visit.node.address}
         if not left:
             return []
-        if found := towards(visit, left, candidates):
+        come = frozenset[str]() if meets else self._done(told)
+        if found := towards(visit, left, candidates, partial(self._search, come=come)):
             return found
         if not visit.header:
             # Sent again, a packet comes to its holder once more, which then writes down whom.
             return []
+        visit.header["toured"] = ""  # Whom it looks for next it has not looked for yet.
         if meets:
             return self._meet_elsewhere(visit, candidates)
         visit.header["passed"] = bitmap(self.members(told["passed"]) | left)
         return self.next(visit, candidates)
+
+    def _search(self, visit: Visit, reached: Sequence[str], come: frozenset[str]) -> str:
+        """Return where a search in depth goes on; empty if it has come to all in vain.
+
+        `come` are those that the walker had come to when it began to look: of a single one all
+        others are left. One of several passes through others' shares, and whom it has come to since
+        stands in the header as ``toured``. Where links come and go it looks on, and keeps as many
+        hops as a search for the meeting takes.
+        """
+        if self.walkers == 1 or not visit.header:
+            return back_or_on(visit, reached)
+        looked = visit.header.get("toured", visit.start.toured)
+        trail = visit.trail() if looked or come else Trail()
+        toured = (self.members(looked) if looked else come) | {visit.node.address}
+        visit.header["toured"] = bitmap(toured)
+        visit.keep_trail(trail)
+        if fresh := [address for address in reached if address not in toured]:
+            return fresh[0]
+        late = visit.start.ttl <= SEARCH_HOPS * self.nodes
+        if not trail.came_from and (late or not visit.node.world_view().changes):
+            return ""
+        return back_or_on(visit, reached, trail)
+
+    def _done(self, told: Mapping[str, Any]) -> frozenset[str]:
+        return self.members(told["included"]) | self.members(told["passed"])
 
     def _meet_elsewhere(self, visit: Visit, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """Meet at the next node in the order of addresses, which all walkers try in turn."""
@@ -88,20 +121,33 @@ class Tour:
         return [Candidate(here)] if f"n{number}" == here else self.next(visit, candidates)
 
 
-def towards(visit: Visit, left: set[str], candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    """Return the candidates that are in `left`, who may lead there, or one for a last try."""
+def towards(
+    visit: Visit, left: set[str], candidates: Sequence[Candidate], search: Search | None = None
+) -> Sequence[Candidate]:
+    """Return the candidates that are in `left`, who may lead there, or one for a last try.
+
+    `search` chooses among the neighbours where none is in `left`; without it, back, and then on
+    to whom this node has sent the packet longest ago.
+    """
     near = set(visit.node.world_view().neighbours)
     open_links = candidates or [Candidate(a) for a in sorted(near - visit.table.gone)]
     if wanted := [c for c in open_links if c.address in left]:
         return wanted
-    reached = {c.address for c in open_links} & near
+    reached = sorted({c.address for c in open_links} & near, key=address_order)
     if left - near and reached:
         # Somewhere behind the neighbours.
-        trail = visit.trail()
-        onward = trail.onward(sorted(reached, key=address_order), newest(visit).hop)
-        visit.keep_trail(trail)
-        return [c for c in open_links if c.address == onward]
+        onward = (search or back_or_on)(visit, reached)
+        if found := [c for c in open_links if c.address == onward]:
+            return found
     return _last_tries(visit, sorted(left & near))
+
+
+def back_or_on(visit: Visit, reached: Sequence[str], trail: Trail | None = None) -> str:
+    """Return the way back by a trail, the node's own without it, or on."""
+    trail = visit.trail() if trail is None else trail
+    onward = trail.onward(reached, newest(visit).hop)
+    visit.keep_trail(trail)
+    return onward
 
 
 def newest(visit: Visit) -> Packet:

@@ -198,7 +198,8 @@ class Visit:
     def _is_first(self) -> bool:
         """Tell whether the packet came here for the first time in a tour, but not to begin it."""
         start = self.start
-        marks = [mark for mark in (start.toured, start.included, start.passed) if mark]
+        told = (start.toured,) if start.toured else (start.included, start.passed)
+        marks = [mark for mark in told if mark]
         came = (members_in(mark, MOST_MEMBERS, "toured") for mark in marks)
         return bool(marks) and all(self.node.address not in each for each in came)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from mfd_flower.config import RunConfig
 from mfd_flower.packets.members import bitmap, members_in
+from mfd_flower.runtime.runner import run_locally
 from tests.harness import trial
 from tests.scheduled_faults import Fault
 from tests.strategies.test_exact_walk import (
@@ -67,3 +70,35 @@ def test_overlapping_sums_are_not_added_up(settings: Callable[..., RunConfig]) -
         "included: n4 in both sums, which are not added up"
     )
     assert sums_in(packet_in(content)) == sums_in(arriving)
+
+
+@pytest.mark.parametrize("walkers", [1, 2, 4])
+@pytest.mark.parametrize("away", ["n3", "n7"])
+def test_who_is_out_of_reach_is_missing_and_nobody_else(
+    tmp_path: Path, walkers: int, away: str
+) -> None:
+    """Nodes in a row that reach the next one alone, and one far off: walkers look, and go back."""
+    row = [f"n{node}" for node in range(8) if f"n{node}" != away]
+    lines = [f"{name[1:]},0,{60 + 50 * place},50" for place, name in enumerate(row)]
+    trace = tmp_path / "row.csv"
+    trace.write_text("\n".join(["node,time_s,x_m,y_m", *lines, f"{away[1:]},0,2000,50"]) + "\n")
+    options = {"width_m": 2100.0, "height_m": 100.0, "d2d_range_m": 60.0}
+    world = {**options, "mobility": f"trace:{trace}"}
+    run = RunConfig.from_tables(
+        {
+            "data": {
+                **{"name": "digits", "nodes": 8, "validation": 0.0},
+                **{"train_samples": 80, "test_samples": 40},
+            },
+            "model": {"tune": "head"},
+            "train": {"accelerator": "cpu"},
+            "network": {"world": "wireless", "options": json.dumps(world)},
+            "strategy": {
+                **{"name": "exact-walk", "rounds": 1},
+                "options": json.dumps({"walkers": walkers}),
+            },
+        }
+    )
+    found = run_locally(run)
+    assert found["missing"] == [away]
+    assert len(found["included"]) == 7
