@@ -25,6 +25,7 @@ from flwr.app import ArrayRecord, RecordDict
 
 from mfd_flower.checks import ConfigError, build
 from mfd_flower.config import RunConfig
+from mfd_flower.network.worlds import world_of
 from mfd_flower.packets import Packet
 from mfd_flower.packets.members import members_in
 from mfd_flower.records import joined, part_of
@@ -116,6 +117,11 @@ class ExactWalk(MFDWalk):
             plan = Plan.read(run, policy, walkers, traits, {"summing": summing})
         # Who is left stands in bitmaps of its own.
         plan = replace(plan, policy=replace(plan.policy, tour=False))
+        world, start = world_of(run.network, run.data.nodes, run.seed), plan.policy.start_node
+        if not plan.policy.area and (alone := world.out_of_reach(f"n{start}")):
+            named = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+            said = "no links lead there from the start; exact-walk adds up all nodes"
+            raise ConfigError("network", named, said)
         if plan.judges and summing.session:
             accepted = "accepted with admission: 0"
             raise ConfigError("options.session", summing.session, accepted)

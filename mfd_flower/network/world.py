@@ -150,6 +150,20 @@ class World:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
 
+    def out_of_reach(self, address: str) -> list[str]:
+        """Return whom no chain of ``d2d`` links from a node leads to, where links never change.
+
+        Where they do nobody is: who has walked off may come back.
+        """
+        if math.isfinite(self.next_change_s(0.0)):
+            return []
+        reached, edge = {address}, [address]
+        while edge and len(reached) < len(self._addresses):
+            near = {other for each in edge for other in self.neighbours(each, 0.0)}
+            edge = sorted(near - reached)
+            reached |= near
+        return [name for name in self._addresses if name not in reached]
+
     def seen_by(self, address: str, at_s: float) -> View:
         """Return what one node can know."""
         return View(self, address, at_s)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.packets.members import bitmap, members_in
 from mfd_flower.runtime.runner import run_locally
+from mfd_flower.strategy import build_strategy
 from tests.harness import trial
 from tests.scheduled_faults import Fault
 from tests.strategies.test_exact_walk import (
@@ -102,3 +105,20 @@ def test_who_is_out_of_reach_is_missing_and_nobody_else(
     found = run_locally(run)
     assert found["missing"] == [away]
     assert len(found["included"]) == 7
+
+
+def test_nodes_that_no_links_lead_to_are_named_where_nobody_moves() -> None:
+    """What is refused is an island; one that walks about may come back."""
+    world = {"width_m": 3000.0, "height_m": 3000.0, "d2d_range_m": 50.0}
+    run = RunConfig.from_tables(
+        {
+            "data": {"name": "digits", "nodes": 4, "train_samples": 40, "test_samples": 20},
+            "model": {"tune": "head"},
+            "network": {"world": "wireless", "options": json.dumps(world)},
+            "strategy": {"name": "exact-walk", "rounds": 1},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"network = 'n1, n2, n3': no links lead there"):
+        build_strategy(run)
+    moving = json.dumps({**world, "mobility": "waypoint"})
+    build_strategy(replace(run, network=replace(run.network, options=moving)))
