@@ -24,6 +24,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.records import tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnLoop, Step
+from mfd_flower.wire_codec import shapes_of
 
 DRAWS = 11
 """Purpose of the generator that chooses nodes."""
@@ -100,7 +101,11 @@ class FedBuff(OwnLoop, Strategy):
             node = at_work.pop(message_id)
             if reply is None or not reply.has_content():
                 continue
-            buffer.append(self._update(node, reply, version))
+            if (update := self._update(node, reply, version)) is None:
+                grid.failures.append("its answer is no update of what it was sent")
+                grid.failed.append(node.address)
+                continue
+            buffer.append(update)
             if len(buffer) == min(self.options.buffer, wanted - taken):
                 taken += len(buffer)
                 arrays, version, buffer = self._stepped(arrays, buffer), version + 1, []
@@ -111,11 +116,13 @@ class FedBuff(OwnLoop, Strategy):
         content = RecordDict({"arrays": arrays, "config": config})
         return Message(content, grid.node_id(address), "train")
 
-    def _update(self, node: _Begun, reply: Message, version: int) -> dict[str, Tensor]:
-        """Return what a node changed, the less the more models it missed."""
+    def _update(self, node: _Begun, reply: Message, version: int) -> dict[str, Tensor] | None:
+        """Return what a node changed, the less the more models it missed; None if it is none."""
         weight = (1 + version - node.version) ** -self.options.staleness
-        trained = tensors_of(next(iter(reply.content.array_records.values())))
+        trained = tensors_of(next(iter(reply.content.array_records.values()), ArrayRecord()))
         start = tensors_of(node.arrays)
+        if shapes_of(trained) != shapes_of(start):
+            return None
         return {name: weight * (trained[name] - tensor) for name, tensor in start.items()}
 
     def _stepped(self, arrays: ArrayRecord, updates: list[dict[str, Tensor]]) -> ArrayRecord:

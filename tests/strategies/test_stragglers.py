@@ -108,10 +108,24 @@ def test_an_update_that_others_overtook_counts_less() -> None:
     request = Message(RecordDict(), 1, "train")
     reply = Message(RecordDict({"arrays": trained}), reply_to=request)
     for version, weight in ((4, 1.0), (7, 0.5)):
-        (update,) = strategy._update(_Begun("n0", 4, start), reply, version).values()
-        torch.testing.assert_close(update, torch.full((2,), 2.0 * weight))
+        update = strategy._update(_Begun("n0", 4, start), reply, version)
+        assert update is not None
+        torch.testing.assert_close(update["w"], torch.full((2,), 2.0 * weight))
     made = strategy._stepped(start, [{"w": torch.full((2,), v)} for v in (1.0, 2.0)])
     torch.testing.assert_close(made["w"].numpy().tolist(), [2.5, 2.5])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{}, {"v": torch.ones(2)}, {"w": torch.ones(3)}, {"w": torch.ones(2), "v": torch.ones(2)}],
+)
+def test_what_is_no_update_is_left_out(arrays: dict[str, torch.Tensor]) -> None:
+    strategy = build_strategy(settings("fedbuff"))
+    assert isinstance(strategy, FedBuff)
+    answer = RecordDict({"arrays": ArrayRecord(arrays)} if arrays else {})
+    reply = Message(answer, reply_to=Message(RecordDict(), 1, "train"))
+    begun = _Begun("n0", 4, ArrayRecord({"w": torch.ones(2)}))
+    assert strategy._update(begun, reply, 4) is None
 
 
 @pytest.mark.parametrize(
