@@ -47,5 +47,5 @@ MODEL_TO_TERMINAL = REQUIREMENTS[0]
 def transfer_s(size_bytes: ArrayLike, rate_bps: ArrayLike, latency_s: ArrayLike = 0.0) -> NDArray:
     """Return how long transfers take; infinite over links of rate 0."""
     bits, rate = 8 * np.asarray(size_bytes, np.float64), np.asarray(rate_bps, np.float64)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(latency_s, np.float64) + np.where(rate > 0, bits / rate, np.inf)
