@@ -47,9 +47,8 @@ class Places:
         return self._places[step]
 
     def near(self, node: int, range_m: float, step: int) -> NDArray[np.int64]:
-        """Return who else is at most so far from a node, ascending."""
+        """Return who is at most so far from a node, itself among them, ascending."""
         places = self.in_step(step)
         if step not in self._trees:
             self._trees[step] = KDTree(places)
-        found = np.array(self._trees[step].query_ball_point(places[node], range_m))
-        return np.sort(found[found != node])
+        return np.array(sorted(self._trees[step].query_ball_point(places[node], range_m)))

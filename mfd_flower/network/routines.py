@@ -51,6 +51,8 @@ class Routines:
         self._joins, self._leaves = joins, leaves
         self._phases = np.random.default_rng([seed, PHASES]).random(nodes)
         self._moments = sorted({*joins.values(), *leaves.values()})
+        self.always = not (day_s or self._moments)
+        """Whether everybody is idle, always."""
 
     def there(self, node: int, at_s: float) -> bool:
         """Tell whether a node takes part: it has joined, has not left, and is awake."""

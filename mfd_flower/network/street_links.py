@@ -27,16 +27,23 @@ class StreetLinks:
         self._options, self._places, self._fading = options, places, fading
         self._air = StreetAir(options.carrier_hz, options.d2d_range_m / 2, seed)
         self._noise_dbm = float(noise_dbm(options.d2d_hz, options.ut_noise_db))
-        self.near = lru_cache(maxsize=4096)(self._near)
+        self._heard = lru_cache(maxsize=4096)(self._in_range_of)
 
-    def _near(self, node: int, step: int) -> NDArray[np.int64]:
+    def near(self, node: int, step: int) -> NDArray[np.int64]:
         """Return who is in range in a step, and heard in the mean if nobody else sends."""
+        near, gains_db = self._heard(node, step)
+        received = self._options.ut_dbm + gains_db
+        heard = sinr_db(received, self._noise_dbm) >= UPLINK.least_sinr_db
+        return near[heard & (near != node)]
+
+    def _in_range_of(self, node: int, step: int) -> tuple[NDArray[np.int64], Floats]:
+        """Return who is in range in a step, itself too, ascending, and the gains of the air.
+
+        A holder looks at its neighbours, asks them and sends: the same air, each time.
+        """
         near = self._places.near(node, self._options.d2d_range_m, step)
-        if not len(near):
-            return near
         places = self._places.in_step(step)
-        received = self._options.ut_dbm + self._air.gains_db(places[near], places[node])
-        return near[sinr_db(received, self._noise_dbm) >= UPLINK.least_sinr_db]
+        return near, self._air.gains_db(places[near], places[node])
 
     def rates_bps(self, senders: Sequence[int], receivers: Sequence[int], at_s: float) -> Floats:
         """Return rates of messages under way together, each with its sender and receiver."""
@@ -71,15 +78,20 @@ class StreetLinks:
 
         Without `sharing`, how many each shares the band with, all is sent at once.
         """
-        places = self._places.in_step(self._places.step(at_s))
-        ends_m, source_m = places[list(receivers)], places[sender]
-        far = np.linalg.norm(ends_m - source_m, axis=1)
+        step, ends = self._places.step(at_s), np.asarray(receivers)
+        near, gains_db = self._heard(sender, step)
+        # Who is in range has a place in that row; whoever stands there for others is not heard.
+        place = np.searchsorted(near, ends).clip(max=len(near) - 1)
+        heard = near[place] == ends
         if sharing is None:
-            sharing = np.where(far <= 2 * self._options.d2d_range_m, len(receivers), 1)
-        gains = self._air.gains_db(ends_m, source_m)
-        gains = gains + self._fading.gains_db(at_s, np.array(receivers), np.array(sender))
+            places = self._places.in_step(step)
+            far = np.linalg.norm(places[ends] - places[sender], axis=1)
+            sharing = np.where(far <= 2 * self._options.d2d_range_m, len(ends), 1)
+        if not heard.any():
+            return np.zeros(len(ends))
+        gains = gains_db[place] + self._fading.gains_db(at_s, ends, np.array(sender))
         ratio = self._options.ut_dbm + gains - self._noise_dbm + 10 * np.log10(sharing)
-        return self._in_range(far, ratio, sharing)
+        return np.where(heard, rate_bps(self._options.d2d_hz / sharing, ratio, UPLINK), 0.0)
 
     def _in_range(
         self, far_m: Floats, ratio_db: Floats, sharing: Floats | NDArray[np.int64]

@@ -60,7 +60,9 @@ class WirelessWorld(World):
     def neighbours(self, address: str, at_s: float) -> tuple[str, ...]:
         """Return who is in range, and heard in the mean if nobody else sends."""
         near = self.streets.near(self._index[address], self.places.step(at_s)).tolist()
-        return tuple(self._addresses[n] for n in near if self._routines.there(n, at_s))
+        if not self._routines.always:
+            near = [node for node in near if self._routines.there(node, at_s)]
+        return tuple([self._addresses[node] for node in near])
 
     def rates_bps(self, transfers: Sequence[Transfer], at_s: float) -> Floats:
         """Return the rate of each of all transfers that are under way; 0 where out of reach."""
