@@ -13,7 +13,8 @@ from mfd_flower.runtime.checkpoints import Checkpoints
 from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.curve import Curve
 from mfd_flower.runtime.mailbox import Mailbox, NodeStateError
-from mfd_flower.runtime.metered_grid import LISTS, MeteredGrid
+from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.replies import LISTS
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.strategy_state import begin_behind, has_flowers_loop, load_state, state_of
 from mfd_flower.strategy import build_strategy
