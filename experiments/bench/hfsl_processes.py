@@ -37,7 +37,7 @@ from mfd_flower.config import RunConfig
 from mfd_flower.node import initial_tunables
 from mfd_flower.records import REPORT, integer
 from mfd_flower.runtime import LocalGrid, MeteredGrid
-from mfd_flower.runtime.metered_grid import Back
+from mfd_flower.runtime.replies import Back
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid
 from mfd_flower.split.links import Neighbours
