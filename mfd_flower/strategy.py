@@ -80,8 +80,9 @@ def _check_type(name: str, value: object, kind: str) -> None:
 
 
 def _check_wire(run: RunConfig, strategy: type[Strategy]) -> None:
-    """Refuse to code what is not sent to the default handlers."""
-    if not hasattr(strategy, "client_actions"):
+    """Refuse to code what is not sent to the default handlers, in Flower's rounds or as said."""
+    rounds = strategy.start is Strategy.start or getattr(strategy, "may_be_coded", False)
+    if rounds and not hasattr(strategy, "client_actions"):
         return
     for field in dataclasses.fields(run.wire):
         if (value := getattr(run.wire, field.name)) != field.default:

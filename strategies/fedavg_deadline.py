@@ -56,6 +56,7 @@ class FedAvgDeadline(FedAvg):
     """Average those who answer first."""
 
     Options = DeadlineOptions
+    may_be_coded = True
 
     def __init__(self, **options: Any) -> None:
         self.options: DeadlineOptions = build(DeadlineOptions, options, "options.")

@@ -63,6 +63,7 @@ class FedBuff(OwnLoop, Strategy):
     """
 
     Options: ClassVar = FedBuffOptions
+    may_be_coded: ClassVar = True
 
     def __init__(self, run: RunConfig, **options: Any) -> None:
         self.run = run

@@ -212,8 +212,9 @@ def test_a_report_is_self_contained(finished: Path) -> None:
     hops = [p for r in results.runs[2:4] if r["seed"] == 0 for p in r["points"][2:]]
     for point in hops:
         assert f"accuracy {point['accuracy']:.3f}, {point['bytes']['wire']} bytes" in page
-    for outside in ("src=", "@import", "<script", "<link"):
+    for outside in ("src=", "@import", "<link", "fetch(", "import(", "XMLHttpRequest"):
         assert outside not in page
+    assert page.count("<canvas") == 1
     for row in results.summary["base"]["rows"]:
         assert row["strategy"] in page
     for name, lines in (("rounds", len(results.frame())), ("summary", 3)):

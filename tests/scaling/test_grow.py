@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -135,7 +136,8 @@ def test_prompts_and_head_grow_with_it(
 
 def test_lora_grows_with_it() -> None:
     config = ModelConfig(tune="lora", lora_rank=3)
-    model = build_model(config, 5, 0).eval()
+    # Frozen weights are the process's, and stay what they are.
+    model = copy.deepcopy(build_model(config, 5, 0)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
