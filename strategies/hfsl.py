@@ -154,7 +154,9 @@ class HFSL(OwnLoop, Strategy):
         """Train `num_rounds` rounds; a step is the average after each."""
         if not self.done:
             yield Step(0, arrays)
-            self.clusters, self.idle = self.formed(grid, timeout)
+            # Where links come and go there may be fewer rings than asked for, from the start on.
+            form = self.formed_anew if self.changing else self.formed
+            self.clusters, self.idle = form(grid, timeout)
         clusters = self.clusters
         for number in range(self.done + 1, num_rounds + 1):
             if self.changing and not self.whole(grid):
