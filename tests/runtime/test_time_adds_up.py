@@ -97,3 +97,12 @@ def test_clusters_are_formed_anew_where_links_come_and_go() -> None:
     assert len({*found["visits"]}) > 2
     assert found["points"][-1]["accuracy"] > found["points"][0]["accuracy"]
     assert found == found | {"seconds_by": run_locally(run)["seconds_by"]}
+
+
+def test_clusters_are_as_many_as_links_give_from_the_start() -> None:
+    """Out of everybody's reach a node is a cluster by itself."""
+    alone = {**MOVING, "width_m": 2000.0, "height_m": 2000.0, "d2d_range_m": 5.0}
+    network = {"world": "wireless", "options": json.dumps(alone)}
+    found = run_locally(run_of("hfsl", network, clusters=2, cluster_size=2, form="planned"))
+    assert found["visits"]
+    assert found["points"][-1]["bytes"]["d2d"] == 0
