@@ -9,11 +9,9 @@ member; what members say to each other goes over the links of `mfd_flower.split`
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -135,14 +133,12 @@ class HFSL(OwnLoop, Strategy):
         self.one_process = self.options.link == "queue" and self.options.cluster_size > 1
         """Whether they must be threads of the server's process."""
         self.world = world_of(run.network, run.data.nodes, run.seed)
-        self.changing = math.isfinite(self.world.next_change_s(0.0))
-        """Whether links come and go, so that clusters are formed anew when one breaks."""
-        if self.changing and self.options.form != "planned":
+        number, by_plan = self.options.clusters, self.options.form == "planned"
+        self.formation = formation.Formation(
+            self.world, number, self.clients, by_plan=by_plan, costs_of=self.costs_of
+        )
+        if self.formation.changing and not by_plan:
             raise ConfigError("options.form", self.options.form, "planned where links come and go")
-        self.labels: Mapping[str, Sequence[float]] = {}
-        """What nodes told of their labels, if clusters are planned."""
-        self.clusters: list[list[str]] = []
-        self.idle: list[str] = []
         self.done = self.finished = 0
         """The round that ended last, and how many of them a cluster finished."""
         # Two runs of one process must not meet each other.
@@ -154,14 +150,10 @@ class HFSL(OwnLoop, Strategy):
         """Train `num_rounds` rounds; a step is the average after each."""
         if not self.done:
             yield Step(0, arrays)
-            # Where links come and go there may be fewer rings than asked for, from the start on.
-            form = self.formed_anew if self.changing else self.formed
-            self.clusters, self.idle = form(grid, timeout)
-        clusters = self.clusters
+            self.formation.form(grid, timeout)
         for number in range(self.done + 1, num_rounds + 1):
-            if self.changing and not self.whole(grid):
-                self.clusters, self.idle = clusters, _ = self.formed_anew(grid, timeout)
-            rosters = self.rosters(grid, number, clusters, timeout)
+            self.formation.renew(grid, timeout)
+            rosters = self.rosters(grid, number, self.formation.clusters, timeout)
             outcomes = self.trained(grid, rosters, arrays, timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
@@ -173,84 +165,21 @@ class HFSL(OwnLoop, Strategy):
             elif outcomes and number == num_rounds and not self.finished:
                 raise LinkError(f"no cluster finished a round: {outcomes[0].reason}")
             for roster, outcome in zip(rosters, outcomes, strict=True):
-                if outcome.lost and not self.changing:
-                    left = [n for n in clusters[roster.cluster] if n not in outcome.lost]
-                    mended = self.mended(left, self.idle, grid.virtual_seconds)
-                    clusters[roster.cluster], self.idle = mended
+                if outcome.lost:
+                    self.formation.without(roster.cluster, outcome.lost, grid.virtual_seconds)
             self.done = number
             yield Step(number, arrays)
 
     def state_dict(self) -> RecordDict:
         """Return who is in which cluster after the round that was yielded last."""
-        names = ("done", "finished", "clusters", "idle", "labels")
-        return RecordDict({"loop": plain_record({name: getattr(self, name) for name in names})})
+        rounds = {"done": self.done, "finished": self.finished}
+        who = {name: getattr(self.formation, name) for name in ("clusters", "idle", "labels")}
+        return RecordDict({"loop": plain_record(rounds), "formation": plain_record(who)})
 
     def load_state_dict(self, state: RecordDict) -> None:
         """Go on with these clusters behind that round."""
         vars(self).update(plain_values(state.config_records["loop"]))
-
-    def formed(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
-        """Return the clients of each cluster, and the idle nodes."""
-        nodes = grid.nodes
-        if self.options.form == "planned":
-            self.labels = formation.ask_labels(grid, nodes, timeout)
-            nodes, at_s = list(self.labels), grid.virtual_seconds
-            clusters = self.planned(nodes, self.options.clusters, self.clients, at_s)
-        else:
-            starts = range(0, self.concurrent_nodes, self.clients)
-            clusters = [nodes[start : start + self.clients] for start in starts]
-        return clusters, [name for name in nodes if not any(name in each for each in clusters)]
-
-    def whole(self, grid: MeteredGrid) -> bool:
-        """Tell whether all members are there and reach each other now."""
-        there, at_s = {*grid.nodes}, grid.virtual_seconds
-        for cluster in self.clusters:
-            ends = zip(cluster, [*cluster[1:], cluster[0]], strict=True)
-            pairs = [pair for pair in ends if pair[0] != pair[1]]
-            views = {name: self.world.seen_by(name, at_s) for name in cluster}
-            if not {*cluster} <= there or not all(views[a].rate_to_bps(b) for a, b in pairs):
-                return False
-        return bool(self.clusters)
-
-    def formed_anew(self, grid: MeteredGrid, timeout: float) -> tuple[list[list[str]], list[str]]:
-        """Return as many clusters as the links of now give, and the idle nodes.
-
-        With no node at all there the round passes until links change.
-        """
-        nodes, at_s = grid.nodes, grid.virtual_seconds
-        strangers = [name for name in nodes if name not in self.labels]
-        if strangers:
-            self.labels = {**self.labels, **formation.ask_labels(grid, strangers, timeout)}
-        nodes = [name for name in nodes if name in self.labels]
-        clusters: list[list[str]] = []
-        for number in range(self.options.clusters, 0, -1):
-            with contextlib.suppress(ConfigError):
-                clusters = self.planned(nodes, number, self.clients, at_s)
-                break
-        else:
-            clusters = [one] if (one := self.mended(nodes, [], at_s)[0]) else []
-        if not clusters:
-            grid.wait_until(self.world.next_change_s(at_s))
-        return clusters, [name for name in nodes if not any(name in each for each in clusters)]
-
-    def mended(self, left: list[str], idle: list[str], at_s: float) -> tuple[list[str], list[str]]:
-        """Return a cluster of the survivors of one and idle nodes, and the nodes idle then."""
-        there = [*left, *idle]
-        cluster = there[: self.clients]
-        if self.options.form == "planned":
-            sizes, cluster = range(len(cluster), 0, -1), []
-            for size in sizes:
-                with contextlib.suppress(ConfigError):
-                    (cluster,) = self.planned(there, 1, size, at_s)
-                    break
-        return cluster, [name for name in there if name not in cluster]
-
-    def planned(self, nodes: Sequence[str], number: int, size: int, at_s: float) -> list[list[str]]:
-        """Join nodes into clusters by the planner."""
-        cuts, labels = self.cuts(size), {name: self.labels[name] for name in nodes}
-        joined = [cut - self.entry for cut in cuts or ()]
-        costs = self.costs if cuts is None else self.costs.joined(joined)
-        return formation.form_clusters(labels, number, size, costs, self.world, at_s)
+        vars(self.formation).update(plain_values(state.config_records["formation"]))
 
     def cuts(self, stages: int) -> tuple[int, ...] | None:
         """Return where so many stages are cut; None if that is planned."""
@@ -263,6 +192,11 @@ class HFSL(OwnLoop, Strategy):
     def behind_entry(self, cuts: Sequence[int]) -> tuple[int, ...]:
         """Return cuts of the blocks that run as cuts of the model."""
         return tuple(self.entry + cut for cut in cuts)
+
+    def costs_of(self, stages: int) -> BlockCosts:
+        """Return what each block takes where cuts are free, else each of so many stages."""
+        cuts = self.cuts(stages)
+        return self.costs if cuts is None else self.costs.joined([c - self.entry for c in cuts])
 
     @functools.cached_property
     def costs(self) -> BlockCosts:
@@ -314,8 +248,9 @@ class HFSL(OwnLoop, Strategy):
         `whole` delivers all parameters of each stage instead of its tunables.
         """
         timeout_s = self.options.timeout_s
-        clusters, _ = self.formed(grid, timeout_s)
-        (roster,) = self.rosters(grid, 1, clusters[:1], timeout_s)
+        if not self.formation.clusters:
+            self.formation.form(grid, timeout_s)
+        (roster,) = self.rosters(grid, 1, self.formation.clusters[:1], timeout_s)
         return Service(grid, self.run, roster, tensors_of(arrays), whole)
 
 
