@@ -1,6 +1,7 @@
 # make demo: install and run the comparison.  make test: lint, types and the quick tests, minutes.
 # make test-all: the slow tests too, which start Flower's own engines.  make docs: out/docs.
-# make vit-small: fetch a small foundation model (90 MB) into the user's cache; nothing else needs it.
+# make vit-small, make lite0: fetch a small foundation model (90 MB), or a CNN (19 MB), into the
+# user's cache; nothing else needs them.
 # Only Python 3.11 to 3.13, git and make are needed. Paths with spaces are fine.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-all lint docs vit-small clean
+.PHONY: demo test test-all lint docs vit-small lite0 clean
 
 demo: .venv/installed
 	$(BIN)/mfd compare "$(CONFIG)" --out "$(OUT)" --resume
@@ -33,8 +34,8 @@ lint: .venv/installed
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict --quiet
 
-vit-small: .venv/installed
-	$(BIN)/python experiments/fetch_vit_small.py
+vit-small lite0: .venv/installed
+	$(BIN)/python -m experiments.fetch_$(subst -,_,$@)
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "mfd-flower needs Python 3.11 to 3.13, this is %d.%d; say make PYTHON=..." % v)'

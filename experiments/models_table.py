@@ -24,22 +24,26 @@ from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
 from mfd_flower.models import (
-    PromptedViT,
+    TunedModel,
     build_model,
     get_tunables,
+    input_spec,
     load_backbone,
     set_tunables,
 )
 from mfd_flower.models.build import check_model, lora_targets
+from mfd_flower.models.prompts import as_prompted
 from mfd_flower.models.stages import split_model
 from mfd_flower.models.tested import TESTED_FILE, WAYS
-from mfd_flower.models.trunk import patch_size_px
+from mfd_flower.models.trunk import is_trunk, patch_size_px
+from mfd_flower.models.tuned import PlainBackbone
 
 CLASSES, PROMPTS, IMAGES = 5, 3, 2
 PATCHES = 5
@@ -91,13 +95,15 @@ ARCHITECTURES = (
 def row(arch: str) -> dict[str, Any]:
     """Return what works of one architecture, and by how much it differs from timm."""
     try:
-        trunk = load_backbone(ModelConfig(backbone="random", arch=arch))
+        backbone = load_backbone(ModelConfig(backbone="random", arch=arch, tune="head"))
     except ConfigError as error:
         return {"architecture": arch, "refused": str(error).partition(": ")[2]}
-    side_px = PATCHES * patch_size_px(trunk)[0]
+    trunk = None if isinstance(backbone, PlainBackbone) else backbone
+    side_px = PATCHES * patch_size_px(trunk)[0] if trunk else input_spec(backbone).size_px
     # timm's own, made without us; fresh weights are so small that blocks hardly matter.
     torch.manual_seed(0)
-    timm_model = timm.create_model(arch, num_classes=0, img_size=side_px).eval()
+    sized: dict[str, Any] = {"img_size": side_px} if trunk else {}
+    timm_model = timm.create_model(arch, num_classes=0, **sized).eval()
     shake(dict(timm_model.named_parameters()))
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/weights.safetensors"
@@ -106,11 +112,11 @@ def row(arch: str) -> dict[str, Any]:
         ways = {way: cell(tuned(shape, way), timm_model) for way in WAYS}
     return {
         "architecture": arch,
-        "class": type(trunk).__name__,
-        "parameters": sum(p.numel() for p in trunk.parameters()),
-        "blocks": len(trunk.blocks),
+        "class": type(timm_model).__name__,
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        "blocks": len(trunk.blocks) if trunk else 0,
         "image_px": side_px,
-        "lora_targets": lora_targets(trunk),
+        "lora_targets": lora_targets(trunk) if trunk else [],
         "ways": ways,
     }
 
@@ -132,7 +138,7 @@ def cell(config: ModelConfig, timm_model: Any) -> dict[str, Any]:
     tunables = get_tunables(model)
     shake(tunables)
     set_tunables(model.eval(), tunables)
-    images = torch.randn(IMAGES, 3, config.img_size, config.img_size)
+    images = torch.randn(IMAGES, 3, *[input_spec(model.backbone).size_px] * 2)
     with torch.no_grad():
         expected = timm_logits(timm_model, tunables, images, config.lora_alpha / config.lora_rank)
         found = {"whole": model(images)}
@@ -144,10 +150,10 @@ def cell(config: ModelConfig, timm_model: Any) -> dict[str, Any]:
     }
 
 
-def split_logits(model: PromptedViT, images: Tensor) -> dict[str, Any]:
+def split_logits(model: TunedModel, images: Tensor) -> dict[str, Any]:
     """Return the logits of three stages and of one more for the head, or why there are none."""
-    depth = len(model.backbone.blocks)
     try:
+        depth = len(as_prompted(model, "it is split").backbone.blocks)
         stages = split_model(model, [1, depth // 2], u_shape=True)
     except ConfigError as error:
         return {"split_refused": str(error).partition(": ")[2]}
@@ -164,7 +170,7 @@ def timm_logits(
     model = copy.deepcopy(timm_model)
     own = dict(model.named_parameters())
     for name, tensor in tunables.items():
-        if (plain := name.removeprefix("backbone.")) in own:
+        if (plain := name.removeprefix("backbone.").removeprefix("network.")) in own:
             own[plain].copy_(tensor)
         elif name.endswith("lora_A.default.weight"):
             module = model.get_submodule(plain.removesuffix(".lora_A.default.weight"))
@@ -172,7 +178,9 @@ def timm_logits(
     prompts = {int(n.split(".")[1]): t for n, t in tunables.items() if n.startswith("prompts.")}
     if prompts:
         hook_prompts(model, prompts)
-    features = model.forward_head(model.forward_features(images), pre_logits=True)
+    features = model(images)  # It has no classifier.
+    if not is_trunk(model):
+        features = F.layer_norm(features, features.shape[1:])
     return features @ tunables["head.weight"].T + tunables["head.bias"]
 
 

@@ -27,6 +27,15 @@ def load_json(
     No key is there twice, and the work is linear in the length of the text. Texts longer than
     `most_chars` are refused unread; the error is made of `name`, see `checks`.
     """
+    return _load(name, content, error, most_chars, dict)
+
+
+def load_json_list(name: str, content: str, error: Refusal = ConfigError) -> list[Any]:
+    """Return the JSON list that a text stands for, or refuse it as `load_json` does."""
+    return _load(name, content, error, MAX_JSON_CHARS, list)
+
+
+def _load(name: str, content: str, error: Refusal, most_chars: int, kind: type) -> Any:
     if len(content) > most_chars:
         raise error(name, content, f"at most {most_chars} characters are accepted")
     if len(content) > MAX_JSON_BRACKETS:
@@ -39,8 +48,8 @@ def load_json(
         raise error(name, problem.args[0], "this key is there twice") from None
     except (ValueError, RecursionError) as problem:
         raise error(name, content, f"not JSON ({problem})") from None
-    if not isinstance(value, dict):
-        raise error(name, value, "must be a JSON object")
+    if not isinstance(value, kind):
+        raise error(name, value, f"must be a JSON {'object' if kind is dict else 'list'}")
     return value
 
 

@@ -15,15 +15,16 @@ from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import RunConfig
 from mfd_flower.search_space import Space, search_space, varied
 
-SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in ("seed", "strategy"))
+APART = ("seed", "strategy", "profiles")
+SECTIONS = tuple(f.name for f in fields(RunConfig) if f.name not in APART)
 COMPARISON_KEYS = (
     *("name", "seeds", "margin", "metric", "checkpoint_every", "tune"),
-    *("scenarios", "strategies"),
+    *("scenarios", "strategies", "profiles"),
 )
 BASELINES = ("fedavg", "ridge", "class-means", "fedcof", "gossip")
 """What may be a yardstick without being named one, beside all of Flower's own strategies."""
 CHECKPOINT_EVERY = 10
-ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only", "tune")
+ENTRY_KEYS = ("strategy", "label", "rounds", "options", "yardstick", "only", "tune", "profiles")
 
 Tables = Mapping[str, Any]
 Metric = Literal["accuracy", "macro_accuracy"]
@@ -73,6 +74,19 @@ class Comparison:
         return {**told, "runs": described}
 
 
+def same_runs(one: Tables, other: Tables) -> bool:
+    """Tell whether two comparisons, as `Comparison.describe` tells them, have the same runs."""
+
+    def plain(told: Tables) -> dict[str, Any]:
+        runs = [{**run, "settings": RunConfig.given(run["settings"])} for run in told["runs"]]
+        return {**told, "runs": runs}
+
+    try:
+        return plain(one) == plain(other)
+    except (KeyError, TypeError, AttributeError):  # A file may hold anything.
+        return False
+
+
 def load_comparison(
     config: Path | str | Tables, strategy: str | None = None, rounds: int | None = None
 ) -> Comparison:
@@ -99,7 +113,7 @@ def named_tables(config: Path | str | Tables) -> tuple[str, Tables]:
 
 def comparison_from_tables(tables: Tables, default_name: str) -> Comparison:
     """Resolve scenarios, entries and seeds into runs, each of them checked."""
-    base = _sections(tables, COMPARISON_KEYS)
+    base = _sections(tables, COMPARISON_KEYS) | _own(tables, "profiles")
     seeds = tables.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise ConfigError("seeds", seeds, "a list of one or more whole numbers")
@@ -165,18 +179,22 @@ def _as_json(where: str, *tables: Any) -> str:
         if not isinstance(table, dict):
             raise ConfigError(where, table, "a table of constructor keywords")
         options |= table
+    return _dumped(where, options)
+
+
+def _dumped(where: str, value: Any) -> str:
     try:
-        return json.dumps(options, sort_keys=True)
+        return json.dumps(value, sort_keys=True)
     except TypeError:  # TOML has dates and times.
-        raise ConfigError(where, options, "JSON has no such values") from None
+        raise ConfigError(where, value, "JSON has no such values") from None
     except RecursionError:
-        raise ConfigError(where, options, "nested too deep") from None
+        raise ConfigError(where, value, "nested too deep") from None
 
 
 def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> PlannedRun:
     strategy = checked("strategies.strategy", entry.get("strategy"), str)
-    own = _sections(entry, ENTRY_KEYS, "strategies.")
-    layers = (base, _sections(scenario, ("name",), "scenarios."), own)
+    told = _sections(entry, ENTRY_KEYS, "strategies.")
+    layers = (base, _sections(scenario, ("name", "profiles"), "scenarios."), told)
     merged = {key: {k: v for t in layers for k, v in t.get(key, {}).items()} for key in SECTIONS}
     worlds = [each["network"]["options"] for each in layers if "options" in each.get("network", {})]
     if worlds:
@@ -184,7 +202,9 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
     text = _as_json("strategies.options", entry.get("options", {}))
     rounds = {"rounds": entry["rounds"]} if "rounds" in entry else {}
     merged["strategy"] = {"name": strategy, "options": text, **rounds}
-    config = RunConfig.from_tables({**merged, "seed": seed})
+    profiles = [t["profiles"] for t in (base, scenario, entry) if "profiles" in t]
+    own = {"profiles": _dumped("profiles", profiles[-1])} if profiles else {}
+    config = RunConfig.from_tables({**merged, **own, "seed": seed})
     label = entry.get("label", strategy)
     return PlannedRun(scenario["name"], label, entry.get("yardstick", False), config)
 
@@ -198,6 +218,10 @@ def _sections(tables: Tables, own: tuple[str, ...], where: str = "") -> dict[str
         if key in SECTIONS and not isinstance(value, Mapping):
             raise ConfigError(f"{where}{key}", value, "a table")
     return {key: tables[key] for key in SECTIONS if key in tables}
+
+
+def _own(tables: Tables, key: str) -> dict[str, Any]:
+    return {key: tables[key]} if key in tables else {}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,11 +7,12 @@ A `RunConfig` flattens to the scalars that Flower carries in its run config (`Ru
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from mfd_flower.canonical_json import load_json
+from mfd_flower.canonical_json import load_json, load_json_list
 from mfd_flower.checks import ConfigError, bounded, build
 
 
@@ -254,6 +255,21 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True)
+class NodeProfile:
+    """What some of the nodes have of their own: a model, and how they train and prepare."""
+
+    name: str = ""
+    share: float = bounded(0.0, 0.0, 1.0)
+    """Of the nodes, dealt out anew for each seed; or they are named by what they are:"""
+    devices: tuple[str, ...] = ()
+    """Kinds of devices, where the world has some; see `mfd_flower.network.devices.PROFILES`."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `ModelConfig` instead of the run's, where nodes may have models of their own."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `TrainConfig` instead of the run's."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that one run depends on."""
 
@@ -266,7 +282,34 @@ class RunConfig:
     faults: FaultsConfig = FaultsConfig()
     threat: ThreatConfig = ThreatConfig()
     strategy: StrategyConfig = StrategyConfig()
+    profiles: str = "[]"
+    """What nodes have of their own, as JSON; in a file ``[[profiles]]``, each a `NodeProfile`."""
     seed: int = bounded(0, 0)
+
+    def __post_init__(self) -> None:
+        if sum(profile.share for profile in self.node_profiles) > 1 + 1e-9:
+            shares = [profile.share for profile in self.node_profiles]
+            raise ConfigError("profiles: sum of the shares", sum(shares), "at most 1")
+        for profile in self.node_profiles:
+            self._changed({"model": profile.model, "train": profile.train})
+
+    @property
+    def node_profiles(self) -> tuple[NodeProfile, ...]:
+        """What nodes have of their own, of whom which are, see `mfd_flower.profiles`."""
+        return _profiles(self.profiles)
+
+    def with_profile(self, profile: NodeProfile, *, own_model: bool = True) -> Self:
+        """Return the settings of a node that has a profile."""
+        told = {"model": profile.model if own_model else {}, "train": profile.train}
+        return dataclasses.replace(self, **self._changed(told))
+
+    def _changed(self, told: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return tables of settings that have some others."""
+        return {
+            name: build(type(here), {**dataclasses.asdict(here), **new}, f"profiles.{name}.")
+            for name, new in told.items()
+            if new and (here := getattr(self, name))
+        }
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Self:
@@ -283,6 +326,15 @@ class RunConfig:
                 flat[table] = values
         return flat
 
+    @staticmethod
+    def given(flat: Mapping[str, Any]) -> dict[str, Any]:
+        """Return of `flat` settings those that are not as they are by default.
+
+        So settings that were kept before there was a new one compare equal to those of now.
+        """
+        usual = RunConfig().flat()
+        return {k: v for k, v in flat.items() if k not in usual or v != usual[k]}
+
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of `flat`; keys that are not settings of a run are ignored."""
@@ -293,3 +345,9 @@ class RunConfig:
                 table, _, name = key.rpartition(".")
                 (tables.setdefault(table, {}) if table else tables)[name] = value
         return cls.from_tables(tables)
+
+
+@functools.lru_cache(maxsize=16)
+def _profiles(text: str) -> tuple[NodeProfile, ...]:
+    rows = load_json_list("profiles", text)
+    return tuple(build(NodeProfile, row, f"profiles[{i}].") for i, row in enumerate(rows))

@@ -21,7 +21,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data import Samples
 from mfd_flower.data.augmentation import process_generators
-from mfd_flower.models import PromptedViT, build_model, evaluate, fit, get_tunables, set_tunables
+from mfd_flower.models import TunedModel, build_model, evaluate, fit, get_tunables, set_tunables
 from mfd_flower.models.build import check_model
 from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
@@ -44,6 +44,7 @@ from mfd_flower.models.training import (
 from mfd_flower.network.clock import now_s
 from mfd_flower.network.world import View
 from mfd_flower.network.worlds import world_of
+from mfd_flower.profiles import own_settings, settings_of
 from mfd_flower.routing.sketch import Sketch
 from mfd_flower.strategy import find_strategy
 
@@ -71,16 +72,27 @@ def check_run(run: RunConfig) -> None:
 
     Raises ConfigError for the first one that names nothing there is, or does not fit the others.
     """
-    initial_tunables(run)
-    check_model(model_for(run), run.model.tune)
     world_of(run.network, run.data.nodes, run.seed)
-    optimizer_of(run.train)
-    device_for(run.train)
+    check_profiles(run)
+    for each in {run, *(own_settings(run, node) for node in range(run.data.nodes))}:
+        initial_tunables(each)
+        check_model(model_for(each), each.model.tune)
+        optimizer_of(each.train)
+        device_for(each.train)
     if attack_of(run).needs_sums and not carries_sums(run):
         accepted = "accepted where packets carry sums: exact-walk"
         raise ConfigError("threat.kind", run.threat.kind, accepted)
     if run.train.augmentation:
         augmented(run, 0, run.seed)
+
+
+def check_profiles(run: RunConfig) -> None:
+    """Raise ConfigError if nodes have models of their own where all train the same one."""
+    strategy = find_strategy(run.strategy.name)
+    for place, profile in enumerate(run.node_profiles):
+        if profile.model and not getattr(strategy, "own_models", False):
+            said = f"accepted where nodes may have models of their own, not by {run.strategy.name}"
+            raise ConfigError(f"profiles[{place}].model", {**profile.model}, said)
 
 
 def carries_sums(run: RunConfig) -> bool:
@@ -98,7 +110,7 @@ def _initial_tunables(config: ModelConfig, num_classes: int, seed: int) -> Mappi
     return MappingProxyType(get_tunables(build_model(config, num_classes, seed)))
 
 
-def loaded_model(run: RunConfig, tensors: Mapping[str, Tensor]) -> PromptedViT:
+def loaded_model(run: RunConfig, tensors: Mapping[str, Tensor]) -> TunedModel:
     """Return this thread's model with these tunables, and the thread as the run wants it."""
     if run.train.threads:
         torch.set_num_threads(run.train.threads)
@@ -135,6 +147,8 @@ class Node:
     run: RunConfig
     index: int
     """Flower's partition id."""
+    own_run: RunConfig | None = None
+    """Settings of the model that it has to itself; None: those of `run`."""
 
     @classmethod
     def of(cls, context: Context) -> Node:
@@ -143,8 +157,14 @@ class Node:
         run, nodes = _run_here(tuple(settings), tuple(settings.values()))
         index = int(context.node_config["partition-id"])
         if index not in nodes:
-            nodes[index] = cls(run, index)
+            shared, own = settings_of(run, index), own_settings(run, index)
+            nodes[index] = cls(shared, index, None if own == shared else own)
         return nodes[index]
+
+    @property
+    def own(self) -> Node:
+        """The same node with the model that is its own, where nodes are unlike."""
+        return self if self.own_run is None else Node(self.own_run, self.index)
 
     @property
     def address(self) -> str:

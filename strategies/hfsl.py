@@ -118,8 +118,7 @@ class HFSL(OwnLoop, Strategy):
     def __init__(self, run: RunConfig, **options: Any) -> None:
         self.run = run
         self.options: HFSLOptions = build(HFSLOptions, options, "options.")
-        backbone = load_backbone(run.model, run.seed)
-        check_split(backbone, run.model.tune)
+        backbone = check_split(load_backbone(run.model, run.seed), run.model.tune)
         self.depth = len(backbone.blocks)
         self.entry = run.model.prompt_from if run.model.tune == "prompts" else 0
         """First block that any member runs: what stands in front is computed once."""

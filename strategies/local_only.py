@@ -13,7 +13,7 @@ from typing import ClassVar
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from mfd_flower.node import Node
+from mfd_flower.node import Node, initial_tunables
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnModels, Step
@@ -22,11 +22,11 @@ OWN = "own-tunables"
 
 
 def alone(message: Message, context: Context) -> Message:
-    """Go on training this node's own tunables, from the common start at first."""
-    node = Node.of(context)
-    own = context.state.array_records.get(OWN) or message.content.array_records["arrays"]
+    """Go on training this node's own tunables."""
+    node = Node.of(context).own
+    own = context.state.array_records.get(OWN)
     step = integer(message.content.config_records["config"], "round")
-    trained, _ = node.fit(tensors_of(own), step=step)
+    trained, _ = node.fit(tensors_of(own) if own else initial_tunables(node.run), step=step)
     context.state[OWN] = ArrayRecord(trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
@@ -34,6 +34,7 @@ def alone(message: Message, context: Context) -> Message:
 class LocalOnly(OwnModels, Strategy):
     """Train every node by itself."""
 
+    own_models = True
     client_actions: ClassVar = {"train.alone": alone}
     links: ClassVar = {"train.alone": "relay"}
 
@@ -45,9 +46,8 @@ class LocalOnly(OwnModels, Strategy):
             yield Step(0, arrays)
         for number in range(self.done + 1, num_rounds + 1):
             self.done = number
-            again = RecordDict({"config": ConfigRecord({"round": number})})
-            first = RecordDict({**again, "arrays": arrays})
-            contents = {name: again if name in self.models else first for name in grid.nodes}
+            content = RecordDict({"config": ConfigRecord({"round": number})})
+            contents = dict.fromkeys(grid.nodes, content)
             for name, answer in grid.ask("train.alone", contents, timeout).items():
                 self.models[name] = answer.array_records["arrays"]
             yield Step(number, arrays, dict(self.models))

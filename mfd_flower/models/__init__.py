@@ -8,11 +8,13 @@ from mfd_flower.models.residents import model_for
 from mfd_flower.models.shard_data import ShardData
 from mfd_flower.models.training import evaluate, fit
 from mfd_flower.models.tunables import get_tunables, set_tunables
+from mfd_flower.models.tuned import TunedModel
 
 __all__ = [
     "Classifier",
     "PromptedViT",
     "ShardData",
+    "TunedModel",
     "backbone_digest",
     "build_model",
     "evaluate",

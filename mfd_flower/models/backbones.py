@@ -1,8 +1,9 @@
 """Frozen backbones by name, loaded once a process and shared read-only.
 
 `fm-tiny` is the package's own small foundation model (`experiments/pretrain_fm_tiny.py`),
-`vit-small` a public one that `make vit-small` fetches; any other token transformer of timm takes
-their place by `hub:<timm name>` or `file:<safetensors>`.
+`vit-small` and `lite0` are public ones that `make` fetches. Any other token transformer of timm
+takes their place by `hub:<timm name>` or `file:<safetensors>`, and any other network where a head
+or all of it is tuned.
 """
 
 from __future__ import annotations
@@ -23,14 +24,23 @@ from torch import nn
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
 from mfd_flower.data.augmentation import process_generators
-from mfd_flower.models.trunk import Trunk, checked_trunk, patch_size_px
+from mfd_flower.models.plain import (
+    SMALL,
+    WAYS,
+    as_plain,
+    check_settings,
+    new_small,
+)
+from mfd_flower.models.trunk import Trunk, checked_trunk, is_trunk, patch_size_px
+from mfd_flower.models.tuned import Backbone
 from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
-VIT_SMALL = "vit_small_patch14_dinov2"
-VIT_SMALL_PX = 112
-"""Image size of `vit-small` where the settings name none; its own is 518."""
+OWN = ("fm-tiny", *SMALL)
+"""Architectures of this package."""
+FETCHED = {"vit-small": ("vit_small_patch14_dinov2", 112), "lite0": ("tf_efficientnet_lite0", 0)}
+"""timm's name of what `make` fetches, and the side of its images where the settings name none."""
 
 
 def new_fm_tiny(img_size: int = 28, in_chans: int = 1) -> VisionTransformer:
@@ -46,20 +56,27 @@ def new_fm_tiny(img_size: int = 28, in_chans: int = 1) -> VisionTransformer:
     )
 
 
-def vit_small_file() -> Path:
-    """Return where `make vit-small` puts the weights: the user's cache, for all checkouts."""
+def fetched_file(name: str) -> Path:
+    """Return where `make` puts weights that it fetches: the user's cache, for all checkouts."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "mfd-flower" / "vit_small.safetensors"
+    return Path(cache) / "mfd-flower" / f"{name.replace('-', '_')}.safetensors"
 
 
-def load_backbone(config: ModelConfig, seed: int = 0) -> Trunk:
+def load_backbone(config: ModelConfig, seed: int = 0) -> Backbone:
     """Return the frozen backbone that `config` names, in eval mode; one object a process.
 
     `seed` draws the weights of ``random``. Raises ConfigError if there is no such model, its
     weights are missing or broken, or it cannot be as the settings want it.
     """
+    kind, _, name = config.backbone.partition(":")
+    if kind in FETCHED:
+        _check_kind(config, FETCHED[kind][0], "model.backbone", kind)
+    elif kind in ("random", "file"):
+        _check_arch(config, config.arch, "model.arch")
+    elif kind == "hub" and name:
+        _check_arch(config, name, "model.backbone")
     shape = {n: getattr(config, n) for n in ("arch", "img_size", "in_chans", "blocks", "pooling")}
-    if not config.backbone.startswith(("random", "file:")):
+    if kind not in ("random", "file"):
         del shape["arch"]
     drawn = seed if config.backbone == "random" else 0
     return _load(ModelConfig(backbone=config.backbone, **shape), drawn)
@@ -80,47 +97,65 @@ _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @functools.lru_cache(maxsize=8)
-def _load(config: ModelConfig, seed: int) -> Trunk:
+def _load(config: ModelConfig, seed: int) -> Backbone:
     with process_generators:
         return _named(config, seed).requires_grad_(False).eval()
 
 
-def _named(config: ModelConfig, seed: int) -> Trunk:
+def _named(config: ModelConfig, seed: int) -> Backbone:
     kind, _, name = config.backbone.partition(":")
+    model: Backbone
     if config.backbone == "fm-tiny":
         model = fill(_new("fm-tiny", config), _packaged_weights(), config.backbone)
-    elif config.backbone == "vit-small":
-        sized = replace(config, img_size=config.img_size or VIT_SMALL_PX)
-        model = fill(_new(VIT_SMALL, sized), _fetched_weights(), config.backbone)
+    elif config.backbone in FETCHED:
+        arch, usual_px = FETCHED[config.backbone]
+        sized = replace(config, img_size=config.img_size or usual_px)
+        model = fill(_new(arch, sized), _fetched_weights(config.backbone), config.backbone)
     elif config.backbone == "random":
-        _check_arch(config, config.arch, "model.arch", config.arch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _new(config.arch, config)
     elif kind == "file" and name:
-        _check_arch(config, config.arch, "model.arch", config.arch)
         model = fill(_new(config.arch, config), Path(name), config.backbone)
     elif kind == "hub" and name:
-        _check_arch(config, name, "model.backbone", config.backbone)
         model = _from_hub(name, config)
     else:
-        accepted = "accepted: fm-tiny, vit-small, random, file:<safetensors>, hub:<timm name>"
+        named = ", ".join(("fm-tiny", *FETCHED))
+        accepted = f"accepted: {named}, random, file:<safetensors>, hub:<timm name>"
         raise ConfigError("model.backbone", config.backbone, accepted)
     return model
 
 
-def _check_arch(config: ModelConfig, name: str, field: str, value: str) -> None:
+@functools.lru_cache(maxsize=32)
+def _check_arch(config: ModelConfig, name: str, field: str) -> None:
     """Refuse what is no such backbone before its weights are drawn, read or downloaded."""
-    if field == "model.arch" and name == "fm-tiny":
+    value, own = (config.arch, OWN) if field == "model.arch" else (config.backbone, ())
+    if name in SMALL and own:
+        check_settings(config, value)
+    if name in own:
         return
     if not timm.is_model(name):
-        own = "" if field == "model.backbone" else "fm-tiny or "
-        accepted = f"accepted: {own}those of timm.list_models()"
+        listed = "".join(f"{each}, " for each in own)
+        accepted = f"accepted: {listed}those of timm.list_models()"
         raise ConfigError(field, value, f"no timm model of this name; {accepted}")
-    with torch.device("meta"):
-        usual = checked_trunk(_created(name, field, value), field, value)
+    _check_kind(config, name, field, value)
+
+
+def _check_kind(config: ModelConfig, name: str, field: str, value: str) -> None:
+    usual = _usual(name, field, value)
+    if config.tune in WAYS and not is_trunk(usual):
+        check_settings(config, value)
+        as_plain(usual, field, value)
+        return
     # At its own size, since a convolutional stem rounds: at another one its patches look smaller.
-    _check_side(config.img_size, usual)
+    _check_side(config.img_size, checked_trunk(usual, field, value))
+
+
+@functools.lru_cache(maxsize=8)
+def _usual(name: str, field: str, value: str) -> nn.Module:
+    """Return a timm model at its usual size, without memory for its weights."""
+    with torch.device("meta"):
+        return _created(name, field, value).eval()
 
 
 def _created(name: str, field: str, value: str, **keywords: Any) -> nn.Module:
@@ -138,17 +173,34 @@ def _check_side(side_px: int, trunk: Trunk) -> None:
         raise ConfigError("model.img_size", side_px, accepted)
 
 
-def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Trunk:
+def _new(arch: str, config: ModelConfig, pretrained: bool = False) -> Backbone:
     """Make a backbone as `config` shapes it."""
     size = {"img_size": config.img_size, "in_chans": config.in_chans}
     keywords: dict[str, Any] = {name: value for name, value in size.items() if value}
     if arch == "fm-tiny":
         return _shaped(new_fm_tiny(**keywords), config)
-    if pretrained:  # `_from_hub` says what went wrong.
-        made: nn.Module = timm.create_model(arch, pretrained=True, num_classes=0, **keywords)
-    else:
-        made = _created(arch, "model.arch", arch, **keywords)
+    if arch in SMALL:
+        return new_small(arch, config)
+    made = _made(arch, pretrained, keywords)
+    if not is_trunk(made):
+        return as_plain(made, "model.arch", arch, config.img_size)
     return _shaped(checked_trunk(made, "model.arch", arch), config)
+
+
+def _made(arch: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+    def create(**given: Any) -> nn.Module:
+        if pretrained:  # `_from_hub` says what went wrong.
+            return timm.create_model(arch, pretrained=True, num_classes=0, **given)
+        return _created(arch, "model.arch", arch, **given)
+
+    try:
+        return create(**keywords)
+    except (ConfigError, TypeError):
+        # Most CNNs take images of any size, and no such keyword.
+        size_px = keywords.pop("img_size", 0)
+        if not size_px or is_trunk(_usual(arch, "model.arch", arch)):
+            raise
+        return create(**keywords)
 
 
 def _shaped(model: Trunk, config: ModelConfig) -> Trunk:
@@ -171,7 +223,7 @@ def _shaped(model: Trunk, config: ModelConfig) -> Trunk:
     return model
 
 
-def _from_hub(name: str, config: ModelConfig) -> Trunk:
+def _from_hub(name: str, config: ModelConfig) -> Backbone:
     try:
         return _new(name, config, pretrained=True)
     except ConfigError:
@@ -192,7 +244,7 @@ def _packaged_weights() -> Path:
     raise ConfigError("model.backbone", "fm-tiny", f"{FM_TINY_FILE} {remedy}")
 
 
-def _fetched_weights() -> Path:
-    if (found := vit_small_file()).is_file():
+def _fetched_weights(name: str) -> Path:
+    if (found := fetched_file(name)).is_file():
         return found
-    raise ConfigError("model.backbone", "vit-small", "is not here yet: say `make vit-small` once")
+    raise ConfigError("model.backbone", name, f"is not here yet: say `make {name}` once")

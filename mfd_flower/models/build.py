@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,19 +18,24 @@ from mfd_flower.config import ModelConfig
 from mfd_flower.data.augmentation import process_generators
 from mfd_flower.data.samples import InputSpec, of_channels
 from mfd_flower.models.backbones import load_backbone
+from mfd_flower.models.plain import PlainModel
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.trunk import Trunk, takes_prompts
 from mfd_flower.models.tunables import named_tunables
+from mfd_flower.models.tuned import Backbone, PlainBackbone, TunedModel
 
 PROJECTIONS = {"qkv", "q_proj", "k_proj", "v_proj", "in_proj"}
 """Linear layers in front of an attention; `in_proj` of parallel blocks serves the MLP too."""
 
 
-def input_spec(backbone: Trunk) -> InputSpec:
+def input_spec(backbone: Backbone) -> InputSpec:
     """Read off a backbone which images it expects."""
-    height, _ = backbone.patch_embed.img_size
-    convolutions = (m for m in backbone.patch_embed.modules() if isinstance(m, nn.Conv2d))
-    channels = next(convolutions).in_channels
+    if isinstance(backbone, PlainBackbone):
+        height, channels = backbone.size_px, backbone.channels
+    else:
+        height, _ = backbone.patch_embed.img_size
+        convolutions = (m for m in backbone.patch_embed.modules() if isinstance(m, nn.Conv2d))
+        channels = next(convolutions).in_channels
     # timm's name for what a model was trained with; fm-tiny has none and saw (x - 0.5) / 0.5.
     trained = getattr(backbone, "pretrained_cfg", None) or {}
     mean, std = (
@@ -40,27 +46,42 @@ def input_spec(backbone: Trunk) -> InputSpec:
     return InputSpec(height, channels, mean, std, *cropped)
 
 
-def build_model(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
+def build_model(config: ModelConfig, num_classes: int, seed: int) -> TunedModel:
     """Build the model whose tunables `config.tune` names; `seed` draws what is new.
 
     ``head`` trains the classifier alone, ``prompts`` adds visual prompts, ``lora`` adds low-rank
     factors of every block's `lora_targets` (Hu et al., arXiv 2106.09685), ``full`` trains all.
-    ``requires_grad`` is set on exactly the tunables; a process has frozen weights once.
+    ``requires_grad`` is set on exactly the tunables; a process has frozen weights once. It is a
+    `PromptedViT` on a token transformer, else a `PlainModel`.
     """
     # What torch, timm and peft draw is replaced, but from the process's generators.
     with process_generators:
         return _built(config, num_classes, seed)
 
 
-def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
+def _built(config: ModelConfig, num_classes: int, seed: int) -> TunedModel:
     draw = np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(draw >> np.uint64(1)))
     backbone = load_backbone(config, seed)
     if config.tune == "full":
         backbone = copy.deepcopy(backbone).requires_grad_(True)
     elif config.tune == "lora":
-        backbone = _with_lora(backbone, config, generator)
+        backbone = _with_lora(cast(Trunk, backbone), config, generator)
     trained = [p for p in backbone.parameters() if p.requires_grad]
+    model: TunedModel
+    if isinstance(backbone, PlainBackbone):
+        model = PlainModel(backbone, num_classes, generator=generator)
+    else:
+        model = _prompted(backbone, config, num_classes, generator)
+    for parameter in trained:  # The model froze its backbone.
+        parameter.requires_grad_(True)
+    model.built_from = (config, num_classes, seed)
+    return model
+
+
+def _prompted(
+    backbone: Trunk, config: ModelConfig, num_classes: int, generator: torch.Generator
+) -> PromptedViT:
     prompts, first = (config.prompts, config.prompt_from) if config.tune == "prompts" else (0, 0)
     if prompts and not takes_prompts(backbone):
         reason = "its blocks add a bias for each pair of their own tokens, prompts have none"
@@ -68,7 +89,7 @@ def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
     if first >= len(backbone.blocks):
         accepted = f"accepted: less than {len(backbone.blocks)}, the blocks that there are"
         raise ConfigError("model.prompt_from", first, accepted)
-    model = PromptedViT(
+    return PromptedViT(
         backbone,
         num_classes,
         prompts,
@@ -78,10 +99,6 @@ def _built(config: ModelConfig, num_classes: int, seed: int) -> PromptedViT:
         dropout=config.prompt_dropout,
         generator=generator,
     )
-    for parameter in trained:  # The model froze its backbone.
-        parameter.requires_grad_(True)
-    model.built_from = (config, num_classes, seed)
-    return model
 
 
 def levels_of(text: str, depth: int) -> tuple[int, ...]:
@@ -95,7 +112,7 @@ def levels_of(text: str, depth: int) -> tuple[int, ...]:
     return found
 
 
-def check_model(model: PromptedViT, tune: str) -> None:
+def check_model(model: TunedModel, tune: str) -> None:
     """Try a model that tunes `tune`; ConfigError if it fails, or makes no use of a tunable.
 
     Where everything trains only the forward pass is tried: gradients would need the model's size

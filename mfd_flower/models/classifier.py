@@ -19,8 +19,8 @@ from mfd_flower.models.build import build_model
 from mfd_flower.models.devices import device_of
 from mfd_flower.models.loss import Loss
 from mfd_flower.models.optimizers import configured_optimizer
-from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import named_tunables
+from mfd_flower.models.tuned import TunedModel
 
 DEFAULT = TrainConfig()
 NEED_LABELS = ("logit_adjustment", "distillation", "keep_absent_rows")
@@ -41,7 +41,7 @@ class Classifier(lightning.LightningModule):
 
     def __init__(
         self,
-        model: PromptedViT | Mapping[str, Any],
+        model: TunedModel | Mapping[str, Any],
         config: TrainConfig | Mapping[str, Any] = DEFAULT,
         stage: str = "images",
         labels: Tensor | None = None,
@@ -50,7 +50,7 @@ class Classifier(lightning.LightningModule):
     ) -> None:
         super().__init__()
         # A checkpoint has settings where a caller has what they describe.
-        if not isinstance(model, PromptedViT):
+        if not isinstance(model, TunedModel):
             model = build_model(ModelConfig(**model["config"]), model["num_classes"], model["seed"])
         if not isinstance(config, TrainConfig):
             config = TrainConfig(**config)

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from mfd_flower.config import RunConfig
 from mfd_flower.data.samples import Samples
-from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.rounded import head_inputs
+from mfd_flower.models.tuned import TunedModel
 from mfd_flower.routing.sketch import DIRECTIONS
 
 SKETCH = 5
 """Purpose of the generator that draws them."""
 
 
-def directed(run: RunConfig, model: PromptedViT, samples: Samples) -> NDArray[np.float64]:
+def directed(run: RunConfig, model: TunedModel, samples: Samples) -> NDArray[np.float64]:
     """Return what a model's head gets of samples, in `DIRECTIONS` directions, ``(n, k)``."""
     features = torch.from_numpy(head_inputs(run, model, samples)).double()
     dim = features.shape[1]

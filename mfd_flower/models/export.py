@@ -22,7 +22,7 @@ from mfd_flower.files import to_json, write_text
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.card import model_card
 from mfd_flower.models.model_file import TrainedModel
-from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.prompts import PromptedViT, as_prompted
 from mfd_flower.models.timm_form import TimmForm, head_tensors, heads_of
 
 TOLERANCE = 1e-4
@@ -116,7 +116,8 @@ class _Parts:
 
     @classmethod
     def of(cls, trained: TrainedModel) -> _Parts:
-        config, ours = trained.about.model, trained.assembled()
+        config = trained.about.model
+        ours = as_prompted(trained.assembled(), "it is exported")
         frozen = load_backbone(config, trained.about.seed)
         backbone = (ours.backbone if config.tune == "full" else frozen).state_dict()
         return cls(config.backbone, ours, TimmForm.of(ours), trained.spec, backbone)

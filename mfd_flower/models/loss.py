@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mfd_flower.config import TrainConfig
 from mfd_flower.data.samples import Batches, Samples
-from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import named_tunables
+from mfd_flower.models.tuned import TunedModel
 
 ENTROPY_BATCH = 16
 ENTROPY_BATCHES = 4
@@ -44,7 +44,7 @@ class Loss:
     """Tunables that the proximal term pulls to (FedProx, Li et al. 2020, arXiv 1812.06127)."""
 
     @classmethod
-    def of(cls, config: TrainConfig, labels: Tensor | None, model: PromptedViT) -> Self:
+    def of(cls, config: TrainConfig, labels: Tensor | None, model: TunedModel) -> Self:
         """Return the loss of updating the arriving `model` on samples of these labels, ``(n,)``.
 
         Where its head is in another stage there are no labels, and only the proximal term is left.
@@ -64,7 +64,7 @@ class Loss:
 
     def on(
         self,
-        model: PromptedViT,
+        model: TunedModel,
         stage: str,
         inputs: Tensor,
         labels: Tensor,
@@ -89,7 +89,7 @@ class Loss:
             adjusted = logits + self.adjustment.to(logits.device)
         return F.cross_entropy(adjusted, labels, reduction=reduction)
 
-    def proximal(self, model: PromptedViT) -> Tensor | None:
+    def proximal(self, model: TunedModel) -> Tensor | None:
         """Return the term that the tunables decide, a scalar; None if there is none."""
         if not self.arrived:
             return None
@@ -124,7 +124,7 @@ def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) 
 
 
 def gradient_entropy(
-    model: PromptedViT, samples: Samples, loss: Loss, stage: str = "images"
+    model: TunedModel, samples: Samples, loss: Loss, stage: str = "images"
 ) -> dict[str, float]:
     r"""Return the differential entropy of each tunable's local gradient, in nats a value.
 

@@ -23,8 +23,8 @@ from mfd_flower.data.samples import InputSpec
 from mfd_flower.files import write_bytes
 from mfd_flower.models.backbones import backbone_digest, load_backbone
 from mfd_flower.models.build import build_model, input_spec
-from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.tunables import set_tunables
+from mfd_flower.models.tuned import TunedModel
 from mfd_flower.names import MAX_CLASSES
 
 FORMAT = "mfd-flower model 1"
@@ -129,7 +129,7 @@ class TrainedModel:
             raise ConfigError(f"MODEL: input.{name}", getattr(told, name), said)
         return told
 
-    def assembled(self) -> PromptedViT:
+    def assembled(self) -> TunedModel:
         """Return the whole model in eval mode, on the backbone as it is found here.
 
         Raises

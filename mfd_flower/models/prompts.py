@@ -12,23 +12,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mfd_flower.config import ModelConfig
+from mfd_flower.checks import ConfigError
 from mfd_flower.models import trunk
 from mfd_flower.models.blocks import run_block
-from mfd_flower.models.devices import autocast
 from mfd_flower.models.trunk import Trunk
+from mfd_flower.models.tuned import TunedModel
 
 IN_BLOCK = re.compile(r"(?:prompts|backbone\.blocks)\.(\d+)")
 
 
-class PromptedViT(nn.Module):
+class PromptedViT(TunedModel):
     """A frozen vision transformer with tunable prompts and a tunable head.
 
     The backbone is frozen, kept in eval mode and not copied. `prompts` has one tensor
@@ -38,6 +36,8 @@ class PromptedViT(nn.Module):
     prompts and head; without it torch's global one does. With `levels`, rising numbers of blocks,
     the head gets the class token and the patches' mean behind each of them.
     """
+
+    backbone: Trunk
 
     def __init__(
         self,
@@ -51,8 +51,7 @@ class PromptedViT(nn.Module):
         dropout: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(False).eval()
+        super().__init__(backbone)
         self.depth = len(backbone.blocks)
         self.num_prompts = num_prompts
         self.prompt_from = prompt_from
@@ -60,9 +59,6 @@ class PromptedViT(nn.Module):
         self.levels = tuple(levels)
         self.grid = trunk.grid_size(backbone)
         self.dropout = dropout
-        self.dropout_generator: torch.Generator | None = None
-        self.built_from: tuple[ModelConfig, int, int] | None = None
-        """Settings, number of classes and seed, if `build_model` made the model."""
         dim = backbone.embed_dim
         # Xavier uniform for a patch projection, as VPT's reference draws prompts.
         bound = math.sqrt(6 / (3 * math.prod(trunk.patch_size_px(backbone)) + dim))
@@ -74,26 +70,7 @@ class PromptedViT(nn.Module):
             self.prompts.append(nn.Parameter(drawn))
         kinds = 2 if backbone.num_prefix_tokens else 1
         features = kinds * dim * len(self.levels) if self.levels else backbone.num_features
-        self.head = nn.Linear(features, num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02, generator=generator)
-        nn.init.zeros_(self.head.bias)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode of the tuned parts; frozen weights stay in eval mode.
-
-        So do batch norms of a stem: their running statistics are no tunables, and would stay behind
-        on the node that made them.
-        """
-        super().train(mode)
-        self.backbone.train(mode and all(p.requires_grad for p in self.backbone.parameters()))
-        for module in self.backbone.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images ``(batch, channels, height, width)`` to logits ``(batch, num_classes)``."""
-        return self.forward_from("images", images)
+        self.draw_head(features, num_classes, generator)
 
     def embed(self, images: Tensor) -> Tensor:
         """Map images to the tokens before the first block, ``(batch, tokens, dim)``."""
@@ -156,18 +133,6 @@ class PromptedViT(nn.Module):
             return self.features_from("images", images)
         return self.through_blocks(self.embed(images), end=entry_block(stage))
 
-    def forward_from(self, stage: str, inputs: Tensor) -> Tensor:
-        """Classify from `stage` on; logits ``(batch, num_classes)``."""
-        return self.classify(self.features_from(stage, inputs))
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Map the head's inputs to logits, in the head's own precision whatever the rest has.
-
-        A solved head takes differences of numbers much larger than they: eight bits lose them.
-        """
-        with autocast(features.device, "32"):
-            return self.head(features.to(self.head.weight.dtype))
-
     def features_from(self, stage: str, inputs: Tensor) -> Tensor:
         """Return the inputs of the head from `stage` on, ``(batch, dim)``."""
         if stage == "features":
@@ -218,6 +183,15 @@ class PromptedViT(nn.Module):
         device = prompts.device if generator is None else generator.device
         draw = torch.rand(prompts.shape, generator=generator, device=device).to(prompts.device)
         return prompts * (draw >= self.dropout) / (1 - self.dropout)
+
+
+def as_prompted(model: TunedModel, wanted_by: str) -> PromptedViT:
+    """Return a model that is one of a token transformer; ConfigError, naming who needs it."""
+    if not isinstance(model, PromptedViT):
+        kind = type(getattr(model.backbone, "network", model.backbone)).__name__
+        said = f"accepted where {wanted_by}: token transformers, as VisionTransformer"
+        raise ConfigError("model.backbone", kind, said)
+    return model
 
 
 def entry_block(stage: str) -> int:

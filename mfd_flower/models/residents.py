@@ -24,9 +24,9 @@ from mfd_flower.models.build import build_model, input_spec
 from mfd_flower.models.devices import autocast, device_for, device_of, held
 from mfd_flower.models.features import BATCH, Files, Memory, Store, budget_bytes
 from mfd_flower.models.inputs import federation_of
-from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.tuned import TunedModel
 
-KEPT_MODELS = 4
+KEPT_MODELS = 8
 BEHIND = ("tune", "prompts", "deep", "prompt_dropout", "lora_rank", "lora_alpha")
 """Settings of a model that change nothing in front of its frozen stage, whose name tells them."""
 
@@ -36,7 +36,7 @@ class _Models(threading.local):
         self.build = functools.lru_cache(KEPT_MODELS)(_built)
 
 
-def _built(config: ModelConfig, num_classes: int, seed: int, device: torch.device) -> PromptedViT:
+def _built(config: ModelConfig, num_classes: int, seed: int, device: torch.device) -> TunedModel:
     return placed(build_model(config, num_classes, seed), device)
 
 
@@ -46,7 +46,7 @@ _residents: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _copying = threading.Lock()
 
 
-def model_for(run: RunConfig) -> PromptedViT:
+def model_for(run: RunConfig) -> TunedModel:
     """Return this thread's model of a run's kind, on the run's device.
 
     Only its tunables change from use to use; what is frozen it shares with all other models there.
@@ -59,7 +59,7 @@ def model_for(run: RunConfig) -> PromptedViT:
     return model
 
 
-def placed(model: PromptedViT, device: torch.device) -> PromptedViT:
+def placed(model: TunedModel, device: torch.device) -> TunedModel:
     """Return a model on a device: its frozen tensors are the residents', its tunables its own."""
     if device_of(model) == device:
         return model
@@ -100,19 +100,35 @@ def shard(run: RunConfig, part: Part) -> Samples:
     Where all of them would not fit, they are made in batches whenever they are needed.
     """
     device = device_for(run.train)
-    store, samples = _kept(_key(run.data, run.model, run.seed, device.type), device)
+    key = _key(run.data, run.model, run.seed, device.type)
+    # Nodes that are unlike have several models, whose features are all in use.
+    alike = f"{run.data}/{run.seed}/{run.profiles}" if run.node_profiles else key
+    kept = _kept(alike, device)
+    if key not in kept:
+        kept[key] = _store(key, device), {}
+    store, samples = kept[key]
     if part not in samples:
         samples[part] = _prepared(run, part, store)
     return samples[part]
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(key: str, device: torch.device) -> tuple[Store, dict[Part, Samples]]:
-    """Return what was prepared of the federation that was asked for last, and where it is kept."""
-    budget = budget_bytes() if _budget_bytes is None else _budget_bytes
+def _kept(alike: str, device: torch.device) -> dict[str, tuple[Store, dict[Part, Samples]]]:
+    """Return what was prepared for the runs that were asked for last, and where it is kept."""
+    _memory.cache_clear()
+    return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _memory() -> Memory:
+    """Return what all models' features share in this process."""
+    return Memory(budget_bytes() if _budget_bytes is None else _budget_bytes)
+
+
+def _store(key: str, device: torch.device) -> Store:
     if _folder is not None and device.type == "cpu":
-        return Files(_folder, key, budget), {}
-    return Memory(budget), {}
+        return Files(_folder, key, budget_bytes() if _budget_bytes is None else _budget_bytes)
+    return _memory()
 
 
 @functools.lru_cache(maxsize=32)

@@ -28,8 +28,8 @@ from mfd_flower.models.build import input_spec
 from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
 from mfd_flower.models.features import BATCH
-from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.residents import model_for
+from mfd_flower.models.tuned import TunedModel
 from mfd_flower.packets.digest import version_digest
 
 LEAST_WEIGHT = 1e-6
@@ -80,7 +80,7 @@ class Scale(NamedTuple):
     rounding: Rounding
 
     @classmethod
-    def of(cls, model: PromptedViT, rounding: Rounding, seed: int) -> Scale:
+    def of(cls, model: TunedModel, rounding: Rounding, seed: int) -> Scale:
         """Return the scale that whoever has the model, and the run's seed, knows.
 
         Raises
@@ -155,7 +155,7 @@ def features_digest(run: RunConfig, tensors: Mapping[str, Tensor], rounding: Rou
 
 
 @torch.no_grad()
-def head_inputs(run: RunConfig, model: PromptedViT, samples: Samples) -> NDArray[np.float32]:
+def head_inputs(run: RunConfig, model: TunedModel, samples: Samples) -> NDArray[np.float32]:
     """Return what a model's head gets of samples at its frozen stage, ``(n, d)``.
 
     In fp32, and in batches of one size: no sample's depend on those beside it.
@@ -174,7 +174,7 @@ def head_inputs(run: RunConfig, model: PromptedViT, samples: Samples) -> NDArray
     return np.concatenate(parts)
 
 
-def _standardised(model: PromptedViT, features: int) -> tuple[NDArray[np.float64], ...]:
+def _standardised(model: TunedModel, features: int) -> tuple[NDArray[np.float64], ...]:
     """Return shift and factor that undo the weight and bias of the norm in front of the head."""
     found = [getattr(model.backbone, name, None) for name in ("fc_norm", "norm")]
     norm = next((m for m in found if isinstance(m, nn.LayerNorm)), None)

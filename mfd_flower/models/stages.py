@@ -23,9 +23,10 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import TrainConfig
 from mfd_flower.models.loss import Loss
 from mfd_flower.models.optimizers import configured_optimizer
-from mfd_flower.models.prompts import PromptedViT, entry_block
+from mfd_flower.models.prompts import PromptedViT, as_prompted, entry_block
 from mfd_flower.models.trunk import ROTARY, Trunk
 from mfd_flower.models.tunables import named_tunables
+from mfd_flower.models.tuned import Backbone, PlainBackbone, TunedModel
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
@@ -33,7 +34,7 @@ TAIL = ("norm", "attn_pool", "fc_norm", "head_drop", "head")
 
 
 def split_model(
-    model: PromptedViT, cuts: Sequence[int], *, u_shape: bool = False, inputs: str = "images"
+    model: TunedModel, cuts: Sequence[int], *, u_shape: bool = False, inputs: str = "images"
 ) -> list[Stage]:
     """Split a model into stages that, run in a row, are the model, and share its parameters.
 
@@ -44,6 +45,7 @@ def split_model(
     behind. Raises ConfigError if there are no such blocks, a stage would be empty, or one parameter
     that trains would be in several.
     """
+    model = as_prompted(model, "it is split")
     depth = len(model.backbone.blocks)
     if inputs == "features":
         raise ConfigError("inputs", inputs, "accepted: images, tokens, block-1, block-2 ...")
@@ -64,14 +66,22 @@ def split_model(
     ]
 
 
-def check_split(backbone: Trunk, tune: str) -> None:
-    """Raise ConfigError if all blocks share a parameter that trains: no stage could have it."""
+def check_split(backbone: Backbone, tune: str) -> Trunk:
+    """Return a backbone that has stages.
+
+    ConfigError if it has no blocks, or all blocks share a parameter that trains: no stage could
+    have it.
+    """
+    if isinstance(backbone, PlainBackbone):
+        kind = type(backbone.network).__name__
+        raise ConfigError("model.backbone", kind, "accepted where it is split: token transformers")
     rotary = getattr(backbone, ROTARY, None)
     if tune == "full" and rotary is not None and list(rotary.parameters()):
         reason = "this backbone learns its rotations for all blocks together"
         raise ConfigError(
             "model.tune", tune, f"{reason}; accepted where it is split: prompts, lora"
         )
+    return backbone
 
 
 class Stage(nn.Module):

@@ -24,13 +24,16 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         return [row["architecture"], "", *(["no"] * len(WAYS)), "no", "", row["refused"]]
     ways = [row["ways"][way] for way in WAYS]
     splits = [way.get("split_refused") for way in ways if "split" in way or "split_refused" in way]
-    reasons = {way[name]: None for way in ways for name in REFUSED if name in way}
+    refused = [
+        way[name].partition("; accepted")[0] for way in ways for name in REFUSED if name in way
+    ]
+    reasons = {reason: None for reason in refused if not reason.startswith("accepted")}
     numbers = [value for way in ways for value in way.values() if not isinstance(value, str)]
     return [
         row["architecture"],
         f"{row['parameters'] / 1e6:.1f} M",
         *("no" if "refused" in way else "yes" for way in ways),
-        "not full" if any(splits) else "yes",
+        ("not full" if None in splits else "no") if any(splits) else "yes",
         f"{max(numbers):.0e}",
         "; ".join(reasons),
     ]

@@ -17,7 +17,7 @@ from mfd_flower.models.devices import autocast, device_of, held, resident_traine
 from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
-from mfd_flower.models.prompts import PromptedViT
+from mfd_flower.models.tuned import TunedModel
 
 EVALUATION_BATCH = 250
 AS_IT_IS = TrainerConfig()
@@ -55,10 +55,12 @@ class Metrics:
     macro_f1: float
     macro_accuracy: float
     """Mean recall over the classes that are present in the set."""
+    recalls: tuple[float | None, ...]
+    """Of each class; None of one that is not present."""
 
 
 def fit(
-    model: PromptedViT,
+    model: TunedModel,
     samples: Samples,
     config: TrainConfig,
     *,
@@ -118,7 +120,7 @@ def batches_an_epoch(batches: Batches, trainer: TrainerConfig) -> int:
 
 
 @torch.no_grad()
-def logits_of(model: PromptedViT, samples: Samples, stage: str, precision: str = "32") -> Tensor:
+def logits_of(model: TunedModel, samples: Samples, stage: str, precision: str = "32") -> Tensor:
     """Return the model's logits on samples whose inputs are at `stage`, ``(n, num_classes)``."""
     model.eval()
     device = device_of(model)
@@ -128,7 +130,7 @@ def logits_of(model: PromptedViT, samples: Samples, stage: str, precision: str =
 
 
 def evaluate(
-    model: PromptedViT, samples: Samples, *, stage: str = "images", precision: str = "32"
+    model: TunedModel, samples: Samples, *, stage: str = "images", precision: str = "32"
 ) -> Metrics:
     """Measure `model`, where it is, on a set of samples whose inputs are at `stage`."""
     with held(device_of(model), precision):
@@ -136,11 +138,14 @@ def evaluate(
         trainer = resident_trainer(classifier, precision)
         trainer.test(classifier, Batches(samples, EVALUATION_BATCH), verbose=False)
         found, present = classifier.quality, samples.labels.unique().long()
+        recalls = found.recalls.compute().cpu()
+        here = {*present.tolist()}
         return Metrics(
             float(found.accuracy.compute()),
             found.loss,
             float(found.macro_f1.compute()),
-            float(found.recalls.compute().cpu()[present].mean()),
+            float(recalls[present].mean()),
+            tuple(r if label in here else None for label, r in enumerate(recalls.tolist())),
         )
 
 
@@ -167,7 +172,7 @@ def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
 
 
 def fit_flops(
-    model: PromptedViT,
+    model: TunedModel,
     samples: Samples,
     config: TrainConfig,
     stage: str,
@@ -180,14 +185,14 @@ def fit_flops(
     return cost.flops * taken * config.local_epochs / batches.batch_size
 
 
-def entropy_flops(model: PromptedViT, samples: Samples, config: TrainConfig, stage: str) -> float:
+def entropy_flops(model: TunedModel, samples: Samples, config: TrainConfig, stage: str) -> float:
     """Return the floating point operations of `gradient_entropy`: those of as many steps."""
     batches = Batches(samples, ENTROPY_BATCH)
     cost = step_cost(LocalUpdate(model, config, stage, samples.labels), batches)
     return cost.flops / batches.batch_size * min(len(samples), ENTROPY_BATCH * ENTROPY_BATCHES)
 
 
-def forward_flops(model: PromptedViT, samples: Samples, stage: str) -> int:
+def forward_flops(model: TunedModel, samples: Samples, stage: str) -> int:
     """Return the floating point operations of `logits_of`, counted on one sample."""
     first = samples.inputs[:1]
     kind = (*_shapes(model), stage, first.shape)
@@ -199,7 +204,7 @@ def forward_flops(model: PromptedViT, samples: Samples, stage: str) -> int:
     return _forward_flops[kind] * len(samples)
 
 
-def _shapes(model: PromptedViT) -> tuple[object, ...]:
+def _shapes(model: TunedModel) -> tuple[object, ...]:
     return (
         tuple((p.shape, p.requires_grad) for p in model.parameters()),
         tuple(getattr(module, "num_heads", 0) for module in model.modules()),

@@ -32,16 +32,21 @@ REASONS = {
 """What is in the way, by timm's class; of others, that they have no such blocks."""
 
 
+def is_trunk(model: nn.Module) -> bool:
+    """Tell whether a model's blocks take and give tokens as `embed` expects it."""
+    # A subclass may go through its blocks in a way of its own.
+    known = (VisionTransformer.forward_features, Eva.forward_features, Beit.forward_features)
+    return getattr(type(model), "forward_features", None) in known
+
+
 def checked_trunk(model: nn.Module, field: str, value: str) -> Trunk:
     """Return a timm model whose blocks take and give tokens; ConfigError for any other."""
-    kind = type(model)
-    # A subclass that goes through its blocks in a way of its own is not what `embed` expects.
-    known = (VisionTransformer.forward_features, Eva.forward_features, Beit.forward_features)
-    if getattr(kind, "forward_features", None) in known:
+    if is_trunk(model):
         return model  # type: ignore[return-value]
-    reason = REASONS.get(kind.__name__, "it has no row of blocks that take and give tokens")
-    said = f"is timm's {kind.__name__}: {reason}; accepted: VisionTransformer, Eva, Beit"
-    raise ConfigError(field, value, said)
+    kind = type(getattr(model, "network", model)).__name__
+    reason = REASONS.get(kind, "it has no row of blocks that take and give tokens")
+    accepted = "VisionTransformer, Eva, Beit; any other where model.tune is head or full"
+    raise ConfigError(field, value, f"is timm's {kind}: {reason}; accepted: {accepted}")
 
 
 def takes_prompts(trunk: Trunk) -> bool:

@@ -17,23 +17,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from timm.models.vision_transformer import checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.models.trunk import Trunk
+from mfd_flower.models.trunk import is_trunk
+from mfd_flower.models.tuned import Backbone, PlainBackbone
 
-TrunkT = TypeVar("TrunkT", bound=Trunk)
+BackboneT = TypeVar("BackboneT", bound=Backbone)
 
 
-def fill(model: TrunkT, path: Path, value: str) -> TrunkT:
+def fill(model: BackboneT, path: Path, value: str) -> BackboneT:
     """Overwrite a backbone's weights with those of a file; returns it.
 
     `value` is what the settings say of the file. Raises ConfigError, and changes nothing, if the
     file is no safetensors file, lacks a tensor, has one that cannot be fitted, or holds values that
     are not finite. Tensors that the backbone does not have are passed over.
     """
-    weights = _fitted(model, _read(path, value), value)
-    own = model.state_dict()
+    network = model.network if isinstance(model, PlainBackbone) else model
+    weights = _fitted(network, _read(path, value), value)
+    own = network.state_dict()
     for name, tensor in own.items():
         shape = tuple(tensor.shape)
         found = tuple(weights[name].shape) if name in weights else None
@@ -59,10 +61,10 @@ def _read(path: Path, value: str) -> dict[str, Tensor]:
     return {n: t.float() if t.is_floating_point() else t for n, t in weights.items()}
 
 
-def _fitted(model: Trunk, weights: dict[str, Tensor], value: str) -> dict[str, Tensor]:
+def _fitted(model: nn.Module, weights: dict[str, Tensor], value: str) -> dict[str, Tensor]:
     weights |= _adapted_stem(model, weights, value)
     trained = getattr(model, "pretrained_cfg", None) or {}
-    convert: Callable[..., dict[str, Tensor]] = checkpoint_filter_fn
+    convert: Callable[..., dict[str, Tensor]] = checkpoint_filter_fn if is_trunk(model) else _as_is
     if (arch := trained.get("architecture")) is not None:
         module = sys.modules[timm.model_entrypoint(arch).__module__]
         convert = getattr(module, "checkpoint_filter_fn", convert)
@@ -73,7 +75,11 @@ def _fitted(model: Trunk, weights: dict[str, Tensor], value: str) -> dict[str, T
         raise ConfigError("model.backbone", value, f"does not fit the model ({reason})") from error
 
 
-def _adapted_stem(model: Trunk, weights: dict[str, Tensor], value: str) -> dict[str, Tensor]:
+def _as_is(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    return weights
+
+
+def _adapted_stem(model: nn.Module, weights: dict[str, Tensor], value: str) -> dict[str, Tensor]:
     """Return the first convolution for as many channels as `model` has, as timm adapts its own."""
     trained = getattr(model, "pretrained_cfg", None) or {}
     name = f"{trained.get('first_conv', 'patch_embed.proj')}.weight"

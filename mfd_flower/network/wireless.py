@@ -24,8 +24,8 @@ from mfd_flower.network.places import Places
 from mfd_flower.network.street_links import StreetLinks
 from mfd_flower.network.wireless_options import (
     WirelessOptions,
+    kinds_of,
     mobility_of,
-    profiles_of,
     routines_of,
 )
 from mfd_flower.network.world import EDGE, Device, Link, Transfer, World
@@ -53,7 +53,7 @@ class WirelessWorld(World):
         self.cells = CellLinks(here, self.places, self._fading, nodes, seed)
         self.streets = StreetLinks(here, self.places, self._fading, seed)
         self._index = {name: number for number, name in enumerate(self._addresses)}
-        self._profiles = profiles_of(here, nodes, seed)
+        self._kinds = kinds_of(here, nodes, seed)
         self._routines = routines_of(here, nodes, seed)
         self._spent_j = np.zeros(nodes)
 
@@ -100,7 +100,8 @@ class WirelessWorld(World):
     def device(self, address: str) -> Device:
         """Return a node's device, or the edge server's."""
         device = self._profile(address).device(self.options.slowed.get(address, 1.0))
-        return replace(device, sample_s=self._config.sample_s, sample_j=self._config.sample_j)
+        sampling = {"sample_s": self._config.sample_s, "sample_j": self._config.sample_j}
+        return replace(device, kind=self._kind(address), **sampling)
 
     def slower(self, address: str, at_s: float) -> float:
         """Return how many times as long a node computes at a time, busy with things of its own."""
@@ -181,9 +182,10 @@ class WirelessWorld(World):
         return self._profile(address).battery_j - float(self._spent_j[self._index[address]])
 
     def _profile(self, address: str) -> Profile:
-        return (
-            PROFILES[self.options.edge] if address == EDGE else self._profiles[self._index[address]]
-        )
+        return PROFILES[self._kind(address)]
+
+    def _kind(self, address: str) -> str:
+        return self.options.edge if address == EDGE else self._kinds[self._index[address]]
 
 
 def _air_link(transfer: Transfer) -> Link:

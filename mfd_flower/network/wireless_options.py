@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mfd_flower.checks import Bounds, ConfigError, bounded, check_fields
-from mfd_flower.network.devices import PROFILES, Profile
+from mfd_flower.network.devices import PROFILES
 from mfd_flower.network.mobility import GaussMarkov, Speeds, Waypoint
 from mfd_flower.network.path_loss import CellScenario
 from mfd_flower.network.routines import Routines
@@ -104,8 +104,8 @@ class WirelessOptions:
         check_fields(WirelessOptions, self, ConfigError)
 
 
-def profiles_of(options: WirelessOptions, nodes: int, seed: int) -> list[Profile]:
-    """Return what each node is, dealt out in another order for each seed."""
+def kinds_of(options: WirelessOptions, nodes: int, seed: int) -> list[str]:
+    """Return which kind of device each node is, dealt out in another order for each seed."""
     for name in (*options.devices, options.edge):
         if name not in PROFILES:
             raise ConfigError("network.options.devices", name, f"accepted: {', '.join(PROFILES)}")
@@ -115,7 +115,7 @@ def profiles_of(options: WirelessOptions, nodes: int, seed: int) -> list[Profile
         _number(name, nodes)
     kinds = [options.devices[node % len(options.devices)] for node in range(nodes)]
     np.random.default_rng([seed, DEVICES]).shuffle(kinds)
-    return [PROFILES[kind] for kind in kinds]
+    return kinds
 
 
 def routines_of(options: WirelessOptions, nodes: int, seed: int) -> Routines:

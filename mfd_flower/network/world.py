@@ -43,6 +43,8 @@ class Device:
     sample_s: float = 0.0
     """What it takes to acquire a sample, before it is used for the first time."""
     sample_j: float = 0.0
+    kind: str = ""
+    """Its name among `mfd_flower.network.devices.PROFILES`, where the world deals them out."""
 
 
 class World:

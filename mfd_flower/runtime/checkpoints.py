@@ -18,6 +18,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
 from mfd_flower.files import write_bytes
 from mfd_flower.node_state import IDENTITY
 from mfd_flower.records import from_bytes, joined, part_of, plain_record, plain_values, to_bytes
@@ -101,7 +102,7 @@ class Checkpoints:
             self._lengths = {name: len(each) for name, each in log.items()}
             kept = Kept(head["done"], head["states"], part_of(content, "parts"), log)
             settings = head["settings"]
-        if settings != self._settings:
+        if RunConfig.given(settings) != RunConfig.given(self._settings):
             raise self._refused("a checkpoint of other settings")
         return kept
 

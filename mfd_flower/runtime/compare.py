@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.comparison import Comparison, Tables, load_comparison
+from mfd_flower.comparison import Comparison, Tables, load_comparison, same_runs
 from mfd_flower.data.decoded import share_decoded
 from mfd_flower.files import slug, to_json
 from mfd_flower.models.devices import device_for, device_name
@@ -210,7 +210,7 @@ def _opened(folder: Path, fresh: Results, runs: int, resume: bool, overwrite: bo
     if not (kept / FILE).exists():
         return fresh
     found = Results.load(kept)
-    if found.config != fresh.config:
+    if not same_runs(found.config, fresh.config):
         raise refused("holds results of another comparison; --overwrite replaces them")
     if not resume and len(found.runs) < runs:
         raise refused("holds an unfinished comparison; --resume or --overwrite")

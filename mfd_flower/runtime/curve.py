@@ -13,6 +13,7 @@ from mfd_flower.adversary.attackers import trigger_samples
 from mfd_flower.config import RunConfig
 from mfd_flower.models.residents import shard
 from mfd_flower.node import evaluate_tunables
+from mfd_flower.profiles import own_settings
 from mfd_flower.records import joined, part_of, plain_record, plain_values, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
@@ -57,7 +58,10 @@ class Curve:
         """
         # Of several walkers only one has moved since the last point.
         known = {id(model): quality for model, quality in self._qualities}
-        found = [known.get(id(each)) or quality_of(self._run, each) for each in models.values()]
+        found = [
+            known.get(id(each)) or quality_of(settings_behind(self._run, name), each)
+            for name, each in models.items()
+        ]
         self._qualities = list(zip(models.values(), found, strict=True))
         quality = {name: sum(q[name] for q in found) / len(found) for name in found[0]}
         meter = self._meter
@@ -117,6 +121,12 @@ class Curve:
 
     def _note_failures(self, step: int) -> None:
         self.failed_at.extend([step] * (len(self._meter.failures) - len(self.failed_at)))
+
+
+def settings_behind(run: RunConfig, name: str) -> RunConfig:
+    """Return the settings of a model by its name among `Models`: a node's own, or the run's."""
+    number = name.removeprefix("n")
+    return own_settings(run, int(number)) if run.node_profiles and number.isdecimal() else run
 
 
 def quality_of(run: RunConfig, model: ArrayRecord) -> dict[str, float]:

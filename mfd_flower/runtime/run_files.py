@@ -15,7 +15,7 @@ from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.node_state import RUN_NAME
 from mfd_flower.packets import version_digest
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.curve import Measured
+from mfd_flower.runtime.curve import Measured, settings_behind
 
 CHECKPOINTS, MODELS = "checkpoints", "models"
 """Folders in that of the results."""
@@ -61,9 +61,9 @@ class RunFiles:
         metrics = {k: v for k, v in measured.point.items() if k != "wall_seconds"}
         paths = {}
         for which, record in measured.models.items():
-            tensors = tensors_of(record)
+            tensors, own = tensors_of(record), settings_behind(run, which)
             told = {**made, "metrics": metrics, "version": version_digest(tensors)}
-            model = TrainedModel.of(tensors, run.model, classes, run.seed, told, spec_of(run))
+            model = TrainedModel.of(tensors, own.model, classes, run.seed, told, spec_of(own))
             part = f"-{which}" if which else ""
             paths[which] = f"{MODELS}/{self.name}{part}-{kind}.safetensors"
             model.save(self.folder / paths[which])

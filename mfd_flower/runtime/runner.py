@@ -30,6 +30,7 @@ from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
 from mfd_flower.runtime.mailbox import Mailbox
 from mfd_flower.runtime.metered_grid import MeteredGrid
+from mfd_flower.runtime.node_quality import node_quality
 from mfd_flower.runtime.resuming import Resumable, Say
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.run_files import RunFiles
@@ -193,6 +194,8 @@ def run_on(
         if getattr(strategy, "admission", False):
             untaken = getattr(strategy, "not_taken", {})
             record["admission"] = admission_counts(versions, poisoners(run), untaken)
+    assert curve.latest is not None
+    record["node_quality"] = node_quality(run, curve.latest.models)
     if files:
         record |= written_models(files, run, curve, record)
     if save:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mfd_flower.accounting.costs import StepCost, count_flops, measure_step
 from mfd_flower.config import TrainConfig
-from mfd_flower.models import PromptedViT, input_spec
+from mfd_flower.models import TunedModel, input_spec
 from mfd_flower.models.devices import device_of
 from mfd_flower.models.optimizers import optimizer_of
-from mfd_flower.models.prompts import entry_block
+from mfd_flower.models.prompts import as_prompted, entry_block
 from mfd_flower.models.stages import Stage, split_model
 
 MEASURED_SAMPLES = 2
@@ -32,13 +32,13 @@ class BlockCosts:
     """Over the cut behind each but the last, in one direction."""
 
     @classmethod
-    def of(cls, model: PromptedViT, config: TrainConfig, micro_batches: int, stages: int) -> Self:
+    def of(cls, model: TunedModel, config: TrainConfig, micro_batches: int, stages: int) -> Self:
         """Measure each block behind the frozen stage as one of its own, forward and backward.
 
         Memory is for as many micro-batches as can wait for their backward pass at the same time in
         a pipeline of so many stages.
         """
-        model.eval()
+        model = as_prompted(model, "it is split").eval()
         spec, inputs = input_spec(model.backbone), model.frozen_stage()
         samples = -(-config.batch_size // micro_batches) or MEASURED_SAMPLES
         size = (samples, spec.channels, spec.size_px, spec.size_px)

@@ -10,7 +10,13 @@ from typing import Any, get_args
 
 from mfd_flower.canonical_json import load_json
 from mfd_flower.checks import ConfigError, checked
-from mfd_flower.comparison import Comparison, Tables, comparison_from_tables, named_tables
+from mfd_flower.comparison import (
+    Comparison,
+    Tables,
+    comparison_from_tables,
+    named_tables,
+    same_runs,
+)
 from mfd_flower.files import write_json, write_text
 from mfd_flower.results import Results
 from mfd_flower.runtime.compare import RunsFailedError, Watch, check, compare, held
@@ -151,7 +157,7 @@ def _run(
     """Do the runs of a rung, or read them if it is over; returns also what failed, by key."""
     if (folder / FAILED).exists():
         results = Results.load(folder)
-        if results.config != comparison.describe():
+        if not same_runs(results.config, comparison.describe()):
             reason = "holds results of another comparison; --overwrite replaces them"
             raise ConfigError("--out", str(folder), reason)
         return results, load_json(FAILED, (folder / FAILED).read_text(encoding="utf-8"))

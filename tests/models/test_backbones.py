@@ -28,7 +28,7 @@ from mfd_flower.models import (
     input_spec,
     load_backbone,
 )
-from mfd_flower.models.backbones import FM_TINY_FILE, VIT_SMALL, new_fm_tiny, vit_small_file
+from mfd_flower.models.backbones import FETCHED, FM_TINY_FILE, fetched_file, new_fm_tiny
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.models.trunk import checked_trunk
 
@@ -95,7 +95,7 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backbone": "resnet"}, "accepted: fm-tiny, vit-small, random, file:"),
+        ({"backbone": "resnet"}, "accepted: fm-tiny, vit-small, lite0, random, file:"),
         ({"backbone": "hub:no_such_model"}, "no timm model of this name"),
         ({"backbone": "hub:fm-tiny"}, "no timm model of this name"),
         ({"backbone": "random", "arch": "nothing"}, "timm.list_models"),
@@ -178,9 +178,9 @@ def test_vit_small_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError, match="say `make vit-small` once"):
         load_backbone(ModelConfig(backbone="vit-small", img_size=56))
     torch.manual_seed(0)
-    model = timm.create_model(VIT_SMALL, num_classes=0)
-    vit_small_file().parent.mkdir()
-    save_file(model.state_dict(), vit_small_file())
+    model = timm.create_model(FETCHED["vit-small"][0], num_classes=0)
+    fetched_file("vit-small").parent.mkdir()
+    save_file(model.state_dict(), fetched_file("vit-small"))
     loaded = load_backbone(ModelConfig(backbone="vit-small", blocks=2))
     assert (input_spec(loaded).size_px, len(loaded.blocks)) == (112, 2)
     model.set_input_size(112)

@@ -197,6 +197,24 @@ def test_a_stop_before_the_first_checkpoint_leaves_none(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_results_from_before_there_was_a_setting_are_taken_up(
+    finished: Path, tmp_path: Path
+) -> None:
+    """As long as it has its default now; what is not as it is by default is never passed over."""
+    kept = json.loads((finished / "results.json").read_text())
+    for each in kept["config"]["runs"]:
+        del each["settings"]["network.sample_s"]
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    assert len(compare(comparison(), tmp_path, resume=True).runs) == len(kept["runs"])
+    kept["config"]["runs"][0]["settings"]["network.gone"] = 1.0
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match="another comparison; --overwrite"):
+        compare(comparison(), tmp_path, resume=True)
+    (tmp_path / "results.json").write_text(json.dumps({**kept, "config": {"runs": 3, "name": ""}}))
+    with pytest.raises(ConfigError):
+        compare(comparison(), tmp_path, resume=True)
+
+
 def test_results_of_another_comparison_are_refused(finished: Path) -> None:
     before = (finished / "results.json").read_bytes()
     for resume in (False, True):
