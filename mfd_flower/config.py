@@ -66,6 +66,13 @@ class ModelConfig:
     """Channels of an image; 0 is the backbone's own. Weights of 3 are adapted as timm does."""
     blocks: int = bounded(0, 0)
     """Use the first so many blocks; 0 is all."""
+    embed_dim: int = bounded(0, 0, 65536)
+    """Width of a token, `depth` blocks, `num_heads` in each and the MLP's units over the width: the
+    backbone grows to it and stays the same function, or loses blocks, heads and units; 0 is its
+    own."""
+    depth: int = bounded(0, 0, 1024)
+    num_heads: int = bounded(0, 0, 1024)
+    mlp_ratio: float = bounded(0.0, 0.0, 64.0)
     pooling: Literal["", "token", "avg", "map"] = ""
     """How tokens become features: the class token, the patches' mean, or the attention that the
     backbone was trained with; empty is the backbone's own way."""

@@ -24,6 +24,7 @@ from torch import nn
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
 from mfd_flower.data.augmentation import process_generators
+from mfd_flower.models.of_size import SIZES, is_sized, of_size
 from mfd_flower.models.plain import (
     SMALL,
     WAYS,
@@ -56,6 +57,10 @@ def new_fm_tiny(img_size: int = 28, in_chans: int = 1) -> VisionTransformer:
     )
 
 
+SHAPE = ("arch", "img_size", "in_chans", "blocks", "pooling", *SIZES)
+"""Settings that say which frozen weights there are."""
+
+
 def fetched_file(name: str) -> Path:
     """Return where `make` puts weights that it fetches: the user's cache, for all checkouts."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -75,7 +80,7 @@ def load_backbone(config: ModelConfig, seed: int = 0) -> Backbone:
         _check_arch(config, config.arch, "model.arch")
     elif kind == "hub" and name:
         _check_arch(config, name, "model.backbone")
-    shape = {n: getattr(config, n) for n in ("arch", "img_size", "in_chans", "blocks", "pooling")}
+    shape = {n: getattr(config, n) for n in SHAPE}
     if kind not in ("random", "file"):
         del shape["arch"]
     drawn = seed if config.backbone == "random" else 0
@@ -98,6 +103,11 @@ _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 @functools.lru_cache(maxsize=8)
 def _load(config: ModelConfig, seed: int) -> Backbone:
+    if is_sized(config):
+        usual: dict[str, Any] = dict.fromkeys(SIZES, 0)
+        own = _load(replace(config, **usual), seed)
+        whole = checked_trunk(own, "model.backbone", config.backbone)
+        return of_size(whole, config).requires_grad_(False).eval()
     with process_generators:
         return _named(config, seed).requires_grad_(False).eval()
 

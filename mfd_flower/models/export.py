@@ -22,6 +22,7 @@ from mfd_flower.files import to_json, write_text
 from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.card import model_card
 from mfd_flower.models.model_file import TrainedModel
+from mfd_flower.models.of_size import SIZES
 from mfd_flower.models.prompts import PromptedViT, as_prompted
 from mfd_flower.models.timm_form import TimmForm, head_tensors, heads_of
 
@@ -72,6 +73,11 @@ def _write(folder: Path, trained: TrainedModel, onnx: bool) -> None:
     if levels := trained.about.model.levels:
         accepted = "timm has no head on several blocks; accepted by export: none"
         raise ConfigError("model.levels", levels, accepted)
+    for name in SIZES:
+        if value := getattr(trained.about.model, name):
+            # Its norms have an epsilon of their own, or its heads are not as wide as tokens.
+            accepted = "timm has no model of a size made here; accepted by export: 0"
+            raise ConfigError(f"model.{name}", value, accepted)
     parts, about = _Parts.of(trained), trained.about
     ours, tune = parts.ours, about.model.tune
     apart: dict[str, float] = {}

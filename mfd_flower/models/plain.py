@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig
+from mfd_flower.models.of_size import SIZES
 from mfd_flower.models.tuned import PlainBackbone, TunedModel
 
 WAYS = ("head", "full")
@@ -115,7 +116,7 @@ def check_settings(config: ModelConfig, value: str) -> None:
     if config.tune not in WAYS:
         accepted = f"accepted for {value}: {', '.join(WAYS)}"
         raise ConfigError("model.tune", config.tune, accepted)
-    for name in ("blocks", "pooling", "levels"):
+    for name in ("blocks", "pooling", "levels", *SIZES):
         if getattr(config, name) != getattr(usual, name):
             said = f"{value} has no row of blocks that take and give tokens"
             raise ConfigError(f"model.{name}", getattr(config, name), said)

@@ -7,11 +7,18 @@ grow exactly, without training, and copies learn apart afterwards.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 from torch import nn
 
-from mfd_flower.models import PromptedViT
-from mfd_flower.scaling.resized import GROWN_FROM, AnyModel, deep_in, resized, scale_epsilons
+from mfd_flower.scaling.resized import (
+    GROWN_FROM,
+    AnyModel,
+    deep_in,
+    is_prompted,
+    resized,
+    scale_epsilons,
+)
 from mfd_flower.scaling.sizes import Size, SizeError, size_of, trunk_of
 from mfd_flower.scaling.transforms import Transform
 
@@ -45,6 +52,9 @@ def grow(
     """
     small = size_of(model)
     large = _wanted(small, embed_dim, depth, mlp_ratio, num_heads)
+    if small.num_heads * small.head_dim != small.embed_dim:
+        said = "a model of which heads were cut does not grow"
+        raise SizeError(f"num_heads = {small.num_heads}: {said}")
     small.check_reaches(large)
     change = Transform(small, large, deep_in(model))
     if change.tokens.means and not isinstance(trunk_of(model).norm_pre, nn.Identity):
@@ -53,9 +63,10 @@ def grow(
     grown = resized(model, change.blocks, large, change.grown(model.state_dict()))
     vars(trunk_of(grown))[GROWN_FROM] = small
     scale_epsilons(grown, change.tokens.copied)
-    if isinstance(grown, PromptedViT):
-        grown.levels = tuple(change.level(level) for level in grown.levels)
-        grown.prompt_from = change.first(grown.prompt_from)
+    if is_prompted(grown):
+        around = cast(Any, grown)
+        around.levels = tuple(change.level(level) for level in around.levels)
+        around.prompt_from = change.first(around.prompt_from)
     return grown
 
 

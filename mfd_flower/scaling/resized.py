@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mfd_flower.models import PromptedViT
-from mfd_flower.scaling.sizes import Model, Size, trunk_of
+from mfd_flower.scaling.sizes import Size, trunk_of
 
 GROWN_FROM = "grown_from"
 """Attribute of a transformer: its `Size` before it grew."""
-AnyModel = TypeVar("AnyModel", bound=Model)
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+"""timm's VisionTransformer, or a model around one with `prompts`, `deep`, `levels` and so on."""
 
 
 def resized(
@@ -28,9 +28,10 @@ def resized(
     made = copy.deepcopy(model)
     trunk = trunk_of(made)
     trunk.blocks = nn.Sequential(*(copy.deepcopy(trunk.blocks[old]) for old in blocks))
-    if isinstance(made, PromptedViT):
-        _set_prompts(made, tensors)
-        made.depth, made.built_from = size.depth, None
+    if is_prompted(made):
+        around = cast(Any, made)
+        _set_prompts(around, tensors)
+        around.depth, around.built_from = size.depth, None
     trained = {name: p.requires_grad for name, p in made.named_parameters()}
     for name, tensor in tensors.items():
         place, _, leaf = name.rpartition(".")
@@ -43,19 +44,24 @@ def resized(
     return made
 
 
-def scale_epsilons(model: Model, share: float) -> None:
+def scale_epsilons(model: nn.Module, share: float) -> None:
     """Multiply the epsilon of every norm of tokens."""
     for module in trunk_of(model).modules():
         if isinstance(module, nn.LayerNorm):
             module.eps *= share
 
 
-def deep_in(model: Model) -> bool:
+def is_prompted(model: nn.Module) -> bool:
+    """Tell whether a model is one around a transformer, with prompts and a head."""
+    return hasattr(model, "backbone")
+
+
+def deep_in(model: nn.Module) -> bool:
     """Tell whether each block has prompts of its own, if there are any."""
-    return model.deep if isinstance(model, PromptedViT) else True
+    return getattr(model, "deep", True)
 
 
-def _set_prompts(model: PromptedViT, tensors: Mapping[str, Tensor]) -> None:
+def _set_prompts(model: Any, tensors: Mapping[str, Tensor]) -> None:
     """Make room for the prompts that there will be, with gaps where there are none."""
     places = [int(n.removeprefix("prompts.")) for n in tensors if n.startswith("prompts.")]
     if not places:
@@ -79,4 +85,5 @@ def _describe(trunk: VisionTransformer, size: Size) -> None:
             module.normalized_shape = (width,)
         elif isinstance(module, Attention):
             module.num_heads, module.head_dim = size.num_heads, size.head_dim
-            module.attn_dim, module.scale = width, size.head_dim**-0.5
+            module.attn_dim = size.num_heads * size.head_dim
+            module.scale = size.head_dim**-0.5

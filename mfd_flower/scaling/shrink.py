@@ -6,8 +6,16 @@ of the smaller size whose copies would come closest to it.
 
 from __future__ import annotations
 
-from mfd_flower.models import PromptedViT
-from mfd_flower.scaling.resized import GROWN_FROM, AnyModel, deep_in, resized, scale_epsilons
+from typing import Any, cast
+
+from mfd_flower.scaling.resized import (
+    GROWN_FROM,
+    AnyModel,
+    deep_in,
+    is_prompted,
+    resized,
+    scale_epsilons,
+)
 from mfd_flower.scaling.sizes import Size, SizeError, size_of, trunk_of
 from mfd_flower.scaling.transforms import Transform
 
@@ -37,10 +45,11 @@ def shrink(model: AnyModel, size: Size | None = None) -> AnyModel:
     made = resized(model, kept, small, change.shrunk(model.state_dict()))
     vars(trunk_of(made)).pop(GROWN_FROM, None)
     scale_epsilons(made, 1 / change.tokens.copied)
-    if isinstance(made, PromptedViT):
-        made.levels = tuple(
+    if is_prompted(made):
+        around = cast(Any, made)
+        around.levels = tuple(
             next(old for old in range(1, small.depth + 1) if change.level(old) == level)
-            for level in made.levels
+            for level in around.levels
         )
-        made.prompt_from = change.blocks[made.prompt_from]
+        around.prompt_from = change.blocks[around.prompt_from]
     return made

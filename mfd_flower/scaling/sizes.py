@@ -9,10 +9,6 @@ from timm.layers import Attention, Mlp
 from timm.models.vision_transformer import Block, LayerScale, VisionTransformer
 from torch import nn
 
-from mfd_flower.models import PromptedViT
-
-Model = VisionTransformer | PromptedViT
-
 
 class SizeError(ValueError):
     """A size that a model cannot have, or a model that has none."""
@@ -27,15 +23,16 @@ class Size:
     num_heads: int
     mlp_dim: int
     """Hidden units of a block's MLP."""
+    head_dim: int = 0
+    """Width of an attention head; without it all heads together are as wide as a token."""
 
-    @property
-    def head_dim(self) -> int:
-        """Width of an attention head."""
-        return self.embed_dim // self.num_heads
+    def __post_init__(self) -> None:
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.embed_dim // self.num_heads)
 
     def check_reaches(self, other: Size) -> None:
         """Raise `SizeError`, naming the field, if a model of this size cannot grow to another."""
-        for field in fields(self):
+        for field in fields(self)[:4]:
             here, there = getattr(self, field.name), getattr(other, field.name)
             if there < here:
                 raise SizeError(f"{field.name} = {there}: must be at least {here}, what it is now")
@@ -48,17 +45,18 @@ class Size:
             raise SizeError(f"num_heads = {other.num_heads}: {said}")
 
 
-def size_of(model: Model) -> Size:
+def size_of(model: nn.Module) -> Size:
     """Return a model's size; `SizeError` if it is none of timm's plain vision transformers."""
     trunk = trunk_of(model)
     block = cast(Any, trunk.blocks[0])
-    hidden = base_layer(block.mlp.fc1).out_features
-    return Size(trunk.embed_dim, len(trunk.blocks), block.attn.num_heads, hidden)
+    hidden, attention = base_layer(block.mlp.fc1).out_features, block.attn
+    sizes = (trunk.embed_dim, len(trunk.blocks), attention.num_heads, hidden)
+    return Size(*sizes, attention.head_dim)
 
 
-def trunk_of(model: Model) -> VisionTransformer:
-    """Return a model's transformer, if its parts are those that grow."""
-    trunk = model.backbone if isinstance(model, PromptedViT) else model
+def trunk_of(model: nn.Module) -> VisionTransformer:
+    """Return a model's transformer, or the model if it is one, if its parts are those that grow."""
+    trunk = getattr(model, "backbone", model)
     # A subclass may go through its blocks in a way of its own.
     if type(trunk) is not VisionTransformer:
         raise SizeError(f"model is {type(trunk).__name__}: accepted: timm's VisionTransformer")

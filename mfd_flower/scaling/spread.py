@@ -53,7 +53,7 @@ class Spread:
 
     def written(self, tensor: Tensor, dim: int) -> Tensor:
         """Return what makes the new row, of what makes the old one along a dimension."""
-        copies = tensor.index_select(dim, self._index)
+        copies = tensor.index_select(dim, self._index_on(tensor))
         if not self.means:
             return copies
         mean = tensor.mean(dim, keepdim=True)
@@ -62,18 +62,18 @@ class Spread:
     def read(self, tensor: Tensor, dim: int) -> Tensor:
         """Return what reads the new row as `tensor` reads the old one."""
         moved = tensor.movedim(dim, -1)
-        parts = moved[..., self._index] * self._shares(moved.shape[:-1].numel(), tensor.dtype).view(
-            *moved.shape[:-1], len(self.source)
-        )
+        shares = self._shares(moved.shape[:-1].numel(), tensor)
+        parts = moved[..., self._index_on(tensor)]
+        parts = parts * shares.view(*moved.shape[:-1], len(self.source))
         nothing = moved.new_zeros(*moved.shape[:-1], self.means)
         return torch.cat([parts, nothing], -1).movedim(-1, dim)
 
     def scaled(self, tensor: Tensor, dim: int) -> Tensor:
         """Return `written`, each copy by its share: their sum over copies is the old row."""
-        shares = self._shares(1, tensor.dtype)[0]
+        shares = self._shares(1, tensor)[0]
         shape = [1] * tensor.ndim
         shape[dim] = len(shares)
-        return tensor.index_select(dim, self._index) * shares.view(shape)
+        return tensor.index_select(dim, self._index_on(tensor)) * shares.view(shape)
 
     def back_written(self, tensor: Tensor, dim: int) -> Tensor:
         """Return the old row's writer: the mean of the copies."""
@@ -84,10 +84,10 @@ class Spread:
         shape = list(tensor.shape)
         shape[dim] = self.units
         kept = tensor.narrow(dim, 0, len(self.source))
-        return tensor.new_zeros(shape).index_add_(dim, self._index, kept)
+        return tensor.new_zeros(shape).index_add_(dim, self._index_on(tensor), kept)
 
     def _count(self, tensor: Tensor, dim: int) -> Tensor:
-        counts = torch.bincount(self._index, minlength=self.units).to(tensor.dtype)
+        counts = torch.bincount(self._index, minlength=self.units).to(tensor)
         shape = [1] * tensor.ndim
         shape[dim] = self.units
         return counts.view(shape)
@@ -96,12 +96,15 @@ class Spread:
     def _index(self) -> Tensor:
         return torch.tensor(self.source)
 
-    def _shares(self, rows: int, dtype: torch.dtype) -> Tensor:
+    def _index_on(self, tensor: Tensor) -> Tensor:
+        return self._index.to(tensor.device)
+
+    def _shares(self, rows: int, like: Tensor) -> Tensor:
         """Return parts, ``(rows, len(source))``, that add up to 1 over the copies of a unit."""
         drawn = torch.empty(rows, len(self.source), dtype=torch.float64)
         drawn.uniform_(1 - UNEVEN, 1 + UNEVEN, generator=torch.Generator().manual_seed(0))
         total = drawn.new_zeros(rows, self.units).index_add_(1, self._index, drawn)
-        return (drawn / total[:, self._index]).to(dtype)
+        return (drawn / total[:, self._index]).to(like)
 
 
 def of_heads(heads: int, head_dim: int, more: int, wider: int) -> Spread:
