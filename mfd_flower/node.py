@@ -27,9 +27,10 @@ from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
 from mfd_flower.models.directions import directed
 from mfd_flower.models.inputs import augmented, federation_of
-from mfd_flower.models.loss import Loss, gradient_entropy
+from mfd_flower.models.loss import Loss, Teacher, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
+from mfd_flower.models.resizing import resizing
 from mfd_flower.models.rounded import Rounding, head_inputs, scale_of
 from mfd_flower.models.sums import Sums
 from mfd_flower.models.training import (
@@ -87,10 +88,17 @@ def check_run(run: RunConfig) -> None:
 
 
 def check_profiles(run: RunConfig) -> None:
-    """Raise ConfigError if nodes have models of their own where all train the same one."""
-    strategy = find_strategy(run.strategy.name)
+    """Raise ConfigError if nodes have models of their own that the strategy has no use for.
+
+    Its ``own_models`` says of a run which it takes: ``any``, or ``sized``, that are the model that
+    all share at other sizes; without it none.
+    """
+    takes = getattr(find_strategy(run.strategy.name), "own_models", lambda run: "")(run)
     for place, profile in enumerate(run.node_profiles):
-        if profile.model and not getattr(strategy, "own_models", False):
+        if profile.model and takes == "sized":
+            own = run.with_profile(profile)
+            resizing(run.model, own.model, federation_of(run).num_classes, run.seed)
+        elif profile.model and not takes:
             said = f"accepted where nodes may have models of their own, not by {run.strategy.name}"
             raise ConfigError(f"profiles[{place}].model", {**profile.model}, said)
 
@@ -212,12 +220,14 @@ class Node:
         proximal_mu: float | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
+        teacher: Teacher | None = None,
     ) -> tuple[dict[str, Tensor], FitResult]:
         """Do one local update of the arriving tunables; returns the trained ones, loss and costs.
 
         `step` is the round or hop; with the seed and the node it decides all randomness. `samples`
         replace the node's shard, `epochs` and `proximal_mu` the settings. The optimiser starts from
         `optimizer_state`, ``<tunable>:<slot>``; `only` names the tunables to train, else all are.
+        It learns from a `teacher` too, whose logits are of the same samples.
         """
         config = self.run.train
         if proximal_mu is not None:
@@ -226,7 +236,8 @@ class Node:
             config = replace(config, local_epochs=epochs)
         model = loaded_model(self.run, tensors)
         seed, stage = int(self.rng(step).integers(2**62)), model.frozen_stage()
-        if samples is None and self._augments:
+        # A teacher has seen the images as they are.
+        if samples is None and self._augments and teacher is None:
             samples, stage = augmented(self.run, self.index, seed), "images"
         elif samples is None:
             samples = training_samples(self.run, self.index)
@@ -241,6 +252,7 @@ class Node:
                 only=only,
                 trainer=self.run.trainer,
                 memory_bytes=self.world_view().device.memory_bytes,
+                teacher=teacher,
             )
         if (report := current_report.get()) is not None:
             report.fits += 1
@@ -314,14 +326,22 @@ class Node:
         report_flops(forward_flops(model, samples, stage))
         return evaluate(model, samples, stage=stage, precision=self.run.train.precision)
 
+    def logits(self, tensors: Mapping[str, Tensor], samples: Samples | None = None) -> Tensor:
+        """Return logits on the node's own samples, or on others, ``(n, num_classes)``, on the CPU.
+
+        Others are at the frozen stage of the node's model.
+        """
+        model = loaded_model(self.run, tensors)
+        samples = self.samples if samples is None else samples
+        stage = model.frozen_stage()
+        report_flops(forward_flops(model, samples, stage))
+        return logits_of(model, samples, stage, self.run.train.precision).cpu()
+
     def sample_losses(
         self, tensors: Mapping[str, Tensor]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return each own sample's cross-entropy in nats and whether it is right, ``(n,)`` each."""
-        model, samples = loaded_model(self.run, tensors), self.samples
-        stage = model.frozen_stage()
-        report_flops(forward_flops(model, samples, stage))
-        logits = logits_of(model, samples, stage, self.run.train.precision).cpu().double()
+        logits, samples = self.logits(tensors).double(), self.samples
         losses = Loss().cross_entropy(logits, samples.labels, "none")
         return losses.numpy(), (logits.argmax(1) == samples.labels).numpy()
 

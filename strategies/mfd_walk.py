@@ -84,6 +84,11 @@ class MFDWalk(OwnLoop, Strategy):
         return Plan.read(run, policy, walkers, traits)
 
     @staticmethod
+    def own_models(run: RunConfig) -> str:
+        """Tell whether a trait brings the model to each node's own size."""
+        return "sized" if any(trait.resizes for trait in plan_of(run).traits) else ""
+
+    @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:
         """Return the client half: the hop, and what traits answer."""
         actions = dict(WALK_ACTIONS)

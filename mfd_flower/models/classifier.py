@@ -17,7 +17,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.models.build import build_model
 from mfd_flower.models.devices import device_of
-from mfd_flower.models.loss import Loss
+from mfd_flower.models.loss import Loss, Teacher
 from mfd_flower.models.optimizers import configured_optimizer
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.models.tuned import TunedModel
@@ -32,7 +32,8 @@ class Classifier(lightning.LightningModule):
     `stage` is what the batches hold, see `PromptedViT.frozen_stage`. The loss depends on the shares
     of the `labels` ``(n,)`` of all samples that it trains on; without them those of the trainer's
     data module are taken, if it has any. The optimiser starts from `optimizer_state`,
-    ``<tunable>:<slot>``; with `only` the other tunables stay as they are.
+    ``<tunable>:<slot>``; with `only` the other tunables stay as they are. A `teacher` is learned
+    from, whose logits are the third part of each batch.
 
     Under a Trainer it logs ``train_loss``, and ``val_loss``, ``val_acc``, ``val_macro_f1`` or the
     same of ``test``. A checkpoint holds the tunables and, if `build_model` made the model, how;
@@ -47,6 +48,7 @@ class Classifier(lightning.LightningModule):
         labels: Tensor | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         # A checkpoint has settings where a caller has what they describe.
@@ -56,7 +58,7 @@ class Classifier(lightning.LightningModule):
             config = TrainConfig(**config)
         self.model, self.config, self.stage = model, config, stage
         self.optimizer_state = optimizer_state or {}
-        self.only = only
+        self.only, self.teacher = only, teacher
         self._describe()
         self._given = labels
         self._know(labels)
@@ -76,7 +78,7 @@ class Classifier(lightning.LightningModule):
     def _know(self, labels: Tensor | None) -> None:
         """Make the loss for samples of these labels."""
         self.labels, head = labels, self.model.head
-        self.loss_terms = Loss.of(self.config, labels, self.model)
+        self.loss_terms = Loss.of(self.config, labels, self.model, self.teacher)
         self.kept_rows: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         if labels is not None and self.config.keep_absent_rows:
             counts = torch.bincount(labels, minlength=head.out_features)
@@ -114,7 +116,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """One step of local training."""
-        if self.loss_terms.distillation and len(batch) < 3:
+        if (self.loss_terms.distillation or self.loss_terms.taught) and len(batch) < 3:
             accepted = "needs the arriving model's logits in each batch"
             raise ConfigError("train.distillation", self.config.distillation, accepted)
         loss, size = self.loss(*batch), len(batch[1])

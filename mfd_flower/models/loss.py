@@ -5,6 +5,10 @@ r"""The loss of a local update: one definition for training, stages of a split, 
 
 with :math:`p` the label shares of the node, :math:`s` their skew, :math:`f_0` and :math:`w_0` the
 model that arrived. :math:`\tau, \beta, \mu` are `logit_adjustment`, `distillation`, `proximal_mu`.
+With a teacher, another model :math:`g`, it is
+
+.. math:: (1 - \lambda)\, \mathrm{CE}(f(x) + \tau \ln p,\, y)
+    + \lambda T^2\, \mathrm{KL}(\sigma(g(x) / T) \| \sigma(f(x) / T))
 """
 
 from __future__ import annotations
@@ -31,6 +35,22 @@ TINY = 1e-24
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """Another model, whatever its kind, that a model learns from on a node's data.
+
+    Hinton et al. 2015, *Distilling the knowledge in a neural network*, section 2 (arXiv
+    1503.02531).
+    """
+
+    logits: Tensor
+    """On the samples that are trained on, ``(n, num_classes)``."""
+    weight: float = 0.9
+    r""":math:`\lambda`; as Zagoruyko and Komodakis 2017 (arXiv 1612.03928, section 4.1) have it."""
+    temperature: float = 4.0
+    """Of both models' probabilities; from there too."""
+
+
+@dataclass(frozen=True)
 class Loss:
     """The terms of a loss; without any it is the mean cross-entropy."""
 
@@ -39,15 +59,26 @@ class Loss:
     repeating the local label mix (Menon et al. 2021, equation 10, arXiv 2007.07314)."""
     distillation: float = 0.0
     r"""Weight :math:`\beta s` of `not_true_divergence`."""
+    taught: float = 0.0
+    r"""Weight :math:`\lambda` of a teacher that is another model."""
+    temperature: float = 1.0
+    """At which they are compared."""
     proximal_mu: float = 0.0
     arrived: Mapping[str, Tensor] = field(default_factory=dict)
     """Tunables that the proximal term pulls to (FedProx, Li et al. 2020, arXiv 1812.06127)."""
 
     @classmethod
-    def of(cls, config: TrainConfig, labels: Tensor | None, model: TunedModel) -> Self:
+    def of(
+        cls,
+        config: TrainConfig,
+        labels: Tensor | None,
+        model: TunedModel,
+        teacher: Teacher | None = None,
+    ) -> Self:
         """Return the loss of updating the arriving `model` on samples of these labels, ``(n,)``.
 
         Where its head is in another stage there are no labels, and only the proximal term is left.
+        A `teacher` stands in for what arrived.
         """
         adjustment, distillation = None, 0.0
         if labels is not None:
@@ -57,10 +88,12 @@ class Loss:
                 counts = torch.bincount(labels, minlength=num_classes).float() + 0.5
                 prior = config.logit_adjustment * (counts / counts.sum()).log()
                 adjustment = prior.to(model.head.weight.device)
-            distillation = config.distillation * label_skew(labels, num_classes)
+            if teacher is None:
+                distillation = config.distillation * label_skew(labels, num_classes)
         named = named_tunables(model) if config.proximal_mu else ()
         arrived = {name: p.detach().clone() for name, p in named}
-        return cls(adjustment, distillation, config.proximal_mu, arrived)
+        taught = (0.0, 1.0) if teacher is None else (teacher.weight, teacher.temperature)
+        return cls(adjustment, distillation, *taught, config.proximal_mu, arrived)
 
     def on(
         self,
@@ -80,6 +113,9 @@ class Loss:
         loss = self.cross_entropy(logits, labels)
         if teacher is None:
             return loss
+        if self.taught:
+            soft = soft_divergence(logits, teacher, self.temperature)
+            return (1 - self.taught) * loss + self.taught * soft
         return loss + self.distillation * not_true_divergence(logits, teacher, labels)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
@@ -105,6 +141,17 @@ def label_skew(labels: Tensor, num_classes: int) -> float:
     counts = torch.bincount(labels, minlength=num_classes).double()
     entropy = torch.distributions.Categorical(probs=counts).entropy()
     return float(1 - entropy / math.log(num_classes))
+
+
+def soft_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    r"""Return :math:`T^2 \mathrm{KL}(\sigma(g / T) \| \sigma(f / T))`, the mean over a batch.
+
+    Logits are ``(batch, num_classes)``.
+    """
+    student, teacher = (
+        F.log_softmax(values.float() / temperature, dim=1) for values in (logits, teacher_logits)
+    )
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def not_true_divergence(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:

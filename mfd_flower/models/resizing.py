@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -12,10 +13,18 @@ from torch import Tensor
 from mfd_flower.checks import ConfigError, show
 from mfd_flower.config import ModelConfig
 from mfd_flower.models.backbones import load_backbone
+from mfd_flower.models.build import build_model
 from mfd_flower.models.of_size import at_most, cut_to
+from mfd_flower.models.tunables import get_tunables
 from mfd_flower.scaling import Cut, size_of
 from mfd_flower.scaling.sizes import SizeError
 from mfd_flower.scaling.transforms import Transform
+
+
+@functools.lru_cache(maxsize=16)
+def resizing(travels: ModelConfig, own: ModelConfig, num_classes: int, seed: int) -> Resizing:
+    """Return the way between two models of a run, see `Resizing.of`."""
+    return Resizing.of(travels, own, get_tunables(build_model(own, num_classes, seed)), seed)
 
 
 @dataclass(frozen=True)

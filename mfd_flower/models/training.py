@@ -14,7 +14,7 @@ from mfd_flower.config import TrainConfig, TrainerConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.classifier import Classifier, LocalUpdate
 from mfd_flower.models.devices import autocast, device_of, held, resident_trainer
-from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES
+from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES, Teacher
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.tuned import TunedModel
@@ -70,6 +70,7 @@ def fit(
     only: Collection[str] | None = None,
     trainer: TrainerConfig = AS_IT_IS,
     memory_bytes: float = math.inf,
+    teacher: Teacher | None = None,
 ) -> FitResult:
     """Train `model`'s tunables in place, where it is, on one shard; keywords are `Classifier`'s.
 
@@ -79,13 +80,14 @@ def fit(
     """
     device = device_of(model)
     with held(device, config.precision):
-        classifier = LocalUpdate(model, config, stage, samples.labels, optimizer_state, only)
-        teacher, teacher_flops = None, 0
-        if config.distillation:
-            teacher = logits_of(model, samples, stage, config.precision)
+        told = (samples.labels, optimizer_state, only, teacher)
+        classifier = LocalUpdate(model, config, stage, *told)
+        logits, teacher_flops = None if teacher is None else teacher.logits.to(device), 0
+        if config.distillation and teacher is None:
+            logits = logits_of(model, samples, stage, config.precision)
             teacher_flops = forward_flops(model, samples, stage)
         order = torch.Generator()
-        batches = Batches(samples, config.batch_size, order if config.shuffle else None, teacher)
+        batches = Batches(samples, config.batch_size, order if config.shuffle else None, logits)
         cost = step_cost(classifier, batches)
         check_memory(cost.peak_bytes, memory_bytes)
         # One generator for both where it can be: numbers from another would come from a copy.
@@ -160,7 +162,7 @@ def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
     kind = (
         *_shapes(model),
         (stage, tuple(part.shape for part in batch), slots),
-        (terms.adjustment is None, bool(terms.arrived), model.dropout > 0),
+        (terms.adjustment is None, bool(terms.arrived), bool(terms.taught), model.dropout > 0),
     )
     model.train()
     model.dropout_generator = None

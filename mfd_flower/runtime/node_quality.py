@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
+from mfd_flower.models.resizing import resizing
 from mfd_flower.models.training import Metrics
 from mfd_flower.node import evaluate_tunables
-from mfd_flower.profiles import profile_of
+from mfd_flower.profiles import own_settings, profile_of
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.curve import Models, settings_behind
+from mfd_flower.runtime.curve import Models
 
 
 def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
@@ -21,23 +24,35 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
 
     The latter is the mean of the classes' recalls by those shares, over the classes that the test
     set has: what a test set dealt out as the node's shard was would show, without its noise. Who
-    has no model of its own has the common one, of several walkers' their mean.
+    has no model of its own has the common one, at the node's own size; of several walkers' models
+    the mean counts.
     """
     federation, found = federation_of(run), {}
-    measured = {
-        name: evaluate_tunables(settings_behind(run, name), tensors_of(model))
-        for name, model in models.items()
-    }
+    measured: dict[tuple[RunConfig, str], Metrics] = {}
     for node in range(run.data.nodes):
         name, counts = f"n{node}", federation.label_counts(node)
-        own = [measured[name]] if name in measured else list(measured.values())
-        profile = profile_of(run, node)
+        settings, profile = own_settings(run, node), profile_of(run, node)
+        names = [name] if name in models else list(models)
+        for key in ((settings, each) for each in names):
+            if key not in measured:
+                measured[key] = _measured(run, settings, tensors_of(models[key[1]]), key[1] == name)
+        own = [measured[settings, each] for each in names]
         found[name] = {
             "accuracy": float(np.mean([each.accuracy for each in own])),
             "own_accuracy": _of_shares(counts, own),
             "profile": profile.name if profile else "",
         }
     return found
+
+
+def _measured(
+    run: RunConfig, settings: RunConfig, tensors: Mapping[str, Tensor], is_own: bool
+) -> Metrics:
+    """Measure a model; one that all share as the node has it, at its own size."""
+    if not is_own and settings.model != run.model:
+        classes = federation_of(run).num_classes
+        tensors = resizing(run.model, settings.model, classes, run.seed).there(tensors)
+    return evaluate_tunables(settings, tensors)
 
 
 def _of_shares(counts: NDArray[np.int64], measured: list[Metrics]) -> float | None:

@@ -13,6 +13,8 @@ from functools import partial
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
+from mfd_flower.models.loss import Teacher
+from mfd_flower.node import Node
 from mfd_flower.walk.custody import UNTAKEN
 from mfd_flower.walk.members import check_area
 from mfd_flower.walk.next_hop import route
@@ -78,11 +80,20 @@ def _local_update(
     epoch: int | None = None,
     most_epochs: int = 0,
     optimizer_state: Mapping[str, Tensor] | None = None,
+    node: Node | None = None,
+    teacher: Teacher | None = None,
 ) -> Fit:
     """Do what `trait.Training` says; randomness depends on walker, hop and epoch alone."""
     first, hop = int(visit.start.walker.removeprefix("w")) * WALKER_STEPS, visit.start.hop
     step, epochs = (hop, None) if epoch is None else (hop * most_epochs + epoch, 1)
-    trained, result = visit.node.fit(
-        tensors, first + step, epochs=epochs, optimizer_state=optimizer_state, only=visit.only
+    # At another size tunables have other names.
+    left = set(visit.tensors) - visit.only
+    trained, result = (node or visit.node).fit(
+        tensors,
+        first + step,
+        epochs=epochs,
+        optimizer_state=optimizer_state,
+        only=set(tensors) - left,
+        teacher=teacher,
     )
     return Fit(trained, result.samples, result.optimizer_state)

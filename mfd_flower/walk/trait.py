@@ -52,8 +52,10 @@ class Fit(NamedTuple):
 
 
 Training = Callable[..., Fit]
-"""Trains tunables, ``(tensors, *, epoch=None, most_epochs=0, optimizer_state=None)``, on a node's
-data: all local epochs, or number `epoch` of at most `most_epochs` in this visit."""
+"""Trains tunables, ``(tensors, *, epoch=None, most_epochs=0, optimizer_state=None, node=None,
+teacher=None)``, on a node's data: all local epochs, or number `epoch` of at most `most_epochs` in
+this visit; as the model of `node`, which is the visit's unless it has one of its own, and learning
+from a `teacher` too."""
 
 
 class UntakenError(Exception):
@@ -82,6 +84,9 @@ class Trait:
     judges: ClassVar[bool] = False
     """Receivers may refuse a version. Then a hop may be used up without a new one, and the last
     version is shown to one more receiver, by ``query.judge``."""
+
+    resizes: ClassVar[bool] = False
+    """Nodes may train the model at a size of their own; ``inner`` of `fit` gets it so."""
 
     # What travels, known to every node from the settings.
 
