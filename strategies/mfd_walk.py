@@ -85,8 +85,8 @@ class MFDWalk(OwnLoop, Strategy):
 
     @staticmethod
     def own_models(run: RunConfig) -> str:
-        """Tell whether a trait brings the model to each node's own size."""
-        return "sized" if any(trait.resizes for trait in plan_of(run).traits) else ""
+        """Tell which models of their own a trait lets nodes have, see `Trait.own_models`."""
+        return "".join(trait.own_models for trait in plan_of(run).traits)
 
     @staticmethod
     def client_actions(run: RunConfig) -> dict[str, Handler]:

@@ -128,7 +128,7 @@ def test_what_is_no_name_is_refused_with_the_names_that_are(
     said = str(refused.value)
     ours = (
         "centralised, class-means, exact-walk, fedavg, fedavg-deadline, fedbuff, fedcof, gossip, "
-        "hfsl, local-only, mfd-walk, ridge"
+        "heterofl, hfsl, local-only, mfd-walk, ridge"
     )
     assert f"accepted: {ours}, twice, two-words" in said
     assert said.endswith("or package.module:Class")
@@ -169,7 +169,7 @@ def test_a_trait_of_the_working_directory_joins_a_walk(here: Write) -> None:
     codec, slow_down = read_traits({"slow-down": {"share": 0.25}})
     assert type(codec).__name__ == "Codec"
     assert vars(slow_down) == {"share": 0.25}
-    refused = "trait = 'slow': accepted: admission, .*, slow-down or package"
+    refused = "trait = 'slow': accepted: admission, .*, slow-down, teach or package"
     with pytest.raises(ConfigError, match=refused):
         read_traits({"slow": {}})
 

@@ -29,10 +29,11 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
     """
     federation, found = federation_of(run), {}
     measured: dict[tuple[RunConfig, str], Metrics] = {}
+    nodes = {f"n{node}" for node in range(run.data.nodes)}
     for node in range(run.data.nodes):
         name, counts = f"n{node}", federation.label_counts(node)
         settings, profile = own_settings(run, node), profile_of(run, node)
-        names = [name] if name in models else list(models)
+        names = [name] if name in models else [each for each in models if each not in nodes]
         for key in ((settings, each) for each in names):
             if key not in measured:
                 measured[key] = _measured(run, settings, tensors_of(models[key[1]]), key[1] == name)

@@ -24,7 +24,7 @@ from mfd_flower.network.worlds import new_world
 from mfd_flower.node import check_run, initial_tunables
 from mfd_flower.results import reason_of
 from mfd_flower.runtime.coded_grid import CodedGrid
-from mfd_flower.runtime.curve import Curve, Models, OnPoint
+from mfd_flower.runtime.curve import Curve, Measured, Models, OnPoint
 from mfd_flower.runtime.faulty_grid import FaultyGrid
 from mfd_flower.runtime.ledgers import admission_counts, entries_of, versions_of
 from mfd_flower.runtime.local_grid import LocalGrid
@@ -195,9 +195,10 @@ def run_on(
             untaken = getattr(strategy, "not_taken", {})
             record["admission"] = admission_counts(versions, poisoners(run), untaken)
     assert curve.latest is not None
-    record["node_quality"] = node_quality(run, curve.latest.models)
+    own: Models = getattr(strategy, "own", {})
+    record["node_quality"] = node_quality(run, {**curve.latest.models, **own})
     if files:
-        record |= written_models(files, run, curve, record)
+        record |= written_models(files, run, curve, record, own)
     if save:
         save(record)
         if resumable:
@@ -206,15 +207,18 @@ def run_on(
 
 
 def written_models(
-    files: RunFiles, run: RunConfig, curve: Curve, record: Mapping[str, Any]
+    files: RunFiles, run: RunConfig, curve: Curve, record: Mapping[str, Any], own: Models
 ) -> dict[str, Any]:
-    """Write the final and the best models; returns the paths, for the run's record."""
+    """Write the final and the best models, and nodes' own; returns the paths, for the record."""
     made = {"strategy": run.strategy.name, "settings": run.flat()}
     if lines := record.get("ledger"):
         made["ledger_heads"] = heads(Chains(lines.splitlines()))
     assert curve.latest is not None
     final = files.write_models(run, "final", curve.latest, made)
     found: dict[str, Any] = {"model": final.get(""), "models": None if "" in final else final}
+    if own:
+        of_nodes = Measured(curve.latest.point, own)
+        found["own_models"] = files.write_models(run, "own", of_nodes, made)
     if curve.best is not None:
         paths = files.write_models(run, "best", curve.best, made)
         told = {"step": curve.best.point["step"], "model": paths.get("")}

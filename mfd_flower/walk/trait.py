@@ -85,8 +85,9 @@ class Trait:
     """Receivers may refuse a version. Then a hop may be used up without a new one, and the last
     version is shown to one more receiver, by ``query.judge``."""
 
-    resizes: ClassVar[bool] = False
-    """Nodes may train the model at a size of their own; ``inner`` of `fit` gets it so."""
+    own_models: ClassVar[str] = ""
+    """Which models of their own nodes may have: ``sized``, the one that travels at other sizes, or
+    ``any``."""
 
     # What travels, known to every node from the settings.
 

@@ -36,7 +36,7 @@ class Resize(Trait):
 
     layer: ClassVar[Layer] = Layer.RESIZE
     excludes: ClassVar = ("optimizer", "partial", "gate", "admission")
-    resizes: ClassVar = True
+    own_models: ClassVar = "sized"
 
     recover_epochs: int = bounded(0, 0)
     """Epochs in which a node whose model is cut learns from W0 what was lost, before it trains."""
