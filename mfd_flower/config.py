@@ -43,6 +43,8 @@ class DataConfig:
     """Images over all nodes; 0 takes all that the test set leaves."""
     test_samples: int = bounded(1000, 1)
     """Held-out images that no node trains on; of a test set that comes with the images the most."""
+    public_samples: int = bounded(0, 0)
+    """Images that all nodes have besides, of which no label is used (`fedmd`)."""
     validation: float = bounded(0.1, 0.0, 0.9)
     """Share of its images that a node holds out: by them, never by the test set, the best model of
     a run is chosen."""

@@ -27,7 +27,7 @@ from mfd_flower.models.closed_form import Head
 from mfd_flower.models.devices import autocast, device_for, held
 from mfd_flower.models.directions import directed
 from mfd_flower.models.inputs import augmented, federation_of
-from mfd_flower.models.loss import Loss, Teacher, gradient_entropy
+from mfd_flower.models.loss import Anchors, Loss, Teacher, gradient_entropy
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.residents import model_for, shard
 from mfd_flower.models.resizing import resizing
@@ -221,13 +221,15 @@ class Node:
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
         teacher: Teacher | None = None,
+        anchors: Anchors | None = None,
     ) -> tuple[dict[str, Tensor], FitResult]:
         """Do one local update of the arriving tunables; returns the trained ones, loss and costs.
 
         `step` is the round or hop; with the seed and the node it decides all randomness. `samples`
         replace the node's shard, `epochs` and `proximal_mu` the settings. The optimiser starts from
         `optimizer_state`, ``<tunable>:<slot>``; `only` names the tunables to train, else all are.
-        It learns from a `teacher` too, whose logits are of the same samples.
+        It learns from a `teacher` too, whose logits are of the same samples, and its features are
+        drawn to `anchors`.
         """
         config = self.run.train
         if proximal_mu is not None:
@@ -253,6 +255,7 @@ class Node:
                 trainer=self.run.trainer,
                 memory_bytes=self.world_view().device.memory_bytes,
                 teacher=teacher,
+                anchors=anchors,
             )
         if (report := current_report.get()) is not None:
             report.fits += 1
@@ -336,6 +339,13 @@ class Node:
         stage = model.frozen_stage()
         report_flops(forward_flops(model, samples, stage))
         return logits_of(model, samples, stage, self.run.train.precision).cpu()
+
+    def features(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return what the head gets of the node's own samples, ``(n, features)``, on the CPU."""
+        model, samples = loaded_model(self.run, tensors), self.samples
+        if (stage := model.frozen_stage()) != "features":
+            report_flops(forward_flops(model, samples, stage))
+        return torch.from_numpy(head_inputs(self.run, model, samples))
 
     def sample_losses(
         self, tensors: Mapping[str, Tensor]

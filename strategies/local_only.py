@@ -13,21 +13,17 @@ from typing import ClassVar
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from mfd_flower.node import Node, initial_tunables
-from mfd_flower.records import integer, tensors_of
+from mfd_flower.own_model import keep_own, own_model
+from mfd_flower.records import integer
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnModels, Step
 
-OWN = "own-tunables"
-
 
 def alone(message: Message, context: Context) -> Message:
-    """Go on training this node's own tunables."""
-    node = Node.of(context).own
-    own = context.state.array_records.get(OWN)
-    step = integer(message.content.config_records["config"], "round")
-    trained, _ = node.fit(tensors_of(own) if own else initial_tunables(node.run), step=step)
-    context.state[OWN] = ArrayRecord(trained)
+    """Go on training this node's own model."""
+    node, own = own_model(context)
+    trained, _ = node.fit(own, step=integer(message.content.config_records["config"], "round"))
+    keep_own(context, trained)
     return Message(RecordDict({"arrays": ArrayRecord(trained)}), reply_to=message)
 
 

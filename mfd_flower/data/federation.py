@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import THUMBNAIL, find_set
 from mfd_flower.names import MAX_CLASSES
 
-Part = int | Literal["test", "validation"]
+Part = int | Literal["test", "validation", "public"]
 """What a node trains on, the common test set, or what all nodes hold out."""
 
 
@@ -38,6 +38,8 @@ class Federation:
     """How its images were brought to the backbone that it was loaded for."""
     clients: tuple[str, ...] = ()
     """What each node is called in the set, where that says who holds what."""
+    public: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """What all nodes have besides, without labels."""
 
     @property
     def num_classes(self) -> int:
@@ -88,6 +90,8 @@ class Federation:
         """Return the indices of a part, `held_out` of all nodes together."""
         if part == "validation":
             return np.concatenate(self.held_out)
+        if part == "public":
+            return self.public
         return self.test if part == "test" else self.shares[part]
 
     def test_label_counts(self) -> NDArray[np.int64]:
@@ -108,24 +112,31 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
     key = Key(config.name, config.path, seen, config.strict)
     images = _images_once(key)
-    shares, held_out, test, clients = _dealt_once(config, seed, key)
-    return Federation(images, shares, held_out, test, images.spec or spec.in_memory, clients)
+    shares, held_out, test, clients, public = _dealt_once(config, seed, key)
+    spec = images.spec or spec.in_memory
+    return Federation(images, shares, held_out, test, spec, clients, public)
 
 
 @functools.lru_cache(maxsize=32)
 def _dealt_once(
     config: DataConfig, seed: int, key: Key
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], NDArray[np.int64], tuple[str, ...]]:
-    """Return what each node trains on and holds out, the test set, and the clients' names."""
+) -> tuple[
+    list[NDArray[np.int64]],
+    list[NDArray[np.int64]],
+    NDArray[np.int64],
+    tuple[str, ...],
+    NDArray[np.int64],
+]:
+    """Return what each node trains on and holds out, the test set, clients' names, the public."""
     images = _images_once(key)
-    train, test = split_indices(images, config, seed)
+    train, test, public = split_indices(images, config, seed)
     clients: tuple[str, ...] = ()
     if config.partition in ("by-client", "by-folder"):
         clients, dealt = client_indices(images, train, config)
     else:
         dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
     pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]
-    return [kept for kept, _ in pairs], [out for _, out in pairs], test, clients
+    return [kept for kept, _ in pairs], [out for _, out in pairs], test, clients, public
 
 
 def _images_once(key: Key) -> ImageSet:

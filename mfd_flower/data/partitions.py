@@ -21,10 +21,11 @@ HOLD_OUT = 6
 
 def split_indices(
     images: ImageSet, config: DataConfig, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the training pool and the held-out test set, indices into the whole set.
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the training pool, the held-out test set and the public set, indices into the whole set.
 
-    Of a test set that came with the images at most `config.test_samples` are taken.
+    Of a test set that came with the images at most `config.test_samples` are taken. The public set
+    is of images that could have been trained on and are not.
     """
     order = np.random.default_rng([seed, 0]).permutation(len(images.labels))
     held_out, nodes = config.test_samples, config.nodes
@@ -39,11 +40,15 @@ def split_indices(
         raise ConfigError("data.test_samples", held_out, accepted)
     if len(test) == 0:
         raise ConfigError("data.name", config.name, "none of its test pictures can be read")
-    wanted = config.train_samples or len(pool)
+    wanted = config.train_samples or max(nodes, len(pool) - config.public_samples)
     if wanted > len(pool):
         accepted = f"at most {len(pool)}, {left_by}"
         raise ConfigError("data.train_samples", wanted, accepted)
-    return pool[:wanted], test
+    public = pool[wanted : wanted + config.public_samples]
+    if len(public) < config.public_samples:
+        accepted = f"at most {len(public)}, what {wanted} training samples leave of {config.name}"
+        raise ConfigError("data.public_samples", config.public_samples, accepted)
+    return pool[:wanted], test, public
 
 
 def client_indices(

@@ -17,7 +17,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import ModelConfig, TrainConfig
 from mfd_flower.models.build import build_model
 from mfd_flower.models.devices import device_of
-from mfd_flower.models.loss import Loss, Teacher
+from mfd_flower.models.loss import Anchors, Loss, Teacher
 from mfd_flower.models.optimizers import configured_optimizer
 from mfd_flower.models.tunables import named_tunables
 from mfd_flower.models.tuned import TunedModel
@@ -33,7 +33,7 @@ class Classifier(lightning.LightningModule):
     of the `labels` ``(n,)`` of all samples that it trains on; without them those of the trainer's
     data module are taken, if it has any. The optimiser starts from `optimizer_state`,
     ``<tunable>:<slot>``; with `only` the other tunables stay as they are. A `teacher` is learned
-    from, whose logits are the third part of each batch.
+    from, whose logits are the third part of each batch, and features are drawn to `anchors`.
 
     Under a Trainer it logs ``train_loss``, and ``val_loss``, ``val_acc``, ``val_macro_f1`` or the
     same of ``test``. A checkpoint holds the tunables and, if `build_model` made the model, how;
@@ -49,6 +49,7 @@ class Classifier(lightning.LightningModule):
         optimizer_state: Mapping[str, Tensor] | None = None,
         only: Collection[str] | None = None,
         teacher: Teacher | None = None,
+        anchors: Anchors | None = None,
     ) -> None:
         super().__init__()
         # A checkpoint has settings where a caller has what they describe.
@@ -58,7 +59,7 @@ class Classifier(lightning.LightningModule):
             config = TrainConfig(**config)
         self.model, self.config, self.stage = model, config, stage
         self.optimizer_state = optimizer_state or {}
-        self.only, self.teacher = only, teacher
+        self.only, self.teacher, self.anchors = only, teacher, anchors
         self._describe()
         self._given = labels
         self._know(labels)
@@ -78,7 +79,7 @@ class Classifier(lightning.LightningModule):
     def _know(self, labels: Tensor | None) -> None:
         """Make the loss for samples of these labels."""
         self.labels, head = labels, self.model.head
-        self.loss_terms = Loss.of(self.config, labels, self.model, self.teacher)
+        self.loss_terms = Loss.of(self.config, labels, self.model, self.teacher, self.anchors)
         self.kept_rows: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         if labels is not None and self.config.keep_absent_rows:
             counts = torch.bincount(labels, minlength=head.out_features)

@@ -51,6 +51,28 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class Anchors:
+    """Where a model's features of each class are to lie (Tan et al. 2022, arXiv 2105.00243)."""
+
+    means: Tensor
+    """``(num_classes, directions)``."""
+    there: Tensor
+    """Which classes have one, ``(num_classes,)``."""
+    signs: Tensor
+    """What brings features there, ``(features, directions)``."""
+    weight: float = 1.0
+
+    def distance(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted mean squared distance of a batch's ``(batch, features)``, a scalar.
+
+        Samples of a class without an anchor count as being there.
+        """
+        device = features.device
+        apart = features.float() @ self.signs.to(device) - self.means.to(device)[labels]
+        return self.weight * (apart.square().mean(1) * self.there.to(device)[labels]).mean()
+
+
+@dataclass(frozen=True)
 class Loss:
     """The terms of a loss; without any it is the mean cross-entropy."""
 
@@ -66,6 +88,7 @@ class Loss:
     proximal_mu: float = 0.0
     arrived: Mapping[str, Tensor] = field(default_factory=dict)
     """Tunables that the proximal term pulls to (FedProx, Li et al. 2020, arXiv 1812.06127)."""
+    anchors: Anchors | None = None
 
     @classmethod
     def of(
@@ -74,6 +97,7 @@ class Loss:
         labels: Tensor | None,
         model: TunedModel,
         teacher: Teacher | None = None,
+        anchors: Anchors | None = None,
     ) -> Self:
         """Return the loss of updating the arriving `model` on samples of these labels, ``(n,)``.
 
@@ -93,7 +117,7 @@ class Loss:
         named = named_tunables(model) if config.proximal_mu else ()
         arrived = {name: p.detach().clone() for name, p in named}
         taught = (0.0, 1.0) if teacher is None else (teacher.weight, teacher.temperature)
-        return cls(adjustment, distillation, *taught, config.proximal_mu, arrived)
+        return cls(adjustment, distillation, *taught, config.proximal_mu, arrived, anchors)
 
     def on(
         self,
@@ -104,7 +128,10 @@ class Loss:
         teacher: Tensor | None = None,
     ) -> Tensor:
         """Return the loss of a model on a batch whose inputs are at `stage`, a scalar."""
-        loss = self.of_batch(model.forward_from(stage, inputs), labels, teacher)
+        features = model.features_from(stage, inputs)
+        loss = self.of_batch(model.classify(features), labels, teacher)
+        if self.anchors is not None:
+            loss = loss + self.anchors.distance(features, labels)
         proximal = self.proximal(model)
         return loss if proximal is None else loss + proximal
 

@@ -14,7 +14,7 @@ from mfd_flower.config import TrainConfig, TrainerConfig
 from mfd_flower.data.samples import Batches, Samples
 from mfd_flower.models.classifier import Classifier, LocalUpdate
 from mfd_flower.models.devices import autocast, device_of, held, resident_trainer
-from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES, Teacher
+from mfd_flower.models.loss import ENTROPY_BATCH, ENTROPY_BATCHES, Anchors, Teacher
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.optimizers import optimizer_state as state_of
 from mfd_flower.models.tuned import TunedModel
@@ -71,6 +71,7 @@ def fit(
     trainer: TrainerConfig = AS_IT_IS,
     memory_bytes: float = math.inf,
     teacher: Teacher | None = None,
+    anchors: Anchors | None = None,
 ) -> FitResult:
     """Train `model`'s tunables in place, where it is, on one shard; keywords are `Classifier`'s.
 
@@ -80,7 +81,7 @@ def fit(
     """
     device = device_of(model)
     with held(device, config.precision):
-        told = (samples.labels, optimizer_state, only, teacher)
+        told = (samples.labels, optimizer_state, only, teacher, anchors)
         classifier = LocalUpdate(model, config, stage, *told)
         logits, teacher_flops = None if teacher is None else teacher.logits.to(device), 0
         if config.distillation and teacher is None:
@@ -163,6 +164,7 @@ def step_cost(classifier: Classifier, batches: Batches) -> StepCost:
         *_shapes(model),
         (stage, tuple(part.shape for part in batch), slots),
         (terms.adjustment is None, bool(terms.arrived), bool(terms.taught), model.dropout > 0),
+        terms.anchors is None,
     )
     model.train()
     model.dropout_generator = None

@@ -70,7 +70,7 @@ def test_with_all_weight_on_teachers_labels_count_for_nothing(weight: float, sam
     )
     assert all(torch.equal(t, other.tensors[n]) for n, t in one.tensors.items()) is same
     own = [
-        {n: tensors_of(c.state.array_records["teach/own"]) for n, c in each.contexts.items()}
+        {n: tensors_of(c.state.array_records["own-tunables"]) for n, c in each.contexts.items()}
         for each in (one, other)
     ]
     equal = all(torch.equal(t, own[1][n][k]) for n, kept in own[0].items() for k, t in kept.items())

@@ -12,32 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
 from mfd_flower.checks import bounded
 from mfd_flower.models.loss import Teacher
-from mfd_flower.node import Node, initial_tunables
+from mfd_flower.node import Node
+from mfd_flower.own_model import OWN, QUERY, own_model, show_own
 from mfd_flower.packets import Packet
-from mfd_flower.records import tensors_of
 from mfd_flower.walk.trait import Fit, Training, Trait
 from mfd_flower.walk.visit import Visit
 
 if TYPE_CHECKING:
     from mfd_flower.walk.relay import Relay
 
-OWN = "teach/own"
-"""Record of a node's own model."""
 OWN_STEPS = 1 << 40
 """Steps of a node's own model begin here, so that its randomness is not that of the walk."""
-
-
-def show_own(message: Message, context: Context) -> Message:
-    """Show the experimenter this node's own model."""
-    own = context.state.array_records.get(OWN)
-    if own is None:
-        own = ArrayRecord(dict(initial_tunables(Node.of(context).own.run)))
-    return Message(RecordDict({"own": own}), reply_to=message)
 
 
 @dataclass(frozen=True)
@@ -46,8 +36,8 @@ class Teach(Trait):
 
     excludes: ClassVar = ("gate", "resize")
     own_models: ClassVar = "any"
-    actions: ClassVar = {"query.own": show_own}
-    links: ClassVar = {"query.own": "relay"}
+    actions: ClassVar = {QUERY: show_own}
+    links: ClassVar = {QUERY: "relay"}
 
     weight: float = bounded(0.5, 0.0, 1.0)
     """Of what the other model says; the labels have the rest."""
@@ -60,10 +50,8 @@ class Teach(Trait):
         self, visit: Visit, inner: Training, tensors: Mapping[str, Tensor], **keywords: Any
     ) -> Fit:
         """Train both models, each with the other as it stood before."""
-        node, own = visit.node, visit.node.own
-        kept = visit.context.state.array_records.get(OWN)
-        theirs = tensors_of(kept) if kept is not None else initial_tunables(own.run)
-        guest, host = self._teacher(node, tensors), self._teacher(own, theirs)
+        own, theirs = own_model(visit.context)
+        guest, host = self._teacher(visit.node, tensors), self._teacher(own, theirs)
         trained, _ = own.fit(theirs, OWN_STEPS + visit.start.hop, teacher=guest)
         visit.keep_for_all(OWN, ArrayRecord(trained))
         return inner(tensors, **keywords, teacher=host)
@@ -71,7 +59,7 @@ class Teach(Trait):
     def finish(self, relay: Relay, landed: Sequence[Packet]) -> Mapping[str, Any]:
         """Return the nodes' own models; this is measurement, not traffic."""
         asked = dict.fromkeys(relay.addresses, RecordDict())
-        answers = relay.requests.ask_all("query.own", asked)
+        answers = relay.requests.ask_all(QUERY, asked)
         return {"own": {name: each.array_records["own"] for name, each in answers.items()}}
 
     def _teacher(self, node: Node, tensors: Mapping[str, Tensor]) -> Teacher | None:
