@@ -13,9 +13,10 @@ from flwr.common.constant import ErrorCode
 
 from mfd_flower.adversary.attackers import LINK, change_on_link
 from mfd_flower.coded_handler import coded
+from mfd_flower.cost_report import CostReport, current_report
 from mfd_flower.models.training import TooLargeError
 from mfd_flower.network.clock import now_s
-from mfd_flower.node import CostReport, Node, OutOfAreaError, current_report, initial_tunables
+from mfd_flower.node import Node, OutOfAreaError, initial_tunables
 from mfd_flower.node_state import KEEP_STATE, RECALL_STATE, keep_state, recall_state
 from mfd_flower.records import CLOCK, REPORT, integer, number, taken, tensors_of
 from mfd_flower.strategy import Handler, client_actions, find_strategy

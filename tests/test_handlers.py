@@ -10,8 +10,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from mfd_flower.config import RunConfig
+from mfd_flower.cost_report import current_report
 from mfd_flower.network.clock import now_s
-from mfd_flower.node import Node, current_report
+from mfd_flower.node import Node
 from mfd_flower.runtime.roll_call import call_roll
 from mfd_flower.runtime.runner import local_grid, metered
 

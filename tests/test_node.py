@@ -13,7 +13,8 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.data import load_federation
 from mfd_flower.models import PromptedViT
-from mfd_flower.node import Node, check_run, evaluate_tunables, initial_tunables
+from mfd_flower.node import Node, evaluate_tunables, initial_tunables
+from mfd_flower.run_checks import check_run
 
 
 def context_of(run: RunConfig, index: int) -> Context:

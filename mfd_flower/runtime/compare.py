@@ -21,8 +21,8 @@ from mfd_flower.files import slug, to_json
 from mfd_flower.models.devices import device_for, device_name
 from mfd_flower.models.features import budget_bytes
 from mfd_flower.models.inputs import federation_of
-from mfd_flower.node import check_run
 from mfd_flower.results import FILE, REPORT_FILES, Results
+from mfd_flower.run_checks import check_run
 from mfd_flower.runtime.checkpoints import STATE
 from mfd_flower.runtime.ledgers import LEDGERS, write_ledger
 from mfd_flower.runtime.pool import FailedRun, Features, Hear, run_side_by_side

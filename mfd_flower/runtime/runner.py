@@ -21,8 +21,9 @@ from mfd_flower.ledger import Chains
 from mfd_flower.ledger.sync import heads
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.network.worlds import new_world
-from mfd_flower.node import check_run, initial_tunables
+from mfd_flower.node import initial_tunables
 from mfd_flower.results import reason_of
+from mfd_flower.run_checks import check_run
 from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.curve import Curve, Measured, Models, OnPoint
 from mfd_flower.runtime.faulty_grid import FaultyGrid

@@ -16,7 +16,8 @@ from mfd_flower.config import ModelConfig, RunConfig
 from mfd_flower.data.augmentation import Augmentation, process_generators
 from mfd_flower.data.samples import InputSpec
 from mfd_flower.models import build_model
-from mfd_flower.node import Node, check_run, initial_tunables
+from mfd_flower.node import Node, initial_tunables
+from mfd_flower.run_checks import check_run
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy
 

@@ -13,7 +13,8 @@ from mfd_flower.data import Samples
 from mfd_flower.models import build_model, fit
 from mfd_flower.models.optimizers import OPTIMIZERS, Optimizer
 from mfd_flower.models.stages import split_model
-from mfd_flower.node import Node, check_run, initial_tunables
+from mfd_flower.node import Node, initial_tunables
+from mfd_flower.run_checks import check_run
 from mfd_flower.split.costs import training_cost
 
 SHARD = Samples(torch.randn(8, 1, 28, 28), torch.arange(8))

@@ -10,8 +10,8 @@ import torch
 
 from mfd_flower.adversary.attackers import poisoners
 from mfd_flower.checks import ConfigError
-from mfd_flower.node import check_run
 from mfd_flower.records import tensors_of
+from mfd_flower.run_checks import check_run
 from mfd_flower.walk.node_ledger import REFUSALS_TO_DROP
 from mfd_flower.walk.traits.admission import PARENT
 from tests.harness import trial, whole_and_stopped
