@@ -28,6 +28,7 @@ from torch import Tensor
 from mfd_flower.checks import ConfigError, bounded, build
 from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of, text, texts
+from mfd_flower.runtime.deliveries import deliveries
 from mfd_flower.runtime.metered_grid import SOURCE, MeteredGrid
 from mfd_flower.runtime.own_loop import OwnModels, Step
 
@@ -188,17 +189,3 @@ class Gossip(OwnModels, Strategy):
                 if answer.array_records:  # None of a node that has not begun.
                     self.models[name] = answer.array_records["arrays"]
             yield Step(number, arrays, dict(self.models))
-
-
-def deliveries(handed: Mapping[str, RecordDict]) -> Iterator[dict[str, RecordDict]]:
-    """Yield what nodes handed out by receiver, one model for each at a time.
-
-    On Flower's simulation a node that gets two messages at once may forget one of them.
-    """
-    boxes: dict[str, list[RecordDict]] = {}
-    for answer in handed.values():
-        model = RecordDict({name: answer[name] for name in ("arrays", "sent")})
-        for receiver in texts(answer.config_records["to"], "receivers"):
-            boxes.setdefault(receiver, []).append(model)
-    for place in range(max(map(len, boxes.values()), default=0)):
-        yield {name: box[place] for name, box in boxes.items() if place < len(box)}

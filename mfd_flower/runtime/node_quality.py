@@ -25,7 +25,8 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
     The latter is the mean of the classes' recalls by those shares, over the classes that the test
     set has: what a test set dealt out as the node's shard was would show, without its noise. Who
     has no model of its own has the common one, at the node's own size; of several walkers' models
-    the mean counts.
+    the mean counts. The accuracy on classes that the node has none of is the mean of their recalls,
+    None if there are none.
     """
     federation, found = federation_of(run), {}
     measured: dict[tuple[RunConfig, str], Metrics] = {}
@@ -41,6 +42,7 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
         found[name] = {
             "accuracy": float(np.mean([each.accuracy for each in own])),
             "own_accuracy": _of_shares(counts, own),
+            "absent_accuracy": _of_shares((counts == 0).astype(np.int64), own),
             "profile": profile.name if profile else "",
         }
     return found

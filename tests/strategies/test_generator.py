@@ -1,0 +1,106 @@
+"""Generators travel once; who gets them learns classes that it has no image of."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord
+
+from mfd_flower.checks import ConfigError
+from mfd_flower.config import RunConfig
+from mfd_flower.records import tensors_of
+from mfd_flower.runtime.runner import RunFailedError, run_locally
+from strategies.generator import decoder_of
+from tests.harness import trial
+
+CNN = {"backbone": "random", "arch": "small-cnn", "tune": "full"}
+
+
+def run_of(strategy: str = "generator", rounds: int = 2, **options: Any) -> RunConfig:
+    data = {"name": "digits", "nodes": 4, "train_samples": 200, "test_samples": 200}
+    shared = {"validation": 0.0, "partition": "classes", "classes": 3}
+    return RunConfig.from_tables(
+        {
+            "data": {**data, **shared},
+            "train": {"lr": 0.01, "local_epochs": 3},
+            "strategy": {"name": strategy, "rounds": rounds, "options": json.dumps(options)},
+            "profiles": json.dumps([{"name": "cnn", "share": 0.25, "model": CNN}]),
+        }
+    )
+
+
+def test_nodes_learn_classes_that_they_have_none_of() -> None:
+    alone = run_locally(run_of("local-only"))["node_quality"]
+    found = run_locally(run_of(generator={"epochs": 60}))
+    absent = {
+        name: np.mean([each["absent_accuracy"] for each in quality.values()])
+        for name, quality in (("alone", alone), ("found", found["node_quality"]))
+    }
+    assert absent["found"] > absent["alone"] + 0.2
+    for each in found["leakage"].values():
+        assert 0 < each["distance_ratio"] < 2
+        assert 0 <= each["membership_auc"] <= 1
+
+
+@pytest.mark.parametrize("receivers", [0, 1, 2])
+def test_decoders_travel_once_between_nodes(receivers: int) -> None:
+    found = trial(run_of(receivers=receivers, generator={"epochs": 1}))
+    taken = found.grid.of("query.take")
+    assert len(taken) == 4 * (receivers or 3)
+    sizes = {
+        sum(a.numpy().nbytes for a in request.content.array_records["arrays"].values())
+        for request, _ in taken
+    }
+    assert len(sizes) == 1
+    sent = found.grid.totals()["d2d"]
+    assert sent == pytest.approx(len(taken) * sizes.pop(), rel=0.02)
+    assert found.grid.totals()["up"] == found.grid.totals()["down"] == 0
+
+
+def test_what_is_drawn_is_drawn_once() -> None:
+    """A round later the node trains on the same images."""
+    found = trial(run_of(rounds=3, generator={"epochs": 2}))
+    state = found.contexts["n0"].state
+    names = {name for name in state.array_records if name.startswith("generator/")}
+    assert names == {f"generator/n{i}" for i in (1, 2, 3)}
+
+
+def test_no_decoder_of_the_run_is_refused() -> None:
+    found = trial(run_of(generator={"epochs": 1}))
+    record = found.contexts["n0"].state.array_records["generator/n1"]
+    tensors = tensors_of(record)
+    assert decoder_of(tensors, 16, 10)
+    with pytest.raises((ValueError, RuntimeError), match="size mismatch for lift"):
+        decoder_of({**tensors, "lift.bias": torch.zeros(3)}, 16, 10)
+    with pytest.raises(ValueError, match="accepted: at most 16"):
+        decoder_of({**tensors, "last.bias": torch.zeros(1 << 20)}, 16, 10)
+
+
+def test_a_node_that_sends_something_else_fails_the_run() -> None:
+    def change(request: Any) -> None:
+        if request.metadata.message_type == "query.take":
+            request.content["arrays"] = ArrayRecord({"last.bias": torch.zeros(1)})
+
+    run = run_of(generator={"epochs": 1})
+    found = trial(run, change=change)
+    assert found.grid.failures
+    with pytest.raises(RunFailedError):
+        raise RunFailedError(found.grid.failures[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"images": -1}, "options.images = -1: must be at least 0"),
+        ({"generator": {"latent": 0}}, "options.generator.latent = 0: must be"),
+        ({"generator": {"colour": 1}}, "options.generator.colour = 1: unknown key"),
+    ],
+)
+def test_bad_options_are_one_line(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        run_locally(run_of(**options))
