@@ -66,6 +66,9 @@ class ModelConfig:
     other sizes are resampled."""
     in_chans: int = bounded(0, 0, 64)
     """Channels of an image; 0 is the backbone's own. Weights of 3 are adapted as timm does."""
+    normalise: Literal["", "unit", "half", "imagenet"] = ""
+    """How pixels from 0 to 1 are shifted and scaled: as the backbone was trained, not at all, to -1
+    to 1, or by ImageNet's means and deviations."""
     blocks: int = bounded(0, 0)
     """Use the first so many blocks; 0 is all."""
     embed_dim: int = bounded(0, 0, 65536)

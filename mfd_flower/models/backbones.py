@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -33,7 +34,7 @@ from mfd_flower.models.plain import (
     new_small,
 )
 from mfd_flower.models.trunk import Trunk, checked_trunk, is_trunk, patch_size_px
-from mfd_flower.models.tuned import Backbone
+from mfd_flower.models.tuned import Backbone, PlainBackbone
 from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
 
@@ -57,7 +58,13 @@ def new_fm_tiny(img_size: int = 28, in_chans: int = 1) -> VisionTransformer:
     )
 
 
-SHAPE = ("arch", "img_size", "in_chans", "blocks", "pooling", *SIZES)
+NORMALISED = {
+    "unit": ((0.0,) * 3, (1.0,) * 3),
+    "half": ((0.5,) * 3, (0.5,) * 3),
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+}
+"""Means and deviations of the channels, by `ModelConfig.normalise`."""
+SHAPE = ("arch", "img_size", "in_chans", "normalise", "blocks", "pooling", *SIZES)
 """Settings that say which frozen weights there are."""
 
 
@@ -109,7 +116,12 @@ def _load(config: ModelConfig, seed: int) -> Backbone:
         whole = checked_trunk(own, "model.backbone", config.backbone)
         return of_size(whole, config).requires_grad_(False).eval()
     with process_generators:
-        return _named(config, seed).requires_grad_(False).eval()
+        found = _named(config, seed).requires_grad_(False).eval()
+    if config.normalise:
+        told = dict(zip(("mean", "std"), NORMALISED[config.normalise], strict=True))
+        network: Any = found.network if isinstance(found, PlainBackbone) else found
+        network.pretrained_cfg = {**(getattr(network, "pretrained_cfg", None) or {}), **told}
+    return found
 
 
 def _named(config: ModelConfig, seed: int) -> Backbone:

@@ -239,6 +239,17 @@ def test_normalisation_follows_the_channels(channels: int, mean: tuple[float, ..
     assert (spec.channels, spec.std) == (channels, (1.0,) * channels)
 
 
+@pytest.mark.parametrize("arch", ["fm-tiny", "small-cnn", "test_vit"])
+@pytest.mark.parametrize(("how", "mean", "std"), [("unit", 0.0, 1.0), ("imagenet", 0.449, 0.226)])
+def test_pixels_may_be_normalised_otherwise(arch: str, how: Any, mean: float, std: float) -> None:
+    config = ModelConfig(backbone="random", arch=arch, in_chans=1, normalise=how, tune="full")
+    spec = input_spec(load_backbone(config))
+    assert spec.mean == pytest.approx((mean,))
+    assert spec.std == pytest.approx((std,))
+    usual = input_spec(load_backbone(replace(config, normalise="")))
+    assert usual.mean == usual.std == (0.5,)
+
+
 def test_the_first_blocks_are_those_of_the_whole() -> None:
     whole, first = load_backbone(ModelConfig()), load_backbone(ModelConfig(blocks=4))
     images = GREY[..., :28, :28]
