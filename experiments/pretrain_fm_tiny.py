@@ -24,7 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mfd_flower.models.backbones import FM_TINY_FILE, new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
+from mfd_flower.models.backbones import FM_TINY_FILE
 
 LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 GREEK = "ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμνξπρςστφχψω"

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mfd_flower.files import write_json
-from mfd_flower.models.backbones import new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.trunk import Trunk
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mfd_flower.accounting.plan import crossover_samples, cut_tokens, plan, sample_bytes
 from mfd_flower.checks import ConfigError
-from mfd_flower.models.backbones import new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
 from mfd_flower.models.prompts import PromptedViT
 from mfd_flower.models.stages import split_model
 

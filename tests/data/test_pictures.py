@@ -24,7 +24,7 @@ from mfd_flower.data import pictures
 from mfd_flower.data.pictures import ORIENTATION, Embedded, hide_progress, read_pictures
 from mfd_flower.data.samples import InputSpec, prepared
 from mfd_flower.models import input_spec
-from mfd_flower.models.backbones import new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
 
 PLAIN = InputSpec(8, 3, (0.5,) * 3, (0.5,) * 3)
 """Of pictures of 8 x 8 pixels nothing is cut or resized."""

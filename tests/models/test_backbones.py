@@ -28,7 +28,8 @@ from mfd_flower.models import (
     input_spec,
     load_backbone,
 )
-from mfd_flower.models.backbones import FETCHED, FM_TINY_FILE, fetched_file, new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
+from mfd_flower.models.backbones import FETCHED, FM_TINY_FILE, fetched_file
 from mfd_flower.models.model_file import TrainedModel
 from mfd_flower.models.trunk import checked_trunk
 

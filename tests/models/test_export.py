@@ -23,7 +23,8 @@ from torch import Tensor
 
 from mfd_flower.config import ModelConfig
 from mfd_flower.models import PromptedViT, build_model, get_tunables
-from mfd_flower.models.backbones import load_backbone, new_fm_tiny
+from mfd_flower.models.arch import new_fm_tiny
+from mfd_flower.models.backbones import load_backbone
 from mfd_flower.models.build import input_spec
 from mfd_flower.models.export import export
 from mfd_flower.models.model_file import TrainedModel
