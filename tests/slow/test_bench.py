@@ -18,6 +18,7 @@ SMALLEST = {
     "datagrams": "--repeats 1",
     "routes_only": "--nodes 200",
     "model_transfer": "--seeds 1",
+    "growing": "--arch test_vit --width 96 --repeats 1",
     "hfsl_processes": "--samples 8 --rounds 1 --members 2",
     "hop": "",
     "judging": "--routes 1 --out {out}",
