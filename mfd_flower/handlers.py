@@ -51,7 +51,7 @@ class StrategyClientApp(ClientApp):
             rng = node.rng(step_of(message), LINK)
             change_on_link(node.run, node.index, reply.content, rng)
         if report.fits or report.flops:
-            samples = len(Node.of(context).samples)
+            samples = Node.of(context).num_samples
             reply.content[REPORT] = ConfigRecord(
                 {
                     **{"fits": report.fits, "flops": report.flops, "samples": samples},
@@ -86,7 +86,7 @@ def train(message: Message, context: Context) -> Message:
         step=integer(settings, "server-round") if "server-round" in settings else 0,
         proximal_mu=number(settings, "proximal-mu") if "proximal-mu" in settings else None,
     )
-    metrics = MetricRecord({"num-examples": len(node.samples), "train-loss": result.loss})
+    metrics = MetricRecord({"num-examples": node.num_samples, "train-loss": result.loss})
     content = RecordDict({ARRAYS: ArrayRecord(tensors), "metrics": metrics})
     return Message(content, reply_to=message)
 
@@ -97,7 +97,7 @@ def evaluate(message: Message, context: Context) -> Message:
     arrays = next(iter(message.content.array_records.values()))
     found = node.evaluate(tensors_of(arrays))
     quality = {"accuracy": found.accuracy, "loss": found.loss, "macro-f1": found.macro_f1}
-    metrics = MetricRecord({"num-examples": len(node.samples), **quality})
+    metrics = MetricRecord({"num-examples": node.num_samples, **quality})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 

@@ -129,6 +129,11 @@ class Node:
         return counts
 
     @functools.cached_property
+    def num_samples(self) -> int:
+        """Samples that the node trains on."""
+        return len(federation_of(self.run).shares[self.index])
+
+    @functools.cached_property
     def task(self) -> str:
         """What its data are for, see `Federation.task`."""
         return federation_of(self.run).task(self.index)

@@ -43,7 +43,7 @@ def train_slice(message: Message, context: Context) -> Message:
     step = integer(message.content.config_records["config"], "round")
     tensors = tensors_of(message.content.array_records["arrays"])
     trained, result = node.own.fit(tensors, step=step)
-    told = MetricRecord({"num-examples": len(node.own.samples), "train-loss": result.loss})
+    told = MetricRecord({"num-examples": node.num_samples, "train-loss": result.loss})
     return Message(RecordDict({"arrays": ArrayRecord(trained), "told": told}), reply_to=message)
 
 

@@ -88,7 +88,7 @@ def stage(message: Message, context: Context) -> Message:
 
     def reply(roster: Roster, results: list[StageResult]) -> RecordDict:
         feeds = roster.members[0] == node.address
-        metrics = MetricRecord({"num-examples": len(node.samples)} if feeds else {})
+        metrics = MetricRecord({"num-examples": node.num_samples} if feeds else {})
         if roster.members[-1] == node.address:
             metrics["train-loss"] = results[-1].loss
         trained = {name: tensor for result in results for name, tensor in result.tensors.items()}

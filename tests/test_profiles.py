@@ -198,3 +198,17 @@ def test_what_is_no_profile_is_refused_in_one_line(
     with pytest.raises(ConfigError, match=re.escape(line)) as caught:
         run_locally(run_of(strategy, profiles))
     assert "\n" not in str(caught.value)
+
+
+def test_a_node_with_a_model_of_its_own_computes_nothing_with_the_common_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose features would be work that nobody asked for."""
+    run = run_of("local-only", [{"share": 1.0, "model": CNN}])
+    made: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        "mfd_flower.models.residents.frozen_features",
+        lambda run, images: made.append((run.model.arch, len(images))) or images,
+    )
+    trial(run)
+    assert {arch for arch, _ in made} <= {"small-cnn"}

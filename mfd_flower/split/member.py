@@ -59,7 +59,7 @@ def take_part(
     content = reply(roster, results)
     content[REPORT] = report = ConfigRecord({**member_report(results, roster, fits=fits)})
     if roster.members[0] == node.address:
-        report["samples"] = len(node.samples)
+        report["samples"] = node.num_samples
     return Message(content, reply_to=message)
 
 

@@ -86,7 +86,7 @@ def next_hop(
     here = Candidate(
         node.address,
         tuple(float(count) for count in node.label_counts),
-        len(node.samples),
+        node.num_samples,
         flops_per_s=world.device.flops_per_s,
         degree=len(table.neighbours),
         last_visit=last.get(node.address, -1),
