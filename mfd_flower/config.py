@@ -71,6 +71,8 @@ class ModelConfig:
     to 1, or by ImageNet's means and deviations."""
     blocks: int = bounded(0, 0)
     """Use the first so many blocks; 0 is all."""
+    weights: Literal["fp32", "int8"] = "fp32"
+    """How frozen weights of linear layers are kept: int8 takes a quarter of the memory."""
     embed_dim: int = bounded(0, 0, 65536)
     """Width of a token, `depth` blocks, `num_heads` in each and the MLP's units over the width: the
     backbone grows to it and stays the same function, or loses blocks, heads and units; 0 is its

@@ -43,6 +43,7 @@ from mfd_flower.network.world import View
 from mfd_flower.network.worlds import world_of
 from mfd_flower.profiles import own_settings, settings_of
 from mfd_flower.routing.sketch import Sketch
+from mfd_flower.scaling.quantise import weights_bytes
 
 
 def initial_tunables(run: RunConfig) -> Mapping[str, Tensor]:
@@ -216,7 +217,7 @@ class Node:
         `fits` is 0.
         """
         model, samples = loaded_model(self.run, tensors), training_samples(self.run, self.index)
-        weights = sum(p.nbytes for p in model.parameters())
+        weights = weights_bytes(model)
         check_memory(weights, self.world_view().device.memory_bytes)
         whole = scale_of(self.run, rounding).rounded(head_inputs(self.run, model, samples))
         found = Sums.of(whole, samples.labels.numpy(), self.num_classes)

@@ -73,6 +73,7 @@ def measure_step(
             loss(model, parts).backward()
         copies = (2 + optimizer_slots if p.requires_grad else 1 for p in model.parameters())
         held = sum(count * p.nbytes for count, p in zip(copies, model.parameters(), strict=True))
+        held += sum(buffer.nbytes for buffer in model.buffers())
     return StepCost(counter.get_total_flops(), held + sum(saved.values()))
 
 

@@ -29,6 +29,7 @@ from mfd_flower.models.trunk import checked_trunk
 from mfd_flower.models.tuned import Backbone, PlainBackbone
 from mfd_flower.models.weight_files import fill
 from mfd_flower.packets.digest import version_digest
+from mfd_flower.scaling.quantise import quantised
 
 FM_TINY_FILE = "mfd_flower/models/weights/fm_tiny.safetensors"
 FETCHED = {"vit-small": ("vit_small_patch14_dinov2", 112), "lite0": ("tf_efficientnet_lite0", 0)}
@@ -41,7 +42,7 @@ NORMALISED = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
 }
 """Means and deviations of the channels, by `ModelConfig.normalise`."""
-SHAPE = ("arch", "img_size", "in_chans", "normalise", "blocks", "pooling", *SIZES)
+SHAPE = ("arch", "img_size", "in_chans", "normalise", "blocks", "weights", "pooling", *SIZES)
 """Settings that say which frozen weights there are."""
 
 
@@ -58,6 +59,8 @@ def load_backbone(config: ModelConfig, seed: int = 0) -> Backbone:
     weights are missing or broken, or it cannot be as the settings want it.
     """
     kind, _, name = config.backbone.partition(":")
+    if config.weights == "int8" and config.tune not in ("prompts", "head"):
+        raise ConfigError("model.weights", "int8", "accepted with tune = prompts or head")
     if kind in FETCHED:
         check_kind(config, FETCHED[kind][0], "model.backbone", kind)
     elif kind in ("random", "file"):
@@ -87,6 +90,8 @@ _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 @functools.lru_cache(maxsize=16)
 def _load(config: ModelConfig, seed: int) -> Backbone:
+    if config.weights == "int8":
+        return quantised(_load(replace(config, weights="fp32"), seed)).requires_grad_(False).eval()
     if is_sized(config):
         usual: dict[str, Any] = dict.fromkeys(SIZES, 0)
         own = _load(replace(config, **usual), seed)

@@ -78,6 +78,8 @@ def _write(folder: Path, trained: TrainedModel, onnx: bool) -> None:
             # Its norms have an epsilon of their own, or its heads are not as wide as tokens.
             accepted = "timm has no model of a size made here; accepted by export: 0"
             raise ConfigError(f"model.{name}", value, accepted)
+    if trained.about.model.weights != "fp32":
+        raise ConfigError("model.weights", trained.about.model.weights, "accepted by export: fp32")
     parts, about = _Parts.of(trained), trained.about
     ours, tune = parts.ours, about.model.tune
     apart: dict[str, float] = {}

@@ -17,6 +17,7 @@ from mfd_flower.models.devices import device_of
 from mfd_flower.models.optimizers import optimizer_of
 from mfd_flower.models.prompts import as_prompted, entry_block
 from mfd_flower.models.stages import Stage, split_model
+from mfd_flower.scaling.quantise import weights_bytes
 
 MEASURED_SAMPLES = 2
 """Where a micro-batch has no size of its own: costs are proportional to it."""
@@ -81,7 +82,7 @@ def training_cost(
         received = inputs.detach().requires_grad_(inputs.requires_grad)
         stage.part.dropout_generator = None  # What a fit before left there has no copy.
         cost = measure_step(stage, received, lambda stage, inputs: stage(inputs).sum(), slots)
-        fixed = sum(p.nbytes for p in stage.parameters())
+        fixed = weights_bytes(stage)
         fixed += sum(p.nbytes for p in trained) * (1 + slots)
         saved = cost.peak_bytes - fixed
         _costs[key] = StepCost(cost.flops, fixed + micro_batches * saved)
