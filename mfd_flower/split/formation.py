@@ -142,8 +142,11 @@ class Formation:
 
     def renew(self, grid: MeteredGrid, timeout: float) -> None:
         """Form clusters anew if links come and go and one is broken, or an idle node may fit."""
+        if not self.changing:
+            return
+        self._take(self.clusters, grid.nodes)
         seats = self.number * self.size - sum(map(len, self.clusters))
-        if self.changing and ((seats and self.idle) or not self._whole(grid)):
+        if (seats and self.idle) or not self._whole(grid):
             self._form_anew(grid, timeout)
 
     def without(self, cluster: int, lost: Collection[str], at_s: float) -> None:

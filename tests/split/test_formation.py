@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flwr.app import MetricRecord, RecordDict
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mfd_flower.config import NetworkConfig
@@ -84,12 +84,13 @@ def test_whole_clusters_stay_as_they_are() -> None:
     assert formation.clusters == before
 
 
+@example([{"13", "02", "01"}, {"13", "02", "01"}], 1, ["n0"])
 @given(
     st.lists(st.sets(st.sampled_from(POSSIBLE)), min_size=1, max_size=4),
     st.integers(1, 3),
     st.lists(st.sampled_from(NAMES), max_size=3, unique=True),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=200)
 def test_members_are_there_and_reach_each_other(
     linked: list[set[str]], number: int, gone: list[str]
 ) -> None:
