@@ -109,6 +109,11 @@ def train_mixed(message: Message, context: Context) -> Message:
     if drawn is not None and len(drawn):
         inputs = torch.cat([local.inputs[:], drawn.inputs[:]])
         samples = Samples(inputs, torch.cat([local.labels, drawn.labels]))
+        if number == 1:  # Whenever a process makes them again, a node has drawn them once.
+            latent, first = options_of(node.run).generator.latent, next(iter(got.values()))[0]
+            decoder, one = decoder_of(first, latent, node.num_classes), drawn.labels[:1].long()
+            parts = (torch.zeros(1, latent), one)
+            report_flops(len(drawn) * count_flops(decoder, parts, lambda d, part: d(*part)))
     own, _ = node.fit(own, number, samples=samples)
     keep_own(context, own)
     return Message(RecordDict(), reply_to=message)
@@ -168,7 +173,6 @@ def _draw(node: Node, got: Mapping[str, tuple[dict[str, Tensor], list[int]]]) ->
         decoder = decoder_of(tensors, options.generator.latent, classes)
         rng = torch.Generator().manual_seed(int(node.rng(place, DRAWN).integers(2**62)))
         drawn = (decoder.draw(wanted, rng) * 255).round().to(torch.uint8)
-        report_flops(count_flops(decoder, wanted, lambda d, w: d(torch.zeros(len(w), d.latent), w)))
         images.append(drawn.permute(0, 2, 3, 1).numpy())
         labels.append(wanted.numpy())
     if not images:
