@@ -22,7 +22,7 @@ CNN = {"backbone": "random", "arch": "small-cnn", "tune": "full"}
 
 
 def run_of(strategy: str = "generator", rounds: int = 2, **options: Any) -> RunConfig:
-    data = {"name": "digits", "nodes": 4, "train_samples": 200, "test_samples": 200}
+    data = {"name": "digits", "nodes": 4, "train_samples": 120, "test_samples": 100}
     shared = {"validation": 0.0, "partition": "classes", "classes": 3}
     return RunConfig.from_tables(
         {
@@ -36,7 +36,7 @@ def run_of(strategy: str = "generator", rounds: int = 2, **options: Any) -> RunC
 
 def test_nodes_learn_classes_that_they_have_none_of() -> None:
     alone = run_locally(run_of("local-only"))["node_quality"]
-    found = run_locally(run_of(generator={"epochs": 60}))
+    found = run_locally(run_of(images=10, generator={"epochs": 50}))
     absent = {
         name: np.mean([each["absent_accuracy"] for each in quality.values()])
         for name, quality in (("alone", alone), ("found", found["node_quality"]))
@@ -49,7 +49,7 @@ def test_nodes_learn_classes_that_they_have_none_of() -> None:
 
 @pytest.mark.parametrize("receivers", [0, 1, 2])
 def test_decoders_travel_once_between_nodes(receivers: int) -> None:
-    found = trial(run_of(receivers=receivers, generator={"epochs": 1}))
+    found = trial(run_of(rounds=1, receivers=receivers, images=2, generator={"epochs": 1}))
     taken = found.grid.of("query.take")
     assert len(taken) == 4 * (receivers or 3)
     sizes = {
@@ -64,14 +64,14 @@ def test_decoders_travel_once_between_nodes(receivers: int) -> None:
 
 def test_what_is_drawn_is_drawn_once() -> None:
     """A round later the node trains on the same images."""
-    found = trial(run_of(rounds=3, generator={"epochs": 2}))
+    found = trial(run_of(rounds=2, images=2, generator={"epochs": 2}))
     state = found.contexts["n0"].state
     names = {name for name in state.array_records if name.startswith("generator/")}
     assert names == {f"generator/n{i}" for i in (1, 2, 3)}
 
 
 def test_no_decoder_of_the_run_is_refused() -> None:
-    found = trial(run_of(generator={"epochs": 1}))
+    found = trial(run_of(rounds=1, images=2, generator={"epochs": 1}))
     record = found.contexts["n0"].state.array_records["generator/n1"]
     tensors = tensors_of(record)
     assert decoder_of(tensors, 16, 10)
@@ -86,7 +86,7 @@ def test_a_node_that_sends_something_else_fails_the_run() -> None:
         if request.metadata.message_type == "query.take":
             request.content["arrays"] = ArrayRecord({"last.bias": torch.zeros(1)})
 
-    run = run_of(generator={"epochs": 1})
+    run = run_of(rounds=1, images=2, generator={"epochs": 1})
     found = trial(run, change=change)
     assert found.grid.failures
     with pytest.raises(RunFailedError):

@@ -128,8 +128,8 @@ def test_nested_sizes_leave_parts_that_work() -> None:
     profiles = [{"name": "W-2", "share": 0.25, "model": {"num_heads": 1, "mlp_ratio": 0.5}}]
     quality = []
     for nested in (False, True):
-        settings = {"lr": 0.001, "local_epochs": 6}
-        how = {"rounds": 3, "model": {"tune": "full"}, "train": settings}
+        settings = {"lr": 0.001, "local_epochs": 4}
+        how = {"rounds": 2, "model": {"tune": "full"}, "train": settings}
         found = run_locally(run_of(profiles, {"nested": nested}, **how))["node_quality"]
         (weak,) = (q["accuracy"] for q in found.values() if q["profile"] == "W-2")
         quality.append(weak)
