@@ -9,7 +9,7 @@ from any teacher, by the divergence of softened probabilities (`mfd_flower.model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +26,7 @@ from mfd_flower.models.residents import shard
 from mfd_flower.own_model import QUERY, keep_own, own_model, show_own
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnModels, Step
+from mfd_flower.runtime.own_loop import OwnModels
 
 SAID = "said"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -78,23 +78,15 @@ class FedMD(OwnModels, Strategy):
             raise ConfigError("data.public_samples", 0, "at least 1 for fedmd")
         self.said: Tensor | None = None
 
-    def steps(
-        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
-    ) -> Iterator[Step]:
-        """Let all nodes say, learn and train `num_rounds` times; the models are one a node."""
-        if not self.done:
-            yield Step(0, arrays)
-        for number in range(self.done + 1, num_rounds + 1):
-            self.done = number
-            content = RecordDict({"config": ConfigRecord({"round": number})})
-            if self.said is not None:
-                content[SAID] = ArrayRecord({SAID: self.said})
-            answers = grid.ask("train.digest", dict.fromkeys(grid.nodes, content), timeout)
-            if answers:
-                self.said = self._mean(answers)
-            shown = grid.ask(QUERY, dict.fromkeys(grid.nodes, RecordDict()), timeout)
-            self.models |= {name: each.array_records["own"] for name, each in shown.items()}
-            yield Step(number, arrays, dict(self.models))
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Let all nodes learn what was said, train and say."""
+        content = RecordDict({"config": ConfigRecord({"round": number})})
+        if self.said is not None:
+            content[SAID] = ArrayRecord({SAID: self.said})
+        answers = grid.ask("train.digest", dict.fromkeys(grid.nodes, content), timeout)
+        if answers:
+            self.said = self._mean(answers)
+        self.look(grid, timeout)
 
     def _mean(self, answers: Mapping[str, RecordDict]) -> Tensor:
         told = [tensors_of(each.array_records[SAID])[SAID].float() for each in answers.values()]

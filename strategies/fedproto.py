@@ -9,7 +9,7 @@ same number of directions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from mfd_flower.node import loaded_model
 from mfd_flower.own_model import QUERY, keep_own, own_model, show_own
 from mfd_flower.records import integer, tensors_of
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnModels, Step
+from mfd_flower.runtime.own_loop import OwnModels
 
 MEANS, COUNTS = "means", "counts"
 PROTOTYPES = 0x70726F74
@@ -82,23 +82,15 @@ class FedProto(OwnModels, Strategy):
         self.options: FedProtoOptions = build(FedProtoOptions, options, "options.")
         self.common: ArrayRecord | None = None
 
-    def steps(
-        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
-    ) -> Iterator[Step]:
-        """Let all nodes train and say `num_rounds` times; the models are one a node."""
-        if not self.done:
-            yield Step(0, arrays)
-        for number in range(self.done + 1, num_rounds + 1):
-            self.done = number
-            content = RecordDict({"config": ConfigRecord({"round": number})})
-            if self.common is not None:
-                content[MEANS] = self.common
-            answers = grid.ask("train.align", dict.fromkeys(grid.nodes, content), timeout)
-            if answers:
-                self.common = ArrayRecord(common_means(answers))
-            shown = grid.ask(QUERY, dict.fromkeys(grid.nodes, RecordDict()), timeout)
-            self.models |= {name: each.array_records["own"] for name, each in shown.items()}
-            yield Step(number, arrays, dict(self.models))
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Let all nodes train and say where their features lie."""
+        content = RecordDict({"config": ConfigRecord({"round": number})})
+        if self.common is not None:
+            content[MEANS] = self.common
+        answers = grid.ask("train.align", dict.fromkeys(grid.nodes, content), timeout)
+        if answers:
+            self.common = ArrayRecord(common_means(answers))
+        self.look(grid, timeout)
 
     def state_dict(self) -> RecordDict:
         """Return the round that was yielded last, the models, and the common features."""

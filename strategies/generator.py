@@ -10,7 +10,7 @@ generator gives away of its images is measured (`leakage` in the results).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -36,7 +36,7 @@ from mfd_flower.packets.digest import version_digest
 from mfd_flower.records import integer, plain_record, plain_values, tensors_of, text
 from mfd_flower.runtime.deliveries import deliveries
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnModels, Step
+from mfd_flower.runtime.own_loop import OwnModels
 from mfd_flower.sharing.leakage import leakage_of
 
 GOT, SOURCE = "generator/", "source"
@@ -215,24 +215,17 @@ class Generator(OwnModels, Strategy):
         self.leakage: dict[str, dict[str, float]] = {}
         """What each node's generator gives away."""
 
-    def steps(
-        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
-    ) -> Iterator[Step]:
-        """Share generators, then let all nodes train `num_rounds` times."""
-        if not self.done:
-            yield Step(0, arrays)
-            config = RecordDict({"config": ConfigRecord({"round": 0})})
-            made = grid.ask("train.generator", dict.fromkeys(grid.nodes, config), timeout)
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Let all nodes train; before the first time they share generators."""
+        content = RecordDict({"config": ConfigRecord({"round": number})})
+        contents = dict.fromkeys(grid.nodes, content)
+        if number == 1:
+            made = grid.ask("train.generator", contents, timeout)
             for generators in deliveries(made):
                 grid.ask("query.take", generators, timeout)
             self._measure(made)
-        for number in range(self.done + 1, num_rounds + 1):
-            self.done = number
-            content = RecordDict({"config": ConfigRecord({"round": number})})
-            grid.ask("train.mixed", dict.fromkeys(grid.nodes, content), timeout)
-            shown = grid.ask(QUERY, dict.fromkeys(grid.nodes, RecordDict()), timeout)
-            self.models |= {name: each.array_records["own"] for name, each in shown.items()}
-            yield Step(number, arrays, dict(self.models))
+        grid.ask("train.mixed", contents, timeout)
+        self.look(grid, timeout)
 
     def state_dict(self) -> RecordDict:
         """Return the round that was yielded last, the models, and what was measured."""

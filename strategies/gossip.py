@@ -17,7 +17,7 @@ models on the common test set, as they were heard of last; to show them is measu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +30,7 @@ from mfd_flower.node import Node
 from mfd_flower.records import integer, tensors_of, text, texts
 from mfd_flower.runtime.deliveries import deliveries
 from mfd_flower.runtime.metered_grid import SOURCE, MeteredGrid
-from mfd_flower.runtime.own_loop import OwnModels, Step
+from mfd_flower.runtime.own_loop import OwnModels
 
 OWN, PULL, ROUND = "own-tunables", "pull", "round"
 """State of a node: its model as trained, the sum of w_ij (x_j - x_i) so far, and whose that is."""
@@ -171,21 +171,14 @@ class Gossip(OwnModels, Strategy):
             accepted = 'only with neighbours = "random"; that of a graph is network.degree'
             raise ConfigError("options.degree", chosen.degree, accepted)
 
-    def steps(
-        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
-    ) -> Iterator[Step]:
-        """Let all nodes train and send `num_rounds` times; the models are one a node."""
-        if not self.done:
-            yield Step(0, arrays)
-        for number in range(self.done + 1, num_rounds + 1):
-            self.done = number
-            again = RecordDict({"config": ConfigRecord({"server-round": number})})
-            first = RecordDict({**again, "arrays": arrays})
-            contents = {name: again if name in self.models else first for name in grid.nodes}
-            for models in deliveries(grid.ask("train.step", contents, timeout)):
-                grid.ask("train.model", models, timeout)
-            shown = grid.ask("query.own", dict.fromkeys(contents, again), timeout)
-            for name, answer in shown.items():
-                if answer.array_records:  # None of a node that has not begun.
-                    self.models[name] = answer.array_records["arrays"]
-            yield Step(number, arrays, dict(self.models))
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Let all nodes train, send and average."""
+        again = RecordDict({"config": ConfigRecord({"server-round": number})})
+        first = RecordDict({**again, "arrays": arrays})
+        contents = {name: again if name in self.models else first for name in grid.nodes}
+        for models in deliveries(grid.ask("train.step", contents, timeout)):
+            grid.ask("train.model", models, timeout)
+        shown = grid.ask("query.own", dict.fromkeys(contents, again), timeout)
+        for name, answer in shown.items():
+            if answer.array_records:  # None of a node that has not begun.
+                self.models[name] = answer.array_records["arrays"]

@@ -7,7 +7,6 @@ common test set, as they were heard of last; what the server sees of them is mea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -16,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from mfd_flower.own_model import keep_own, own_model
 from mfd_flower.records import integer
 from mfd_flower.runtime.metered_grid import MeteredGrid
-from mfd_flower.runtime.own_loop import OwnModels, Step
+from mfd_flower.runtime.own_loop import OwnModels
 
 
 def alone(message: Message, context: Context) -> Message:
@@ -34,16 +33,9 @@ class LocalOnly(OwnModels, Strategy):
     client_actions: ClassVar = {"train.alone": alone}
     links: ClassVar = {"train.alone": "relay"}
 
-    def steps(
-        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
-    ) -> Iterator[Step]:
-        """Let all nodes train `num_rounds` times; the models are one a node."""
-        if not self.done:
-            yield Step(0, arrays)
-        for number in range(self.done + 1, num_rounds + 1):
-            self.done = number
-            content = RecordDict({"config": ConfigRecord({"round": number})})
-            contents = dict.fromkeys(grid.nodes, content)
-            for name, answer in grid.ask("train.alone", contents, timeout).items():
-                self.models[name] = answer.array_records["arrays"]
-            yield Step(number, arrays, dict(self.models))
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Let all nodes train."""
+        content = RecordDict({"config": ConfigRecord({"round": number})})
+        contents = dict.fromkeys(grid.nodes, content)
+        for name, answer in grid.ask("train.alone", contents, timeout).items():
+            self.models[name] = answer.array_records["arrays"]

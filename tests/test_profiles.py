@@ -106,6 +106,19 @@ def test_own_models_train_and_are_kept(tmp_path: Path) -> None:
     assert mean == pytest.approx(found["points"][-1]["accuracy"])
 
 
+def test_of_a_node_whose_model_was_never_heard_of_nothing_is_known() -> None:
+    run = run_of("local-only", [])
+    tensors = dict(initial_tunables(run))
+    found = node_quality(run, {"n0": ArrayRecord(tensors)})
+    assert found["n0"]["accuracy"] is not None
+    assert found["n1"] == {
+        "accuracy": None,
+        "own_accuracy": None,
+        "absent_accuracy": None,
+        "profile": "",
+    }
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_own_accuracy_is_that_of_a_test_set_dealt_out_like_the_shard(classes: int) -> None:
     run = run_of("fedavg", [], data={"partition": "classes", "classes": classes})

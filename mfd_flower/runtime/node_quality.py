@@ -25,8 +25,8 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
     The latter is the mean of the classes' recalls by those shares, over the classes that the test
     set has: what a test set dealt out as the node's shard was would show, without its noise. Who
     has no model of its own has the common one, at the node's own size; of several walkers' models
-    the mean counts. The accuracy on classes that the node has none of is the mean of their recalls,
-    None if there are none.
+    the mean counts. The accuracy on classes that the node has none of is the mean of their recalls.
+    What there is not, is None.
     """
     federation, found = federation_of(run), {}
     measured: dict[tuple[RunConfig, str], Metrics] = {}
@@ -40,7 +40,7 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
                 measured[key] = _measured(run, settings, tensors_of(models[key[1]]), key[1] == name)
         own = [measured[settings, each] for each in names]
         found[name] = {
-            "accuracy": float(np.mean([each.accuracy for each in own])),
+            "accuracy": float(np.mean([each.accuracy for each in own])) if own else None,
             "own_accuracy": _of_shares(counts, own),
             "absent_accuracy": _of_shares((counts == 0).astype(np.int64), own),
             "profile": profile.name if profile else "",
@@ -59,6 +59,8 @@ def _measured(
 
 
 def _of_shares(counts: NDArray[np.int64], measured: list[Metrics]) -> float | None:
+    if not measured:
+        return None
     recalls = np.mean([np.array(each.recalls, dtype=float) for each in measured], axis=0)
     there = np.isfinite(recalls) & (counts > 0)
     if not there.any():

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from mfd_flower.own_model import QUERY
 from mfd_flower.records import integer, joined, part_of
 from mfd_flower.runtime.coded_grid import CodedGrid
 from mfd_flower.runtime.metered_grid import MeteredGrid
@@ -103,6 +104,26 @@ class OwnModels(Rounds):
     def __init__(self) -> None:
         self.models: dict[str, ArrayRecord] = {}
         """Of each node that has answered, the last one."""
+
+    def steps(
+        self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
+    ) -> Iterator[Step]:
+        """Do `num_rounds` rounds; the models are one a node."""
+        if not self.done:
+            yield Step(0, arrays)
+        for number in range(self.done + 1, num_rounds + 1):
+            self.done = number
+            self.round(grid, number, arrays, timeout)
+            yield Step(number, arrays, dict(self.models))
+
+    def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
+        """Do one round, from 1, and put what nodes have then into `models`."""
+        raise NotImplementedError
+
+    def look(self, grid: MeteredGrid, timeout: float) -> None:
+        """Ask all nodes for their models, which is measurement: `mfd_flower.own_model.show_own`."""
+        shown = grid.ask(QUERY, dict.fromkeys(grid.nodes, RecordDict()), timeout)
+        self.models |= {name: each.array_records["own"] for name, each in shown.items()}
 
     def state_dict(self) -> RecordDict:
         """Return the round that was yielded last, and the models."""
