@@ -21,6 +21,7 @@ def settings_of(run: RunConfig, node: int) -> RunConfig:
     return run if profile is None else run.with_profile(profile, own_model=False)
 
 
+@functools.lru_cache(maxsize=1024)
 def own_settings(run: RunConfig, node: int) -> RunConfig:
     """Return the settings of one node's own model, and of how it trains it."""
     profile = profile_of(run, node)

@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from mfd_flower.accounting.costs import count_flops
-from mfd_flower.checks import bounded, build
+from mfd_flower.checks import Form, bounded, build
 from mfd_flower.config import RunConfig
 from mfd_flower.cost_report import current_report, report_flops
 from mfd_flower.data.federation import Part
@@ -40,6 +40,7 @@ from mfd_flower.runtime.own_loop import OwnModels
 from mfd_flower.sharing.leakage import leakage_of
 
 GOT, SOURCE = "generator/", "source"
+ADDRESS = Form(r"n[0-9]{1,9}", "an address such as n3")
 TRAINED, RECEIVERS, DRAWN = 0x67656E, 0x67657274, 0x67656E64
 """Purposes of generators of random numbers."""
 
@@ -89,7 +90,10 @@ def make(message: Message, context: Context) -> Message:
 def take(message: Message, context: Context) -> Message:
     """Keep the generator that another node sent, and of what classes it is."""
     sent = message.content.config_records["sent"]
-    source = text(sent, SOURCE)
+    source, classes = text(sent, SOURCE), Node.of(context).num_classes
+    ADDRESS.check(SOURCE, source)
+    if len(counts_in(sent)) != classes:
+        raise ValueError(f"counts: {len(counts_in(sent))}, must be {classes}, one a class")
     context.state[f"{GOT}{source}"] = message.content.array_records["arrays"]
     context.state[f"{GOT}{source}/counts"] = ConfigRecord({"counts": counts_in(sent)})
     return Message(RecordDict(), reply_to=message)
@@ -242,12 +246,16 @@ class Generator(OwnModels, Strategy):
         """Measure what generators give away, which only the experimenter can."""
         options = options_of(self.run)
         others, of_others = unit_images(self.run, "test")
+        classes = federation_of(self.run).num_classes
         for name, answer in made.items():
-            counts = torch.tensor(counts_in(answer.config_records["sent"]))
             members, labels = unit_images(self.run, int(name.removeprefix("n")))
-            decoder = decoder_of(
-                tensors_of(answer.array_records["arrays"]), options.generator.latent, len(counts)
-            )
+            # Not what the node says of its samples: it could claim any number of them.
+            counts = torch.bincount(labels, minlength=classes)
+            tensors = tensors_of(answer.array_records["arrays"])
+            try:
+                decoder = decoder_of(tensors, options.generator.latent, classes)
+            except (KeyError, ValueError, RuntimeError):
+                continue  # Who gets it refuses it, by name.
             # As many of each class on both sides: members and others differ in nothing else.
             rows, alike = [], []
             for label in range(len(counts)):

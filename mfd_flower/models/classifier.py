@@ -81,7 +81,9 @@ class Classifier(lightning.LightningModule):
         self.labels, head = labels, self.model.head
         self.loss_terms = Loss.of(self.config, labels, self.model, self.teacher, self.anchors)
         self.kept_rows: list[tuple[nn.Parameter, Tensor, Tensor]] = []
-        if labels is not None and self.config.keep_absent_rows:
+        # Whose labels count for nothing has no classes that are absent.
+        taught_alone = self.loss_terms.taught == 1
+        if labels is not None and self.config.keep_absent_rows and not taught_alone:
             counts = torch.bincount(labels, minlength=head.out_features)
             absent = (counts == 0).nonzero()[:, 0].to(device_of(head))
             self.kept_rows = [(p, absent, p.detach()[absent]) for p in head.parameters()]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.resizing import resizing
@@ -28,8 +29,8 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
     the mean counts. The accuracy on classes that the node has none of is the mean of their recalls.
     What there is not, is None.
     """
-    federation, found = federation_of(run), {}
-    measured: dict[tuple[RunConfig, str], Metrics] = {}
+    federation, quality = federation_of(run), {}
+    measured: dict[tuple[RunConfig, str], Metrics | None] = {}
     nodes = {f"n{node}" for node in range(run.data.nodes)}
     for node in range(run.data.nodes):
         name, counts = f"n{node}", federation.label_counts(node)
@@ -38,23 +39,27 @@ def node_quality(run: RunConfig, models: Models) -> dict[str, dict[str, Any]]:
         for key in ((settings, each) for each in names):
             if key not in measured:
                 measured[key] = _measured(run, settings, tensors_of(models[key[1]]), key[1] == name)
-        own = [measured[settings, each] for each in names]
-        found[name] = {
+        own = [found for each in names if (found := measured[settings, each]) is not None]
+        quality[name] = {
             "accuracy": float(np.mean([each.accuracy for each in own])) if own else None,
             "own_accuracy": _of_shares(counts, own),
             "absent_accuracy": _of_shares((counts == 0).astype(np.int64), own),
             "profile": profile.name if profile else "",
         }
-    return found
+    return quality
 
 
 def _measured(
     run: RunConfig, settings: RunConfig, tensors: Mapping[str, Tensor], is_own: bool
-) -> Metrics:
-    """Measure a model; one that all share as the node has it, at its own size."""
+) -> Metrics | None:
+    """Measure a model; one that all share as the node has it, at its own size, if it can."""
     if not is_own and settings.model != run.model:
         classes = federation_of(run).num_classes
-        tensors = resizing(run.model, settings.model, classes, run.seed).there(tensors)
+        try:
+            way = resizing(run.model, settings.model, classes, run.seed)
+        except ConfigError:  # Its own model is of another kind, and was not heard of.
+            return None
+        tensors = way.there(tensors)
     return evaluate_tunables(settings, tensors)
 
 

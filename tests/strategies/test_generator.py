@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import Array, ArrayRecord
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
 from mfd_flower.records import tensors_of
-from mfd_flower.runtime.runner import RunFailedError, run_locally
-from strategies.generator import decoder_of
+from mfd_flower.runtime.runner import run_locally
+from strategies.generator import Generator, decoder_of
 from tests.harness import trial
 
 CNN = {"backbone": "random", "arch": "small-cnn", "tune": "full"}
@@ -81,16 +81,40 @@ def test_no_decoder_of_the_run_is_refused() -> None:
         decoder_of({**tensors, "last.bias": torch.zeros(1 << 20)}, 16, 10)
 
 
-def test_a_node_that_sends_something_else_fails_the_run() -> None:
+@pytest.mark.parametrize(
+    ("record", "key", "value", "line"),
+    [
+        ("sent", "counts", [1 << 60], "counts: 1, must be 10, one a class"),
+        ("sent", "counts", [-1] * 10, "counts: must be whole numbers"),
+        ("sent", "source", "n1/counts", "must be an address such as n3"),
+        ("arrays", "last.bias", Array(np.zeros(40, np.float32)), "accepted: at most 16"),
+    ],
+)
+def test_who_hears_something_else_says_so(record: str, key: str, value: Any, line: str) -> None:
     def change(request: Any) -> None:
         if request.metadata.message_type == "query.take":
-            request.content["arrays"] = ArrayRecord({"last.bias": torch.zeros(1)})
+            request.content[record][key] = value
 
-    run = run_of(rounds=1, images=2, generator={"epochs": 1})
-    found = trial(run, change=change)
-    assert found.grid.failures
-    with pytest.raises(RunFailedError):
-        raise RunFailedError(found.grid.failures[0])
+    found = trial(run_of(rounds=1, images=2, generator={"epochs": 1}), change=change)
+    assert any(line in failure for failure in found.grid.failures)
+
+
+def test_a_claim_of_many_samples_costs_the_experimenter_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Generator.client_actions["train.generator"]
+
+    def lying(message: Any, context: Any) -> Any:
+        reply = real(message, context)
+        reply.content["sent"]["counts"] = [1 << 60] * 10
+        if context.node_config["partition-id"] == 1:
+            reply.content["arrays"] = ArrayRecord({"last.bias": torch.zeros(1)})
+        return reply
+
+    monkeypatch.setitem(Generator.client_actions, "train.generator", lying)
+    found = trial(run_of(rounds=1, images=2, generator={"epochs": 1}))
+    assert isinstance(found.strategy, Generator)
+    assert set(found.strategy.leakage) == {"n0", "n2", "n3"}
 
 
 @pytest.mark.parametrize(

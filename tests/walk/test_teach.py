@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import ArrayRecord
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.data.samples import Samples
 from mfd_flower.models.loss import Loss, Teacher, soft_divergence
 from mfd_flower.models.model_file import TrainedModel
-from mfd_flower.node import evaluate_tunables
-from mfd_flower.profiles import own_settings
+from mfd_flower.node import Node, evaluate_tunables, initial_tunables
+from mfd_flower.profiles import own_settings, profile_of
 from mfd_flower.records import tensors_of
+from mfd_flower.runtime.node_quality import node_quality
 from mfd_flower.runtime.run_files import RunFiles
 from mfd_flower.runtime.runner import run_locally
 from tests.harness import trial
@@ -49,6 +52,26 @@ def test_every_node_keeps_a_model_of_its_own(tmp_path: Path) -> None:
         assert measured.accuracy == pytest.approx(found["node_quality"][name]["accuracy"])
     assert found["model"] is not None
     assert found["points"][-1]["bytes"]["d2d"] == found["points"][-1]["bytes"]["wire"]
+
+
+def test_a_node_that_is_not_heard_of_at_the_end_costs_no_run() -> None:
+    """Its own model is of another kind than the common one: nothing is known of it."""
+    run = run_of({})
+    found = node_quality(run, {"": ArrayRecord(dict(initial_tunables(run)))})
+    for index in range(4):
+        known = found[f"n{index}"]["accuracy"] is not None
+        assert known is (profile_of(run, index) is None)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_rows_are_kept_only_where_labels_count(weight: float) -> None:
+    run = run_of({}, train={"lr": 0.01, "keep_absent_rows": True})
+    node, begun = Node(run, 0), initial_tunables(run)
+    samples = Samples(node.samples.inputs[:], torch.zeros(node.num_samples, dtype=torch.long))
+    teacher = Teacher(torch.randn(node.num_samples, 10), weight)
+    trained, _ = node.fit(begun, 1, samples=samples, teacher=teacher)
+    kept = torch.equal(trained["head.bias"][1:], begun["head.bias"][1:])
+    assert kept is (weight < 1)
 
 
 def test_without_a_teacher_it_is_local_training_and_the_plain_walk() -> None:
