@@ -169,7 +169,7 @@ def test_a_trait_of_the_working_directory_joins_a_walk(here: Write) -> None:
     codec, slow_down = read_traits({"slow-down": {"share": 0.25}})
     assert type(codec).__name__ == "Codec"
     assert vars(slow_down) == {"share": 0.25}
-    refused = "trait = 'slow': accepted: admission, .*, slow-down, teach or package"
+    refused = "trait = 'slow': accepted: admission, .*, slow-down, teach, terms or package"
     with pytest.raises(ConfigError, match=refused):
         read_traits({"slow": {}})
 

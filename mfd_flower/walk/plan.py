@@ -76,6 +76,8 @@ class Plan:
         if plan.policy.forward and near:
             said = f"false with the trait {near[0].lower()}, which speaks to neighbours alone"
             raise ConfigError("options.policy.forward", True, said)
+        for trait in plan.traits:
+            trait.check(run, plan)
         return plan
 
     @property

@@ -89,6 +89,9 @@ class Trait:
     """Which models of their own nodes may have: ``sized``, the one that travels at other sizes, or
     ``any``."""
 
+    def check(self, run: RunConfig, plan: Plan) -> None:
+        """Raise `ConfigError` for settings of the run that this trait cannot do with."""
+
     # What travels, known to every node from the settings.
 
     def begin(

@@ -45,6 +45,7 @@ def note_loss(visit: Visit) -> None:
     """Keep how the model that training began from did here; sums are no model, and have none."""
     if not visit.plan.policy.by_loss or visit.start.codec == BYTES:
         return
-    losses, _ = visit.node.sample_losses(visit.tensors)
+    node = visit.node
+    losses, _ = node.sample_losses(visit.plan.model_of(node.run, visit.start, visit.content))
     if math.isfinite(nats := round(float(losses.mean()), 4)):
         visit.keep_for_all(LOSS, ConfigRecord({"nats": nats}))

@@ -47,6 +47,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fedproto": ("fedproto", {"directions": 4}, {}),
     "generator": ("generator", {"receivers": 1, "generator": {"epochs": 2}}, {}),
     "walk, teach": ("mfd-walk", {"traits": {"teach": {"least_accuracy": 0.0}}}, {}),
+    "walk, terms": (
+        "mfd-walk",
+        {"traits": {"terms": {}, "codec": {"name": "int8"}}},
+        {"model": {"backbone": "fm-tiny", "tune": "lora", "lora_rank": 8}},
+    ),
     "hfsl": ("hfsl", {"clusters": 2, "cluster_size": 2, "rotate": True}, {}),
     "hfsl, planned": ("hfsl", {"clusters": 1, "cluster_size": 2, "form": "planned"}, {}),
     "walk": ("mfd-walk", {"policy": ADVERTS}, {}),
