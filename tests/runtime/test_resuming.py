@@ -47,6 +47,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fedproto": ("fedproto", {"directions": 4}, {}),
     "generator": ("generator", {"receivers": 1, "generator": {"epochs": 2}}, {}),
     "walk, teach": ("mfd-walk", {"traits": {"teach": {"least_accuracy": 0.0}}}, {}),
+    "walk, ensemble": ("mfd-walk", {"traits": {"ensemble": {"members": 2}}}, {}),
     "walk, terms": (
         "mfd-walk",
         {"traits": {"terms": {}, "codec": {"name": "int8"}}},
