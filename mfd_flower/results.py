@@ -42,6 +42,7 @@ VERSION = (
 )
 """What a report shows of the machine, of a run, of a point, and of a version in its ledger."""
 MOST_NODES = 100_000
+BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 NODE = re.compile(r"n(0|[1-9][0-9]{0,8})")
 
 
@@ -149,6 +150,8 @@ def _check(results: Results) -> None:
                 checked(f"runs[{place}].points.{name}", point[name], kind)
             if not isinstance(point["bytes"]["wire"], int):
                 raise TypeError("bytes.wire")
+        if (drawn := run.get("drawn")) and not BASE64.fullmatch(drawn["png"]):
+            raise ValueError("drawn.png")
         for version in run.get("versions", ()):
             checked(f"runs[{place}].versions.hop", version["hop"], int)
             for name in VERSION:

@@ -37,6 +37,7 @@ from mfd_flower.records import integer, plain_record, plain_values, tensors_of, 
 from mfd_flower.runtime.deliveries import deliveries
 from mfd_flower.runtime.metered_grid import MeteredGrid
 from mfd_flower.runtime.own_loop import OwnModels
+from mfd_flower.sharing.drawn import EACH, MOST_CLASSES, MOST_NODES, drawn_sheet
 from mfd_flower.sharing.leakage import leakage_of
 
 GOT, SOURCE = "generator/", "source"
@@ -216,8 +217,10 @@ class Generator(OwnModels, Strategy):
         super().__init__()
         self.run = run
         build(GeneratorStrategyOptions, options, "options.")
-        self.leakage: dict[str, dict[str, float]] = {}
+        self.leakage: dict[str, dict[str, float | None]] = {}
         """What each node's generator gives away."""
+        self.drawn: dict[str, Any] = {}
+        """A sheet of what generators draw: ``png`` in base64, ``nodes`` and ``classes`` on it."""
 
     def round(self, grid: MeteredGrid, number: int, arrays: ArrayRecord, timeout: float) -> None:
         """Let all nodes train; before the first time they share generators."""
@@ -234,19 +237,21 @@ class Generator(OwnModels, Strategy):
     def state_dict(self) -> RecordDict:
         """Return the round that was yielded last, the models, and what was measured."""
         state = super().state_dict()
-        state["leakage"] = plain_record(self.leakage)
+        state["leakage"] = plain_record({"leakage": self.leakage, "drawn": self.drawn})
         return state
 
     def load_state_dict(self, state: RecordDict) -> None:
         """Go on behind that round."""
         super().load_state_dict(state)
-        self.leakage = plain_values(state.config_records["leakage"])
+        told = plain_values(state.config_records["leakage"])
+        self.leakage, self.drawn = told["leakage"], told["drawn"]
 
     def _measure(self, made: Mapping[str, RecordDict]) -> None:
-        """Measure what generators give away, which only the experimenter can."""
+        """Measure what generators give away, which only the experimenter can, and show them."""
         options = options_of(self.run)
         others, of_others = unit_images(self.run, "test")
-        classes = federation_of(self.run).num_classes
+        names = federation_of(self.run).images.classes
+        classes, sheets = len(names), dict[str, Tensor]()
         for name, answer in made.items():
             members, labels = unit_images(self.run, int(name.removeprefix("n")))
             # Not what the node says of its samples: it could claim any number of them.
@@ -266,4 +271,12 @@ class Generator(OwnModels, Strategy):
             wanted = torch.arange(len(counts)).repeat_interleave(counts)
             drawn = decoder.draw(wanted, torch.Generator().manual_seed(self.run.seed))
             own, rest = members[torch.cat(rows)], others[torch.cat(alike)]
-            self.leakage[name] = asdict(leakage_of(drawn, own, rest))
+            found = asdict(leakage_of(drawn, own, rest))
+            self.leakage[name] = {**found, "epsilon": options.generator.epsilon}
+            each = torch.arange(classes).repeat_interleave(EACH)
+            shown = decoder.draw(each, torch.Generator().manual_seed(self.run.seed))
+            shown[counts.repeat_interleave(EACH) == 0] = torch.nan
+            sheets[name] = shown.unflatten(0, (classes, EACH))
+        if sheets:
+            told = {"nodes": [*sheets][:MOST_NODES], "classes": [*names][:MOST_CLASSES]}
+            self.drawn = {"png": drawn_sheet(sheets), **told}

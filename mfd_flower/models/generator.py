@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, vmap
 from mfd_flower.accounting.costs import StepCost, measure_step
 from mfd_flower.checks import bounded
 from mfd_flower.data.augmentation import process_generators
+from mfd_flower.models.privacy import epsilon_of
 
 SIDE_PX = 28
 WIDTH = 32
@@ -45,6 +46,20 @@ class GeneratorOptions:
     for none."""
     noise: float = bounded(0.0, 0.0)
     """Standard deviation of what is added to a batch's gradient, in units of `clip`."""
+    delta: float = bounded(1e-5, 0.0, 0.5, open_low=True)
+    """At which the privacy of that noise is told."""
+
+    @property
+    def epsilon(self) -> float | None:
+        """The privacy budget of one sample at `delta`, None without noise.
+
+        A sample is in one batch an epoch, whose gradient it moves by `clip` at most, so it is in as
+        many releases as there are epochs. That batches are drawn by chance is not counted on. It
+        hides what an image is, not how many of which class a node has.
+        """
+        if not (self.clip and self.noise):
+            return None
+        return epsilon_of(self.noise, self.delta, self.epochs**0.5)
 
 
 class Decoder(nn.Module):

@@ -32,6 +32,21 @@ def gaussian_sigma(epsilon: float, delta: float, sensitivity: float) -> float:
     return sensitivity * float(found) * (1 + 1e-6)
 
 
+def epsilon_of(sigma: float, delta: float, sensitivity: float) -> float:
+    """Return the least epsilon with which noise of this standard deviation is (epsilon, delta)-DP.
+
+    Of a release whose noise was chosen before. What is released k times, each with noise of its own
+    and whatever came before known, is as private as once with ``sqrt(k)`` times the sensitivity
+    (Dong, Roth and Su 2019, *Gaussian differential privacy*, arXiv 1905.02383, corollary 3.3).
+    """
+    if delta_of(sigma, 0.0, sensitivity) <= delta:
+        return 0.0
+    high = 1.0
+    while delta_of(sigma, high, sensitivity) > delta:
+        high *= 2
+    return float(brentq(lambda e: delta_of(sigma, e, sensitivity) - delta, 0.0, high))
+
+
 def sums_sensitivity(longest: float, largest: int) -> float:
     """Return by how much one sample moves sums: G's upper triangle and Q with its counts.
 

@@ -285,44 +285,13 @@ TUNED = (
     Column("strategy", "strategy", "", "The entry's label in the config."),
     Column("tried", lambda r: f"{r['tried']} of {r['combinations']}", "", "Settings, of all."),
     Column("chosen", lambda r: _setting(r), "", "What may vary, as it was chosen."),
-    Column("target", lambda r: _decimals(r.get("target")), "", "Accuracy in its last rung."),
+    Column("target", lambda r: decimals(r.get("target")), "", "Accuracy in its last rung."),
     Column("wire to target", lambda r: r.get("kept_bytes"), "bytes", "Median.", none="never"),
     Column("best accuracy", lambda r: r.get("best"), "mean", "At the best point."),
     Column("final accuracy", lambda r: r.get("final"), "mean", "At the last point."),
     Column("seeds", lambda r: str(len(r.get("seeds", []))), "", "On which it was measured."),
 )
 """Of `mfd tune`; a row is a search of ``tuning.json``, its chosen setting and that one's result."""
-
-
-GAVE = (
-    Column("node", "node", "", "Its address."),
-    Column("samples", "samples", "", "That it added."),
-    Column(
-        "accuracy without it",
-        lambda r: _decimals(r["accuracy_without"]),
-        "",
-        "On its own samples, of the head of all others.",
-    ),
-    Column(
-        "with it",
-        lambda r: _decimals(r["accuracy_with"]),
-        "",
-        "On the same samples, which this head has seen.",
-    ),
-    Column(
-        "error without it",
-        lambda r: f"{r['squared_error_without']:.4f}",
-        "",
-        "Mean squared error over everybody's samples of labels regressed on all others'.",
-    ),
-    Column(
-        "error with it",
-        lambda r: f"{r['squared_error_with']:.4f}",
-        "",
-        "The same, with its samples in the regression. The difference is what it gave to all.",
-    ),
-)
-"""Of the trait `contributions`; a row is what one node measured."""
 
 
 def _setting(row: Row) -> str:
@@ -332,12 +301,13 @@ def _setting(row: Row) -> str:
     return "\n".join(words if row["number"] else [*words, "(as it stands)"])
 
 
-def _decimals(accuracy: float | None) -> str:
+def decimals(accuracy: float | None) -> str:
+    """Write an accuracy, if there is one."""
     return "-" if accuracy is None else f"{accuracy:.3f}"
 
 
 def _accuracy(served: Row) -> str:
-    return _decimals(served["accuracy"])
+    return decimals(served["accuracy"])
 
 
 def _percent(share: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from markupsafe import Markup
 
 from mfd_flower.files import to_json, write_bytes, write_text
 from mfd_flower.report import TEMPLATES
-from mfd_flower.report.columns import GAVE
 from mfd_flower.report.map import movie, playable
+from mfd_flower.report.of_nodes import GAVE, GAVE_AWAY
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import draw_plots
 from mfd_flower.report.tables import summary_csv, tables_of
@@ -47,11 +48,15 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "movies": [m for t, r in titled if playable(r) and (m := movie(t, r))],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
                 "gave": [(t, r["contributions"]) for t, r in titled if "contributions" in r],
+                "leaks": [(t, leaks_of(r)) for t, r in titled if r.get("leakage")],
+                "drawn": [(t, r["drawn"]) for t, r in titled if r.get("drawn")],
                 "figures": list(map(Markup, drawn)),
             }
         )
     template = TEMPLATES.get_template("page.html.j2")
-    texts["report.html"] = template.render(results=results, scenarios=scenarios, gave=GAVE)
+    texts["report.html"] = template.render(
+        results=results, scenarios=scenarios, gave=GAVE, gave_away=GAVE_AWAY
+    )
     for file, content in texts.items():
         write_text(folder / file, content)
     for figures in plots.values():
@@ -59,6 +64,11 @@ def write_report(folder: Path | str, results: Results) -> Path:
             write_bytes(folder / f"{stem}.png", png)
             write_bytes(folder / f"{stem}.svg", svg)
     return folder / "report.html"
+
+
+def leaks_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row a node of what its generator gives away."""
+    return [{"node": name, **found} for name, found in run["leakage"].items()]
 
 
 def short_form(results: Results) -> dict[str, Any]:

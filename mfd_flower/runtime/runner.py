@@ -39,7 +39,7 @@ from mfd_flower.runtime.strategy_state import has_flowers_loop, node_metrics
 from mfd_flower.strategy import build_strategy, find_strategy, links_of, source_of
 from mfd_flower.wire_codec import shapes_of
 
-OUTCOME = ("included", "missing", "sums_version", "contributions", "leakage")
+OUTCOME = ("included", "missing", "sums_version", "contributions", "leakage", "drawn")
 """What only a strategy knows of a run: attributes that become keys of its record."""
 
 

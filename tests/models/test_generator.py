@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mfd_flower.models.generator import Decoder, GeneratorOptions, Pair, _clipped, trained_decoder
+from mfd_flower.models.privacy import epsilon_of
+from mfd_flower.sharing.drawn import EACH, GAP_PX, drawn_sheet
 from mfd_flower.sharing.leakage import leakage_of
 
 
@@ -78,6 +84,28 @@ def test_no_sample_moves_more_than_the_clip() -> None:
     clipped = both[: len(both) // 2]
     norm = torch.cat([g.flatten() for g in clipped]).norm()
     assert 0 < norm <= 0.5 + 1e-6
+
+
+def test_a_budget_is_told_where_there_is_noise() -> None:
+    """Of full batches, one release an epoch: what the accountant says of as many of them."""
+    assert GeneratorOptions(clip=1.0).epsilon is None
+    assert GeneratorOptions(noise=1.0).epsilon is None
+    few, many = (GeneratorOptions(clip=1.0, noise=5.0, epochs=n).epsilon for n in (4, 16))
+    assert few == pytest.approx(epsilon_of(5.0, 1e-5, 2.0))
+    assert few is not None
+    assert many is not None
+    assert few < many < 4 * few
+
+
+def test_a_sheet_has_a_row_a_node_and_white_for_what_is_missing() -> None:
+    images = torch.zeros(4, EACH, 1, 28, 28)
+    images[1] = torch.nan
+    page = Image.open(io.BytesIO(base64.b64decode(drawn_sheet({"n0": images, "n1": images}))))
+    side = 28 + 2 * GAP_PX
+    assert page.size == (4 * EACH * side, 2 * side)
+    middle = side // 2
+    assert [page.getpixel((middle + x * EACH * side, middle)) for x in range(3)] == [0, 255, 0]
+    assert page.getpixel((0, 0)) == 255
 
 
 def test_copies_give_everything_away_and_strangers_nothing() -> None:

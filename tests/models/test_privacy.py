@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from mfd_flower.models.privacy import (
     delta_of,
+    epsilon_of,
     gaussian_sigma,
     noised,
     sums_sensitivity,
@@ -51,6 +52,26 @@ def test_no_sample_moves_sums_by_more(seed: int, features: int, largest: int) ->
     moved = Sums.of(full, y[:1], CLASSES).cells
     bound = sums_sensitivity(largest * features**0.5, largest)
     assert np.linalg.norm(moved) == pytest.approx(bound)
+
+
+@given(
+    sigma=st.floats(0.3, 20.0),
+    delta=st.floats(1e-9, 0.1),
+    sensitivity=st.floats(0.1, 10.0),
+    times=st.integers(1, 50),
+)
+def test_a_budget_is_what_the_noise_is_worth(
+    sigma: float, delta: float, sensitivity: float, times: int
+) -> None:
+    """The inverse of `gaussian_sigma`; more releases never cost less, nor more than their sum."""
+    epsilon = epsilon_of(sigma, delta, sensitivity)
+    if epsilon > 1e-3:
+        assert gaussian_sigma(epsilon, delta, sensitivity) == pytest.approx(sigma, rel=1e-3)
+    else:
+        assert delta_of(sigma, 1e-3, sensitivity) <= delta
+    many = epsilon_of(sigma, delta, sensitivity * times**0.5)
+    assert epsilon <= many * (1 + 1e-9)
+    assert many <= times * epsilon_of(sigma, delta / times, sensitivity) * (1 + 1e-6) + 1e-6
 
 
 def test_noise_has_the_spread_that_was_asked_for() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from flwr.app import Array, ArrayRecord
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.models.generator import GeneratorOptions
 from mfd_flower.records import tensors_of
+from mfd_flower.report.page import write_report
+from mfd_flower.results import Results
+from mfd_flower.runtime.compare import compare
 from mfd_flower.runtime.runner import run_locally
 from strategies.generator import Generator, decoder_of
 from tests.harness import trial
@@ -45,6 +50,33 @@ def test_nodes_learn_classes_that_they_have_none_of() -> None:
     for each in found["leakage"].values():
         assert 0 < each["distance_ratio"] < 2
         assert 0 <= each["membership_auc"] <= 1
+
+
+def test_the_report_shows_what_is_drawn_and_given_away(tmp_path: Path) -> None:
+    tables = {
+        "seeds": [0],
+        "data": {"name": "digits", "nodes": 3, "train_samples": 60, "test_samples": 50},
+        "strategies": [
+            {
+                "strategy": "generator",
+                "rounds": 1,
+                "options": {"images": 2, "generator": {"epochs": 1, "clip": 1.0, "noise": 1.0}},
+            }
+        ],
+    }
+    results = compare(tables, tmp_path, jobs=1)
+    page = write_report(tmp_path, results).read_text()
+    (run,) = results.runs
+    assert page.count(run["drawn"]["png"]) == 1
+    assert len(run["drawn"]["png"]) < 60_000
+    budget = GeneratorOptions(epochs=1, clip=1.0, noise=1.0).epsilon
+    for name, each in run["leakage"].items():
+        assert each["epsilon"] == budget
+        assert f"<td>{name}</td><td>{each['distance_ratio']:.3f}</td>" in page
+    run["drawn"]["png"] += '"><script>'
+    results.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"drawn\.png"):
+        Results.load(tmp_path)
 
 
 @pytest.mark.parametrize("receivers", [0, 1, 2])
