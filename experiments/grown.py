@@ -90,14 +90,14 @@ def walked(arm: str, seed: int, lr: float, visits: int) -> dict[str, float]:
     return {**found, "accuracy": measured.accuracy, "loss": measured.loss}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Choose, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", type=int, default=len(RATES), help="tried for each")
     parser.add_argument("--visits", type=int, default=2 * NODES)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.perf_counter()
     tried = {
         arm: [(lr, walked(arm, 100, lr, given.visits)["accuracy"]) for lr in RATES[: given.rates]]

@@ -285,7 +285,7 @@ def begun(seed: int, steps: int, folder: Path) -> tuple[nn.Module, Text, float]:
     return with_factors(base), text, before
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Choose, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=2000)
     parser.add_argument("--folder", type=Path, default=Path("out/language"))
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     started = time.perf_counter()
     model, text, _ = begun(100, given.base_steps, given.folder)
     tried = {

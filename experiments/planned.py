@@ -210,13 +210,13 @@ def cell(values: Sequence[float | None]) -> str:
     return f"{mean(there):.3g}{spread}{some}"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure what is not in the file yet, one size and seed after the other, and print it all."""
     parser = argparse.ArgumentParser(description="Hop by hop against a plan.")
     parser.add_argument("--sizes", default="10,100,1000")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="keep the numbers there, and go on from them")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     known = asked.json.exists() if asked.json else False
     rows = json.loads(asked.json.read_text(encoding="utf-8"))["rows"] if known else []
     done = {(row["nodes"], row["seed"]) for row in rows}

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from mfd_flower.checks import ConfigError
+from mfd_flower.cli.experiments import EXPERIMENTS, comparisons, run_script, scripts
 from mfd_flower.cli.screen import ConfigPath, JsonOption, err_console, out_console, say
 from mfd_flower.comparison import Comparison, load_comparison
 from mfd_flower.files import to_json
@@ -90,22 +91,32 @@ def run(
 
 @measure_app.command(epilog="Example: mfd reproduce compare")
 def reproduce(
-    name: Annotated[str, typer.Argument(help="A file of experiments/, without .toml.")],
+    name: Annotated[str, typer.Argument(help="A file of experiments/, without its ending.")],
     out: Annotated[Path | None, typer.Option(help="Folder; out/NAME without it.")] = None,
+    setting: Annotated[
+        Literal["small", "full"], typer.Option(help="full: NAME-full, where there is one.")
+    ] = "small",
     jobs: JobsOption = 0,
     cache_gb: CacheOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Measure an experiment of this repository again; goes on where it was stopped."""
-    known = sorted(file.stem for file in Path("experiments").glob("*.toml"))
-    if name not in known:
-        accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
-        raise ConfigError("NAME", name, accepted)
-    folder = out or Path("out") / name
+    """Measure an experiment of this repository again; goes on where it was stopped.
+
+    Of a comparison; a script of its own writes summary.json into the folder.
+    """
+    full = f"{name}-full" if setting == "full" else name
+    folder = out or Path("out") / full
     how = How(folder, jobs, cache_gb, as_json, True, False, quiet, log_file)
-    _measure(load_comparison(Path("experiments") / f"{name}.toml"), how)
+    if (file := EXPERIMENTS / f"{full}.toml").is_file() and full in comparisons():
+        _measure(load_comparison(file), how)
+    elif name in scripts() and setting == "small":
+        run_script(name, folder, quiet)
+    else:
+        known = sorted({*comparisons(), *scripts()})
+        accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"
+        raise ConfigError("NAME", full, accepted)
 
 
 @measure_app.command(epilog="Example: mfd report out/demo")

@@ -78,23 +78,35 @@ def planned(policy: str, instance: ServiceInstance, horizon: int, seed: int | No
 
 def _mlcp(instance: ServiceInstance, horizon: int) -> Plan:
     if _held(instance, horizon) == instance.models:
-        actions = _exact(instance, [0] * instance.models, 0, horizon)
-        earned = profit(instance, actions)[-1]
-        return Plan(actions, earned, True, earned)
+        whole = _exact(instance, [0] * instance.models, 0, horizon)
+        earned = profit(instance, whole)[-1]
+        return Plan(whole, earned, True, earned)
     levels = [0] * instance.models
-    actions = []
+    actions: list[Action] = []
     while len(actions) < horizon:
         begin = len(actions)
         rounds = min(WINDOW, horizon - begin)
-        models = _worth_most(instance, levels, begin, rounds)
-        ahead = _exact(instance.of(models), [levels[m] for m in models], begin, rounds)
+        found = plan_ahead(instance, levels, begin, rounds)
         # Where the end is in sight the plan is kept; else it is made anew half way there.
-        for action in ahead if begin + rounds == horizon else ahead[: WINDOW // 2]:
-            named = Action(action.kind, models[action.model])
-            levels[named.model] += named.kind == "upgrade"
-            actions.append(named)
+        for action in found if begin + rounds == horizon else found[: WINDOW // 2]:
+            levels[action.model] += action.kind == "upgrade"
+            actions.append(action)
     earned = profit(instance, actions)[-1]
     return Plan(actions, earned, False, _bound(instance, horizon))
+
+
+def plan_ahead(
+    instance: ServiceInstance, levels: Sequence[int], begin: int, rounds: int
+) -> list[Action]:
+    """Return the best row of actions from these levels on, of the models that are worth most.
+
+    Those are all, where a table holds them.
+    """
+    if _held(instance, rounds) == instance.models:
+        return _exact(instance, levels, begin, rounds)
+    models = _worth_most(instance, levels, begin, rounds)
+    found = _exact(instance.of(models), [levels[m] for m in models], begin, rounds)
+    return [Action(action.kind, models[action.model]) for action in found]
 
 
 def _held(instance: ServiceInstance, rounds: int) -> int:
