@@ -1,7 +1,7 @@
 """Five of MNIST-5k's digits, of which the whole tuning sees some, and the test all.
 
-For `data.name = "experiments.few_classes:three"` and the like. There are 400 training images whatever
-the number of classes, and 40 of each of the five in the test set.
+For `data.name = "experiments.few_classes:three"` and the like. There are 400 training images
+whatever the number of classes, and 40 of each of the five in the test set.
 """
 
 from __future__ import annotations

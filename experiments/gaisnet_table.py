@@ -4,9 +4,9 @@
     python experiments/gaisnet_table.py fig6-pretraining
 
 `NAME` is fig6-pretraining, fig7-frozen-backbone, table3-classes or table4-clusters; its results are
-read from out/NAME, or from `--results`. Accuracy after the first epoch, round or tour and after the last,
-mean and standard deviation over seeds; seconds an epoch are wall time, without the evaluation's.
-The paper has ViT-Base/16 on five classes of flowers: its numbers are there to compare orders.
+read from out/NAME, or from `--results`. Accuracy is that after the first epoch, round or tour and
+after the last, mean and standard deviation over seeds; seconds an epoch are wall time. The paper
+has ViT-Base/16 on five classes of flowers: its numbers are there to compare orders.
 """
 
 from __future__ import annotations
