@@ -59,7 +59,8 @@ class HFSLOptions:
     """Members of a cluster, the edge server counted; at most as many as blocks."""
     cuts: Literal["even", "planned"] | tuple[int, ...] = "even"
     """Planned for the fastest step by measured FLOPs and the world's rates; or the block indices
-    that `mfd_flower.models.stages.split_model` takes."""
+    that `mfd_flower.models.stages.split_model` takes: 0 in front leaves Emb alone on the first
+    client, the number of blocks behind leaves the head alone on the last one (GaisNet, III-B)."""
     micro_batches: int = bounded(4, 1, 1024)
     """Parts of a batch that follow one another through the stages."""
     codec: CodecName = "fp32"
@@ -255,13 +256,18 @@ class HFSL(OwnLoop, Strategy):
 
 def _check(options: HFSLOptions, run: RunConfig, entry: int, depth: int) -> None:
     """Refuse options that do not fit the model, and settings that a split model cannot keep to."""
-    if options.cluster_size > depth - entry:
-        accepted = f"must be at most {depth - entry}, the blocks that run"
-        raise ConfigError("options.cluster_size", options.cluster_size, accepted)
+    # Of cuts that are named the first may leave Emb alone in front, the last one the head behind.
+    named = isinstance(options.cuts, tuple) and options.form == "order"
+    ends = 2 - options.u_shape if named else 0
+    if options.cluster_size > (most := depth - entry + ends):
+        said = "the blocks that run, Emb and head" if ends else "the blocks that run"
+        raise ConfigError(
+            "options.cluster_size", options.cluster_size, f"must be at most {most}, {said}"
+        )
     _check_rising("edge_stages", options.edge_stages, 1, options.cluster_size - 1)
     if isinstance(options.cuts, tuple):
-        # Each member has a block; the head alone is a stage only of a U-shaped split.
-        _check_rising("cuts", options.cuts, entry + 1, depth - 1)
+        low, high = (entry, depth - options.u_shape) if named else (entry + 1, depth - 1)
+        _check_rising("cuts", options.cuts, low, high)
         if len(options.cuts) != options.cluster_size - 1:
             accepted = f"must be {options.cluster_size - 1}, one less than the members"
             raise ConfigError("options.cuts", list(options.cuts), accepted)

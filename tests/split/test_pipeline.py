@@ -255,3 +255,15 @@ def test_stages_cost_less_than_the_whole_and_early_ones_keep_more_under_way() ->
     peaks = [part.peak_bytes for part in parts]  # type: ignore[union-attr]
     assert peaks[1] > peaks[2]
     assert max(peaks) < 0.6 * whole.peak_bytes
+    answers = together(
+        ["n0", "n1", "n2"],
+        lambda position, neighbours: infer_stage(
+            stages[position],
+            neighbours,
+            timeout_s=TIMEOUT_S,
+            inputs=shard.inputs if position == 0 else None,
+            micro_batches=8,
+        ),
+    )
+    # An inference keeps nothing for a backward pass.
+    assert all(a.peak_bytes < peak for a, peak in zip(answers, peaks, strict=True))  # type: ignore[union-attr]

@@ -58,8 +58,15 @@ def test_clusters_of_one_node_are_fedavg(make_run: MakeRun, train: dict[str, Any
         ({"cluster_size": 1, "u_shape": True}, {"train": {**SGD, "batch_size": 0}}),
         ({"cluster_size": 3}, {"model": {"prompt_from": 2}}),
         ({"cluster_size": 2, "cuts": "planned"}, {"model": {"prompt_from": 4, "deep": False}}),
+        ({"cluster_size": 3, "cuts": [0, 6]}, {}),
+        ({"cluster_size": 3, "cuts": [0, 6]}, {"model": {"tune": "full"}}),
+        ({"cluster_size": 2, "cuts": [0], "u_shape": True}, {"model": {"tune": "lora"}}),
+        ({"cluster_size": 3, "cuts": [2, 6]}, {"model": {"prompt_from": 2}}),
     ],
-    ids=["plain", "u-shape", "edge", "lora", "full", "shallow", "alone", "later", "planned later"],
+    ids=[
+        *("plain", "u-shape", "edge", "lora", "full", "shallow", "alone", "later", "planned later"),
+        *("ends alone", "ends alone, full", "emb alone, u-shape", "ends alone, later"),
+    ],
 )
 def test_one_cluster_is_centralised_training_on_its_firsts_data(
     make_run: MakeRun, options: dict[str, Any], tables: dict[str, Any]
@@ -72,6 +79,19 @@ def test_one_cluster_is_centralised_training_on_its_firsts_data(
     for step in (1, 2):
         tensors, _ = Node(run, 0).fit(tensors, step=step)
     assert_close(trained(run)[0], tensors)
+
+
+def test_who_has_emb_alone_needs_next_to_nothing_and_gets_no_gradient(make_run: MakeRun) -> None:
+    """GaisNet's first client: nothing trains in front of the first cut, so nothing comes back."""
+    found = trial(make_run("hfsl", options={"cluster_size": 3, "cuts": [0, 6]}))
+    peaks = found.grid.node_peak_bytes
+    assert peaks["n0"] < 0.05 * peaks["n1"]
+    assert peaks["n2"] < 0.05 * peaks["n1"]
+    # With all of it trained a gradient as large as the tokens comes back.
+    options = {"cluster_size": 2, "cuts": [0]}
+    ways = (make_run("hfsl", options=options, model={"tune": tune}) for tune in ("prompts", "full"))
+    one_way, both = (trial(run).grid.totals()["d2d"] for run in ways)
+    assert one_way == pytest.approx(both / 2, rel=0.03)
 
 
 @pytest.mark.parametrize("prompt_from", [0, 2, 3])
@@ -168,11 +188,26 @@ def test_links_are_billed_by_kind_and_memory_is_smaller(make_run: MakeRun) -> No
         ),
         ({"clusters": 2, "cluster_size": 2}, {}, "options.clusters = 2: 2 nodes in each"),
         ({"cluster_size": 7}, {}, "options.cluster_size = 7: must be at most 6"),
-        ({"cluster_size": 2, "cuts": [6]}, {}, "options.cuts = [6]: must be rising"),
+        ({"cluster_size": 2, "cuts": [7]}, {}, "options.cuts = [7]: must be rising"),
         (
-            {"cluster_size": 2, "cuts": [3]},
+            {"cluster_size": 2, "cuts": [6], "u_shape": True},
+            {},
+            "options.cuts = [6]: must be rising whole numbers from 0 to 5",
+        ),
+        (
+            {"cluster_size": 2, "cuts": [0], "form": "planned"},
+            {},
+            "options.cuts = [0]: must be rising whole numbers from 1 to 5",
+        ),
+        (
+            {"cluster_size": 9, "cuts": [0, 1, 2, 3, 4, 5, 6, 7]},
+            {},
+            "options.cluster_size = 9: must be at most 8, the blocks that run, Emb and head",
+        ),
+        (
+            {"cluster_size": 2, "cuts": [2]},
             {"model": {"prompt_from": 3}},
-            "options.cuts = [3]: must be rising whole numbers from 4 to 5",
+            "options.cuts = [2]: must be rising whole numbers from 3 to 6",
         ),
         (
             {"cluster_size": 4},
