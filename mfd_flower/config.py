@@ -21,9 +21,9 @@ class DataConfig:
     """Which images, and who holds them."""
 
     name: str = "mnist5k"
-    """`mnist5k`, `digits`, `fashion-mnist` or `openclipart`; your own pictures, see docs/data.md:
-    `folder:<path>`, `csv:<path>`, `disk:<path>`, `hf:<owner>/<name>`; `<module>:<function>`, from a
-    path to an `ImageSet`."""
+    """`mnist5k`, `digits`, `fashion-mnist` or `openclipart`, or several, `mnist5k+digits`; your own
+    pictures, see docs/data.md: `folder:<path>`, `csv:<path>`, `disk:<path>`, `hf:<owner>/<name>`;
+    `<module>:<function>`, from a path to an `ImageSet`."""
     path: str = ""
     """Folder of the files, for the sets that are read from one; empty is their usual place."""
     strict: bool = False
@@ -32,9 +32,10 @@ class DataConfig:
     """What becomes of pictures that are not square: cut, distorted, or padded with the mean colour;
     empty is the model's own way."""
     nodes: int = bounded(10, 1)
-    partition: Literal["iid", "dirichlet", "classes", "by-client", "by-folder"] = "iid"
-    """`by-client` deals as the set says who holds what, a node a client: by its column `client`, or
-    by the folders below a class, and `by-folder` is another word for it."""
+    partition: Literal["iid", "dirichlet", "classes", "tasks", "by-client", "by-folder"] = "iid"
+    """`tasks` gives each node one task, what stands in front of a slash in its classes' names;
+    `by-client` deals as the set says who holds what, a node a client: by its column `client`, or by
+    the folders below a class, and `by-folder` is another word for it."""
     alpha: float = bounded(0.5, 0.0, open_low=True)
     """Dirichlet concentration of label shares; small is more skewed (partition `dirichlet`)."""
     classes: int = bounded(2, 1)

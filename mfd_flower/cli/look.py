@@ -125,7 +125,9 @@ def data(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="mnist5k, folder:PATH, csv:PATH, ...")],
     nodes: Annotated[int, typer.Option(help="Nodes that share the data.")] = 10,
-    partition: Annotated[str, typer.Option(help="iid, dirichlet, classes, by-client.")] = "iid",
+    partition: Annotated[
+        str, typer.Option(help="iid, dirichlet, classes, tasks, by-client.")
+    ] = "iid",
     alpha: Annotated[float, typer.Option(help="Dirichlet concentration.")] = 0.5,
     classes: Annotated[int, typer.Option(help="Classes a node holds.")] = 2,
     train_samples: Annotated[int, typer.Option(help="0 takes all.")] = 0,

@@ -15,9 +15,16 @@ from mfd_flower.checks import ConfigError, checked
 from mfd_flower.config import DataConfig
 from mfd_flower.data.decoded import Key, decoded_once
 from mfd_flower.data.image_set import ImageSet, PictureSet, some, unreadable_line
-from mfd_flower.data.partitions import client_indices, hold_out, partition_indices, split_indices
+from mfd_flower.data.partitions import (
+    client_indices,
+    hold_out,
+    partition_indices,
+    split_indices,
+    task_indices,
+)
 from mfd_flower.data.samples import InputSpec, Samples, prepared
 from mfd_flower.data.sets import THUMBNAIL, find_set
+from mfd_flower.data.united import tasks_of
 from mfd_flower.names import MAX_CLASSES
 
 Part = int | Literal["test", "validation", "public"]
@@ -79,7 +86,7 @@ class Federation:
         task that the set has, so that nodes with different classes of one task tell the same.
         """
         names = self.images.classes
-        tasks = [name.partition("/")[0] if "/" in name else "" for name in names]
+        tasks = tasks_of(names)
         held = {tasks[label] for label in np.flatnonzero(self.label_counts(node))}
         if len(held) != 1:
             return ""
@@ -133,6 +140,8 @@ def _dealt_once(
     clients: tuple[str, ...] = ()
     if config.partition in ("by-client", "by-folder"):
         clients, dealt = client_indices(images, train, config)
+    elif config.partition == "tasks":
+        clients, dealt = task_indices(images, train, config)
     else:
         dealt = partition_indices(images.labels[train], len(images.classes), config, seed)
     pairs = [hold_out(train[share], config, seed, node) for node, share in enumerate(dealt)]

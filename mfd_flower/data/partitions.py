@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import DataConfig
-from mfd_flower.data.image_set import ImageSet
+from mfd_flower.data.image_set import ImageSet, some
 from mfd_flower.data.labels import by_number
+from mfd_flower.data.united import tasks_of
 
 HOLD_OUT = 6
 """Purpose of the generator that draws what a node holds out."""
@@ -71,6 +72,30 @@ def client_indices(
     parts = np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
     shares = dict(zip(kinds.tolist(), parts, strict=True))
     return tuple(names), [shares[name] for name in names]
+
+
+def task_indices(
+    images: ImageSet, train: NDArray[np.int64], config: DataConfig
+) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
+    """Give each node one task, as many nodes to each; returns the nodes' tasks, and their shares.
+
+    A task's samples are dealt out evenly, in the order of `train`, which is shuffled.
+    """
+    tasks = np.array(tasks_of(images.classes))[images.labels[train]]
+    names = sorted(set(tasks.tolist()))
+    if config.nodes < len(names):
+        accepted = f"at least {len(names)}, the tasks of {config.name}: {some(names)}"
+        raise ConfigError("data.nodes", config.nodes, accepted)
+    dealt: list[NDArray[np.int64]] = []
+    held: list[str] = []
+    for name, nodes in zip(names, np.array_split(np.arange(config.nodes), len(names)), strict=True):
+        own = np.flatnonzero(tasks == name)
+        if len(own) < len(nodes):
+            accepted = f"at least one sample of {name} for each of its {len(nodes)} nodes"
+            raise ConfigError("data.train_samples", config.train_samples, accepted)
+        dealt += np.array_split(own, len(nodes))
+        held += [name] * len(nodes)
+    return tuple(held), [np.sort(share) for share in dealt]
 
 
 def hold_out(

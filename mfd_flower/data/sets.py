@@ -27,6 +27,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.data.image_set import ImageSet, PictureSet
 from mfd_flower.data.picture_sets import csv_set, folder_set, hub_set, saved_set
 from mfd_flower.data.samples import InputSpec
+from mfd_flower.data.united import united
 
 OPENCLIPART_PX = 112
 OPENCLIPART_CLIENT_DRAWINGS = 30
@@ -80,6 +81,12 @@ def load_set(
 
 def find_set(name: str, path: str = "") -> ImageSet | PictureSet:
     """Load a set as `load_set` does, but leave picture files as they are."""
+    if "+" in name and set(parts := name.split("+")) <= {key for key in SETS if ":" not in key}:
+        if len(set(parts)) < len(parts) or path:
+            said = "each set once" if not path else "without data.path"
+            raise ConfigError("data.name", name, f"several sets: accepted {said}")
+        found_each = {part: find_set(part) for part in parts}
+        return united({n: each for n, each in found_each.items() if isinstance(each, ImageSet)})
     source, argument = _source(name)
     place = path or argument or source.path
     try:
