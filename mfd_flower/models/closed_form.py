@@ -20,6 +20,10 @@ from mfd_flower.models.sums import Sums
 HeadKind = Literal["ridge", "discriminant"]
 PENALTIES = 10.0 ** np.arange(-8, 3.25, 0.25)
 """Ridge penalties that are tried, as shares of the features' mean variance."""
+MOST_FREEDOM = 0.5
+"""Degrees of freedom that a penalty may leave, as a share of the samples. With no fewer features
+than samples a fit without a penalty goes through all of them. Samples that are there twice then
+predict each other without an error, and cross-validation takes that for the best there is."""
 SHARPNESS = 10.0
 """The factor with which the log loss of regressed logits on held-out images was least lay between 8
 and 15: fm-tiny on MNIST, Fashion-MNIST and digits, 200 to 4,000 samples."""
@@ -49,9 +53,9 @@ def ridge(
     """Regress one-hot labels on the features, the intercept without a penalty.
 
     Of the `penalties`, shares of the mean variance, it takes the one with the least generalised
-    cross-validation error (Golub, Heath and Wahba 1979), which G, Q and the counts decide alone:
-    whoever has the same sums takes the same. Numbers with noise of a known standard deviation
-    cross-validate nothing: then the penalty is the largest eigenvalue that such noise alone has, as
+    cross-validation error (Golub, Heath and Wahba 1979), of those that leave at most `MOST_FREEDOM`.
+    G, Q and the counts decide that alone: whoever has the same sums takes the same. Numbers with
+    noise of a known standard deviation cross-validate nothing: then the penalty is the largest eigenvalue that such noise alone has, as
     AdaSSP takes it (Wang 2018, arXiv 1803.02596, algorithm 2).
     """
     return _regressed(sums, penalties, noise_sigma)[0]
@@ -153,9 +157,12 @@ def _regressed(
     best, least = float(penalties[-1]), np.inf
     for share in penalties:
         kept = 1 / (values + share * spread)
+        freedom = (values * kept).sum()
+        if freedom > MOST_FREEDOM * samples:
+            continue
         residual = total - (energy * kept * (2 - values * kept)).sum()
-        freedom = samples - 1 - (values * kept).sum()
-        error = samples * residual / freedom**2 if freedom > 0 else np.inf
+        left = samples - 1 - freedom
+        error = samples * residual / left**2 if left > 0 else np.inf
         if error < least:
             best, least = float(share), error
     weight = (vectors @ (turned / (values + best * spread)[:, None])).T

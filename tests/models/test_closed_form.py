@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,12 +28,19 @@ CLASSES = 4
 Data = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def samples(seed: int, count: int = 120, features: int = 12, shares: object = None) -> Data:
+def samples(
+    seed: int,
+    count: int = 120,
+    features: int = 12,
+    shares: object = None,
+    spread: float = 1.0,
+) -> Data:
     """Return whole-number features of overlapping classes, and labels."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(CLASSES, count, p=shares)  # type: ignore[arg-type]
     centres = rng.normal(size=(CLASSES, features))
-    found = 10 * (centres[labels] + rng.normal(size=(count, features)) + rng.normal(size=features))
+    noise = spread * rng.normal(size=(count, features))
+    found = 10 * (centres[labels] + noise + rng.normal(size=features))
     return np.rint(found).astype(np.int64), labels
 
 
@@ -100,6 +109,27 @@ def test_the_penalty_is_the_one_with_the_least_generalised_cross_validation_erro
 def macro(head: Head, x: NDArray[np.int64], y: NDArray[np.int64]) -> float:
     found = head.logits(x).argmax(1)
     return float(np.mean([(found[y == c] == c).mean() for c in np.unique(y)]))
+
+
+@pytest.mark.parametrize("twice", [0, 1, 5])
+@pytest.mark.parametrize("count", [20, 50, 60, 80])
+@pytest.mark.parametrize("head_of", [ridge, discriminant])
+def test_samples_that_are_there_twice_do_not_choose_the_penalty(
+    head_of: Callable[[Sums], Head], count: int, twice: int
+) -> None:
+    """Of 60 features: a fit through all samples, copies among them, would be worth little."""
+    lost = []
+    for seed in range(8):
+        x, y = samples(seed, count + 1000, features=60, spread=4.0)
+        few = np.r_[:count, :twice]
+        sums = Sums.of(x[few], y[few], CLASSES)
+        heads = [ridge(sums, [share]) for share in PENALTIES[::2]]
+        rights = [
+            (head.logits(x[count:]).argmax(1) == y[count:]).mean()
+            for head in (*heads, head_of(sums))
+        ]
+        lost.append(max(rights[:-1]) - rights[-1])
+    assert np.mean(lost) < 0.06
 
 
 def test_rare_classes_are_found_by_equal_priors() -> None:
