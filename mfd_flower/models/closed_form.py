@@ -53,10 +53,11 @@ def ridge(
     """Regress one-hot labels on the features, the intercept without a penalty.
 
     Of the `penalties`, shares of the mean variance, it takes the one with the least generalised
-    cross-validation error (Golub, Heath and Wahba 1979), of those that leave at most `MOST_FREEDOM`.
-    G, Q and the counts decide that alone: whoever has the same sums takes the same. Numbers with
-    noise of a known standard deviation cross-validate nothing: then the penalty is the largest eigenvalue that such noise alone has, as
-    AdaSSP takes it (Wang 2018, arXiv 1803.02596, algorithm 2).
+    cross-validation error (Golub, Heath and Wahba 1979) among those that leave no more than
+    `MOST_FREEDOM`. G, Q and the counts decide that alone: whoever has the same sums takes the same.
+    Numbers with noise of a known standard deviation cross-validate nothing: then the penalty is the
+    largest eigenvalue that such noise alone has, as AdaSSP takes it (Wang 2018, arXiv 1803.02596,
+    algorithm 2).
     """
     return _regressed(sums, penalties, noise_sigma)[0]
 
