@@ -62,6 +62,7 @@ class Summing(Trait):
     excludes: ClassVar = (
         *("codec", "delta", "damping"),
         *("merge", "partial", "gate", "optimizer"),
+        *("ensemble", "resize", "teach", "terms"),
     )
 
     def begin(

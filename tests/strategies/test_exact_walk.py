@@ -14,7 +14,8 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from mfd_flower.checks import ConfigError
-from mfd_flower.config import RunConfig
+from mfd_flower.config import ModelConfig, RunConfig
+from mfd_flower.finding import sources
 from mfd_flower.models.closed_form import solve
 from mfd_flower.models.inputs import federation_of
 from mfd_flower.models.residents import shard
@@ -28,6 +29,7 @@ from mfd_flower.walk import plan_of
 from mfd_flower.walk.custody import PACKET, UNTAKEN, packet_in, sealed
 from mfd_flower.walk.hop import hop
 from mfd_flower.walk.node_ledger import NodeLedger, key_of_node
+from strategies.exact_walk import ExactWalk
 from tests.harness import Trial, trial, whole_and_stopped
 from tests.scheduled_faults import Fault
 from tests.walk.walks import chains_of
@@ -318,3 +320,18 @@ def test_options_that_do_not_go_together_are_named(settings: Callable[..., RunCo
     ):
         with pytest.raises(ConfigError, match=said):
             trial(settings(**told))
+
+
+def test_traits_of_models_are_refused_and_those_of_sums_are_not() -> None:
+    """Whatever traits there are: a new one of either kind has to say which it is."""
+    for_sums = {"ledger", "admission", "contributions", "mask", "noise"}
+    run = RunConfig(model=ModelConfig(tune="head"))
+    for name in sources("trait"):
+        traits = {name: {"epsilon": 1.0} if name == "noise" else {}}
+        if name in ("admission", "contributions"):
+            traits["ledger"] = {}
+        if name in for_sums:
+            ExactWalk.plan_for(run, traits=traits)
+        else:
+            with pytest.raises(ConfigError, match="is none of the traits that go with"):
+                ExactWalk.plan_for(run, traits=traits)
