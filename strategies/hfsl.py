@@ -118,7 +118,7 @@ class HFSL(OwnLoop, Strategy):
 
     def __init__(self, run: RunConfig, **options: Any) -> None:
         self.run = run
-        self.options: HFSLOptions = build(HFSLOptions, options, "options.")
+        self.options: HFSLOptions = build(self.Options, options, "options.")
         backbone = check_split(load_backbone(run.model, run.seed), run.model.tune)
         self.depth = len(backbone.blocks)
         self.entry = run.model.prompt_from if run.model.tune == "prompts" else 0
@@ -154,7 +154,7 @@ class HFSL(OwnLoop, Strategy):
         for number in range(self.done + 1, num_rounds + 1):
             self.formation.renew(grid, timeout)
             rosters = self.rosters(grid, number, self.formation.clusters, timeout)
-            outcomes = self.trained(grid, rosters, arrays, timeout)
+            outcomes = self.trained(grid, rosters, [arrays] * len(rosters), timeout)
             done = [outcome.content for outcome in outcomes if outcome.content]
             if done:
                 arrays = aggregate_arrayrecords(done, "num-examples")
@@ -210,6 +210,10 @@ class HFSL(OwnLoop, Strategy):
         """Return the roster of each cluster that has clients in round `number`."""
         at_s = grid.virtual_seconds
         rosters = [self.roster(number, k, c, at_s) for k, c in enumerate(clusters) if c]
+        return self.met(grid, rosters, timeout)
+
+    def met(self, grid: MeteredGrid, rosters: list[Roster], timeout: float) -> list[Roster]:
+        """Return rosters that say where their members meet, if that has to be asked for."""
         return placed(grid, rosters, timeout) if self.options.link == "gloo" else rosters
 
     def roster(self, number: int, cluster: int, clients: Sequence[str], at_s: float) -> Roster:
@@ -226,17 +230,22 @@ class HFSL(OwnLoop, Strategy):
         return Roster(self.meeting, number, cluster, members, cuts, *how)
 
     def trained(
-        self, grid: MeteredGrid, rosters: Sequence[Roster], arrays: ArrayRecord, timeout: float
+        self,
+        grid: MeteredGrid,
+        rosters: Sequence[Roster],
+        models: Sequence[ArrayRecord],
+        timeout: float,
     ) -> list[Outcome]:
-        """Let every cluster train a round, each from `arrays`."""
-        tensors = tensors_of(arrays)
+        """Let every cluster train a round, each from its model."""
+        pairs = zip(rosters, models, strict=True)
+        tensors = {roster.cluster: tensors_of(arrays) for roster, arrays in pairs}
 
         def request(roster: Roster, address: str) -> RecordDict:
-            own = ArrayRecord(tensors_for(address, roster, self.run, tensors))
+            own = ArrayRecord(tensors_for(address, roster, self.run, tensors[roster.cluster]))
             return RecordDict({"arrays": own, "roster": ConfigRecord(roster.to_record())})
 
         def stand_in(roster: Roster, position: int) -> StageResult:
-            return train_position(roster, position, tensors, self.run)
+            return train_position(roster, position, tensors[roster.cluster], self.run)
 
         return run_round(
             grid, rosters, self.run, "train.stage", request, stand_in, timeout=timeout, fits=1

@@ -127,8 +127,8 @@ def test_what_is_no_name_is_refused_with_the_names_that_are(
         find("strategy", name, object)
     said = str(refused.value)
     ours = (
-        "centralised, class-means, exact-walk, fedavg, fedavg-deadline, fedbuff, fedcof, fedmd, "
-        "fedproto, generator, gossip, heterofl, hfsl, local-only, mfd-walk, ridge"
+        "centralised, class-means, cloud-edge, exact-walk, fedavg, fedavg-deadline, fedbuff, "
+        "fedcof, fedmd, fedproto, generator, gossip, heterofl, hfsl, local-only, mfd-walk, ridge"
     )
     assert f"accepted: {ours}, twice, two-words" in said
     assert said.endswith("or package.module:Class")

@@ -164,10 +164,10 @@ class Bill:
         sendings = [Sending(m.transfer, m.size.wire, m.begins_s, m.until_s) for m in messages]
         return deliver(self._world, sendings, self._on_air)
 
-    def bill_sent(self, message: Billed, sent: Sent) -> None:
+    def bill_sent(self, message: Billed, sent: Sent, *, over_star: bool = True) -> None:
         """Bill a message that was under way for so long."""
         transfer, size, message_type, begins_s, _ = message
-        self._bytes["relay"] += size.wire
+        self._bytes["relay"] += size.wire * over_star
         self._bill_bytes(transfer, size, message_type)
         self._bill_radio(transfer, size.wire, begins_s, sent.air_s)
         for end in {transfer.source, transfer.destination} - {EDGE}:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -203,6 +203,19 @@ class MeteredGrid(Replies, PassThrough, Grid):
             if (unanswered := self._asked.pop(message_id, None)) is not None:
                 self._give_up(unanswered)
         return found
+
+    def bill_backhaul(self, kind: str, contents: Sequence[RecordDict]) -> None:
+        """Bill messages of a kind between edge servers and the cloud, all at the same time.
+
+        Both are the server's process here, so that nothing of it is the star's.
+        """
+        began = self._clock.free(EDGE)
+        sizes = [measure(content) for content in contents]
+        transfer = Transfer(EDGE, EDGE, "backhaul")
+        billed = [Billed(transfer, size, kind, began.at_s, math.inf) for size in sizes]
+        for message, sent in zip(billed, self.delivered(billed), strict=True):
+            self.bill_sent(message, sent, over_star=False)
+            self._know(began.later(sent.arrives_s, "backhaul"))
 
     def _remember(self, requests: list[Message], asked: list[Asked]) -> None:
         # The grid inside gives a message its id when it sends it. A reply is matched by that id:

@@ -53,6 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"traits": {"terms": {}, "codec": {"name": "int8"}}},
         {"model": {"backbone": "fm-tiny", "tune": "lora", "lora_rank": 8}},
     ),
+    "cloud-edge": ("cloud-edge", {"edges": 2, "inner": 2, "rematch": 1}, {}),
     "hfsl": ("hfsl", {"clusters": 2, "cluster_size": 2, "rotate": True}, {}),
     "hfsl, planned": ("hfsl", {"clusters": 1, "cluster_size": 2, "form": "planned"}, {}),
     "walk": ("mfd-walk", {"policy": ADVERTS}, {}),
@@ -126,7 +127,8 @@ class Forgetful(OwnLoop, Strategy):
 def settings(make_run: Callable[..., RunConfig], case: str, rounds: int) -> RunConfig:
     strategy, options, tables = CASES[case]
     data = {**DATA, **tables.get("data", {})}
-    model = {"tune": "prompts", "prompts": 2} if strategy == "hfsl" else {"tune": "head"}
+    split = strategy in ("hfsl", "cloud-edge")
+    model = {"tune": "prompts", "prompts": 2} if split else {"tune": "head"}
     others = {"model": model, "train": TRAIN, **{k: v for k, v in tables.items() if k != "data"}}
     return make_run(strategy, rounds, options=options, data=data, **others)
 
