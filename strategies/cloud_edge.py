@@ -51,10 +51,7 @@ class CloudEdgeOptions(HFSLOptions):
 
 
 class CloudEdge(HFSL):
-    """One cloud, some edge servers, and clusters of clients below each of them.
-
-    After a run `own` has the model of each client's domain, by node.
-    """
+    """One cloud, some edge servers, and clusters of clients below each of them."""
 
     Options: ClassVar = CloudEdgeOptions
     client_actions: ClassVar = {
@@ -82,7 +79,6 @@ class CloudEdge(HFSL):
         """Their models."""
         self.formations: list[formation.Formation] = []
         """Who is in which cluster below each of them."""
-        self.own: dict[str, ArrayRecord] = {}
 
     def steps(
         self, grid: MeteredGrid, arrays: ArrayRecord, num_rounds: int, timeout: float
@@ -102,8 +98,12 @@ class CloudEdge(HFSL):
             if number % self.options.inner == 0 and self.options.shared != "nothing":
                 self._through_the_cloud(grid, samples)
             self.done = number
-            self.own = {n: self.edges[e] for e, group in enumerate(self.groups) for n in group}
             yield Step(number, ArrayRecord(one_of_all(start, [*map(tensors_of, self.edges)])))
+
+    @property
+    def own(self) -> dict[str, ArrayRecord]:
+        """The model of each client's domain, by node."""
+        return {n: self.edges[e] for e, group in enumerate(self.groups) for n in group}
 
     def _seat(self, grid: MeteredGrid, timeout: float) -> None:
         """Form the clusters of each edge server among its clients."""
