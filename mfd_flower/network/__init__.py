@@ -1,5 +1,6 @@
 """The world that nodes live in, its virtual time, and what goes wrong in it."""
 
+from mfd_flower.network.base_stations import BaseStations, Soundings, sounded
 from mfd_flower.network.channel import (
     DOWNLINK,
     UPLINK,
@@ -29,12 +30,14 @@ __all__ = [
     "DOWNLINK",
     "PROFILES",
     "UPLINK",
+    "BaseStations",
     "Fading",
     "Field",
     "GaussMarkov",
     "Manhattan",
     "Mobility",
     "Profile",
+    "Soundings",
     "Speeds",
     "Static",
     "Throughput",
@@ -48,6 +51,7 @@ __all__ = [
     "shadowing_db",
     "sight_probability",
     "sinr_db",
+    "sounded",
     "street_loss_db",
     "street_sight_probability",
 ]
