@@ -196,9 +196,10 @@ def _planned(base: Tables, scenario: Tables, entry: Tables, seed: int) -> Planne
     told = _sections(entry, ENTRY_KEYS, "strategies.")
     layers = (base, _sections(scenario, ("name", "profiles"), "scenarios."), told)
     merged = {key: {k: v for t in layers for k, v in t.get(key, {}).items()} for key in SECTIONS}
-    worlds = [each["network"]["options"] for each in layers if "options" in each.get("network", {})]
-    if worlds:
-        merged["network"]["options"] = _as_json("network.options", *worlds)
+    for section in ("data", "network"):
+        told_here = [t[section]["options"] for t in layers if "options" in t.get(section, {})]
+        if told_here:
+            merged[section]["options"] = _as_json(f"{section}.options", *told_here)
     text = _as_json("strategies.options", entry.get("options", {}))
     rounds = {"rounds": entry["rounds"]} if "rounds" in entry else {}
     merged["strategy"] = {"name": strategy, "options": text, **rounds}

@@ -21,11 +21,15 @@ class DataConfig:
     """Which images, and who holds them."""
 
     name: str = "mnist5k"
-    """`mnist5k`, `digits`, `fashion-mnist` or `openclipart`, or several, `mnist5k+digits`; your own
-    pictures, see docs/data.md: `folder:<path>`, `csv:<path>`, `disk:<path>`, `hf:<owner>/<name>`;
-    `<module>:<function>`, from a path to an `ImageSet`."""
+    """`mnist5k`, `digits`, `fashion-mnist` or `openclipart`, or several, `mnist5k+digits`; channels
+    of base stations, `beams` or `line-of-sight`; your own pictures, see docs/data.md:
+    `folder:<path>`, `csv:<path>`, `disk:<path>`, `hf:<owner>/<name>`; `<module>:<function>`, from a
+    path to an `ImageSet`."""
     path: str = ""
     """Folder of the files, for the sets that are read from one; empty is their usual place."""
+    options: str = "{}"
+    """Of a set that is computed, as JSON; in a file a table. Those of `beams` and `line-of-sight`:
+    `mfd_flower.network.BaseStations`."""
     strict: bool = False
     """Refuse pictures that cannot be read, which else are left out and named."""
     crop_mode: Literal["", "center", "squash", "border"] = ""

@@ -133,6 +133,7 @@ def data(
     train_samples: Annotated[int, typer.Option(help="0 takes all.")] = 0,
     test_samples: Annotated[int, typer.Option(help="Held out.")] = 1000,
     path: Annotated[str, typer.Option(help="Folder of the files.")] = "",
+    options: Annotated[str, typer.Option(help="Of a set that is computed, as JSON.")] = "{}",
     strict: Annotated[bool, typer.Option(help="Refuse unreadable pictures.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder for partition.png, .svg.")] = Path("out/data"),

@@ -35,6 +35,7 @@ class Key(NamedTuple):
     path: str
     spec: InputSpec
     strict: bool
+    options: str = "{}"
 
 
 _folder: Path | None = None

@@ -117,7 +117,7 @@ def load_federation(config: DataConfig, seed: int, spec: InputSpec = THUMBNAIL) 
     files are decoded for a model of `spec`; who holds what does not depend on it.
     """
     seen = replace(spec, crop_mode=config.crop_mode or spec.crop_mode)
-    key = Key(config.name, config.path, seen, config.strict)
+    key = Key(config.name, config.path, seen, config.strict, config.options)
     images = _images_once(key)
     shares, held_out, test, clients, public = _dealt_once(config, seed, key)
     spec = images.spec or spec.in_memory
@@ -149,12 +149,12 @@ def _dealt_once(
 
 
 def _images_once(key: Key) -> ImageSet:
-    return decoded_once(key, functools.partial(_found_once, key.name, key.path))
+    return decoded_once(key, functools.partial(_found_once, key.name, key.path, key.options))
 
 
 @functools.lru_cache(maxsize=4)
-def _found_once(name: str, path: str) -> ImageSet | PictureSet:
-    found = find_set(name, path)
+def _found_once(name: str, path: str, options: str) -> ImageSet | PictureSet:
+    found = find_set(name, path, options)
     if not 2 <= (classes := len(found.classes)) <= MAX_CLASSES:
         accepted = f"has {classes} classes, accepted: 2 to {MAX_CLASSES}"
         raise ConfigError("data.name", name, accepted)

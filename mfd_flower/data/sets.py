@@ -2,8 +2,8 @@
 
 `mnist5k` and `digits` come inside Python packages, `fashion-mnist` and `openclipart` inside Debian
 packages; what is missing is named together with the command that brings it. Nothing is downloaded
-but `hf:<owner>/<name>`. The others are pictures of your own, and `<module>:<function>` a set that
-your own code makes.
+but `hf:<owner>/<name>`. `beams` and `line-of-sight` are computed. The others are pictures of your
+own, and `<module>:<function>` a set that your own code makes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mfd_flower.canonical_json import load_json
 from mfd_flower.checks import ConfigError
+from mfd_flower.data.channel_sets import beams_set, sight_set
 from mfd_flower.data.image_set import ImageSet, PictureSet
 from mfd_flower.data.picture_sets import csv_set, folder_set, hub_set, saved_set
 from mfd_flower.data.samples import InputSpec
@@ -47,15 +49,22 @@ class Source:
     """Where an image set comes from."""
 
     load: Callable[[str], ImageSet | PictureSet]
-    """Gets `data.path`, without one what follows the colon of the name, without that `path`."""
+    """Gets `data.path`, without one what follows the colon of the name, without that `path`; of a
+    set that is computed `data.options`."""
     path: str = ""
     """Folder where the files usually are."""
     package: str = ""
     """Debian package that brings them."""
+    computed: bool = False
+    """Whether it comes from options instead of files."""
 
 
 def load_set(
-    name: str, path: str = "", spec: InputSpec = THUMBNAIL, strict: bool = False
+    name: str,
+    path: str = "",
+    spec: InputSpec = THUMBNAIL,
+    strict: bool = False,
+    options: str = "{}",
 ) -> ImageSet:
     """Load an image set by name, from `path` instead of the usual place if there is one.
 
@@ -68,6 +77,8 @@ def load_set(
         How picture files are decoded; without it as thumbnails. Other sets are as they are.
     strict
         Whether a picture that cannot be read is refused rather than left out.
+    options
+        Of a set that is computed, as JSON.
 
     Raises
     ------
@@ -75,11 +86,11 @@ def load_set(
         If the name is unknown, or the files are not there, which says what brings them, or the set
         is not sound.
     """
-    found = find_set(name, path)
+    found = find_set(name, path, options)
     return found.decoded(spec, strict) if isinstance(found, PictureSet) else found
 
 
-def find_set(name: str, path: str = "") -> ImageSet | PictureSet:
+def find_set(name: str, path: str = "", options: str = "{}") -> ImageSet | PictureSet:
     """Load a set as `load_set` does, but leave picture files as they are."""
     if "+" in name and set(parts := name.split("+")) <= {key for key in SETS if ":" not in key}:
         if len(set(parts)) < len(parts) or path:
@@ -88,6 +99,13 @@ def find_set(name: str, path: str = "") -> ImageSet | PictureSet:
         found_each = {part: find_set(part) for part in parts}
         return united({n: each for n, each in found_each.items() if isinstance(each, ImageSet)})
     source, argument = _source(name)
+    if source.computed:
+        if path:
+            raise ConfigError("data.path", path, f"none, {name} is computed")
+        return source.load(options)
+    if load_json("data.options", options):
+        accepted = ", ".join(key for key, each in SETS.items() if each.computed)
+        raise ConfigError("data.options", options, f"accepted with data.name = {accepted} alone")
     place = path or argument or source.path
     try:
         found = source.load(place)
@@ -215,6 +233,8 @@ SETS = {
         _load_fashion_mnist, "/usr/share/datasets/fashion-mnist", "dataset-fashion-mnist"
     ),
     "openclipart": Source(_load_openclipart, "/usr/share/openclipart/png", "openclipart-png"),
+    "beams": Source(beams_set, computed=True),
+    "line-of-sight": Source(sight_set, computed=True),
     "folder:<path>": Source(folder_set),
     "csv:<path>": Source(csv_set),
     "disk:<path>": Source(saved_set),

@@ -202,7 +202,7 @@ def test_more_classes_than_messages_carry_are_refused(
 ) -> None:
     few = np.zeros((12, 4, 4, 1), np.uint8)
     many = ImageSet(few, np.arange(12), tuple(map(str, range(MAX_CLASSES + 1))))
-    monkeypatch.setattr(federation, "find_set", lambda name, path: many)
+    monkeypatch.setattr(federation, "find_set", lambda *told: many)
     with pytest.raises(ConfigError, match="has 32769 classes, accepted: 2 to 32768"):
         load_federation(DataConfig("too-many", nodes=2, test_samples=2), 0)
 
