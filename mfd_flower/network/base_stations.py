@@ -118,6 +118,14 @@ class Soundings:
             self.is_test[users],
         )
 
+    def loss_db(self, tried: NDArray[np.int64]) -> Floats:
+        """Return by how much the best beam beats the best of those that are tried, ``(users,)``.
+
+        `tried` has beams of each terminal, ``(users, some)``.
+        """
+        found_db = np.take_along_axis(self.beam_snr_db, tried, axis=1).max(1)
+        return self.beam_snr_db.max(1) - found_db
+
     @property
     def best_beam(self) -> NDArray[np.int64]:
         """The beam that reaches each terminal with the most power."""

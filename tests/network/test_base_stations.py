@@ -101,8 +101,15 @@ def test_with_line_of_sight_power_comes_from_fewer_places(town: Soundings) -> No
 
 def loss_db(found: Soundings, chosen: np.ndarray) -> float:
     """Return what beams lose of the best one's power in the mean."""
-    taken = np.take_along_axis(found.beam_snr_db, chosen[:, None], axis=1)[:, 0]
-    return float((found.beam_snr_db.max(1) - taken).mean())
+    return float(found.loss_db(chosen[:, None]).mean())
+
+
+def test_the_more_beams_are_tried_the_less_is_lost(town: Soundings) -> None:
+    """By trying all nothing is lost; without the best one as much as the second is weaker."""
+    order, ranked_db = np.argsort(-town.beam_snr_db, axis=1), np.sort(town.beam_snr_db, axis=1)
+    np.testing.assert_allclose(town.loss_db(order[:, 1:]), ranked_db[:, -1] - ranked_db[:, -2])
+    np.testing.assert_array_equal(town.loss_db(order), 0)
+    np.testing.assert_array_equal(town.loss_db(town.best_beam[:, None]), 0)
 
 
 def strongest_angles(found: Soundings) -> np.ndarray:
