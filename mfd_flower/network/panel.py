@@ -56,7 +56,7 @@ def channel(
     tones_hz
         From the carrier, ``(tones,)``.
     lead_s
-        By how much the clock is behind the first ray's arrival.
+        By how much later than the clock's zero the first ray arrives.
     """
     azimuth = rays.departure_rad - boresight_rad[:, None, None]
     heard_db = element_db(azimuth, rays.zenith_rad)
