@@ -93,8 +93,8 @@ def load_set(
 def find_set(name: str, path: str = "", options: str = "{}") -> ImageSet | PictureSet:
     """Load a set as `load_set` does, but leave picture files as they are."""
     if "+" in name and set(parts := name.split("+")) <= {key for key in SETS if ":" not in key}:
-        if len(set(parts)) < len(parts) or path:
-            said = "each set once" if not path else "without data.path"
+        if (twice := len(set(parts)) < len(parts)) or path or load_json("data.options", options):
+            said = "each set once" if twice else "without data.path and data.options"
             raise ConfigError("data.name", name, f"several sets: accepted {said}")
         found_each = {part: find_set(part) for part in parts}
         return united({n: each for n, each in found_each.items() if isinstance(each, ImageSet)})
