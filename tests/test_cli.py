@@ -134,7 +134,7 @@ def test_data_shows_clients_and_what_cannot_be_read(
             "export",
             "strategies",
         ),
-        *("models", "traits", "data", "report"),
+        *("models", "traits", "data", "report", "doctor"),
     ],
 )
 def test_every_command_has_help_with_an_example(
