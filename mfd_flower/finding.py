@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mfd_flower.checks import ConfigError
+from mfd_flower.checks import ConfigError, Form
 
 ROOT = Path(__file__).resolve().parents[1]
 """Where `mfd_flower` and `strategies` lie side by side: checkout, site-packages or app bundle."""
@@ -31,7 +31,15 @@ LONG_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 PACKAGES = {"strategy": "strategies", "trait": "mfd_flower.walk.traits"}
-"""Our own package of each kind; folder and entry points are called as its last part is."""
+"""Our own package of each kind; entry points are called as its last part is."""
+FOLDERS = {kind: package.rpartition(".")[2] for kind, package in PACKAGES.items()}
+"""Folder of each kind where the command runs."""
+SHORT_NAME = Form(
+    r"(?=.{1,60}\Z)(?!(?:true|false|none)\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*",
+    "up to 60 small letters, digits and single hyphens, as half-avg; not true, false, none",
+)
+"""Of a new strategy or trait. `class_name` makes a name for its class of it, `file_name` for its
+file; `True` and its like can be no class."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,24 @@ class Found:
 
 def sources(kind: str) -> dict[str, Source]:
     """Return the short names of a kind, "strategy" or "trait", each with the first place."""
-    package = PACKAGES[kind].split(".")
-    here, ours = Path.cwd() / package[-1], ROOT.joinpath(*package)
+    here, ours = Path.cwd() / FOLDERS[kind], ROOT.joinpath(*PACKAGES[kind].split("."))
     found = _files(ours, "built in")
-    for point in entry_points(group=f"mfd_flower.{package[-1]}"):
+    for point in entry_points(group=f"mfd_flower.{FOLDERS[kind]}"):
         origin = point.dist.name if point.dist else point.module
         found[point.name.replace("_", "-")] = Source(origin, f"{point.module}:{point.attr}")
     if here.resolve() != ours:
         found |= _files(here, "here")
     return dict(sorted(found.items()))
+
+
+def class_name(name: str) -> str:
+    """Return what the class is called that a short name stands for."""
+    return "".join(part.capitalize() for part in name.split("-"))
+
+
+def file_name(name: str) -> str:
+    """Return what the file is called that a short name stands for."""
+    return f"{name.replace('-', '_')}.py"
 
 
 def find(kind: str, name: str, base: type) -> Found:

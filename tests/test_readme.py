@@ -65,7 +65,7 @@ def test_the_strategy_in_the_readme_runs_as_written(
 
 def test_every_mfd_command_in_the_readme_exists() -> None:
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    shown = set(re.findall(r"^ {4}\.venv/bin/mfd (\w+)", README, flags=re.MULTILINE))
+    shown = set(re.findall(r"^ {4}\.venv/bin/mfd ([\w-]+)", README, flags=re.MULTILINE))
     assert shown
     assert shown <= known
 

@@ -20,6 +20,7 @@ from mfd_flower.checks import ConfigError
 from mfd_flower.cli.doctor import doctor_app
 from mfd_flower.cli.look import look_app
 from mfd_flower.cli.measure import measure_app
+from mfd_flower.cli.new import new_app
 from mfd_flower.cli.screen import say
 from mfd_flower.cli.serve import serve_app
 from mfd_flower.cli.tune import tune_app
@@ -31,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (measure_app, tune_app, serve_app, look_app, doctor_app):
+for part in (measure_app, tune_app, serve_app, look_app, new_app, doctor_app):
     app.add_typer(part)
 app.add_typer(ledger_app, name="ledger")
 
