@@ -77,6 +77,12 @@ class Results:
             for point in run["points"]
         )
 
+    def _repr_html_(self) -> str:
+        """Return the tables of the report, for a notebook."""
+        from mfd_flower.report.notebook import as_html
+
+        return as_html(self)
+
     def save(self, folder: Path | str) -> None:
         """Write ``results.json``."""
         write_json(Path(folder) / FILE, {"schema": SCHEMA, **vars(self), "summary": self.summary})
