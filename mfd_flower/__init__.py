@@ -18,6 +18,7 @@ _HOMES = {
     "models.predict": ("Prediction", "predict"),
     "models.stages": ("split_model",),
     "packets": ("Packet", "PacketError", "example_packet"),
+    "report.loggers": ("log_results",),
     "results": ("Results",),
     "routing": ("Candidate", "choose", "kl_divergence"),
     "runtime.compare": ("compare", "run"),

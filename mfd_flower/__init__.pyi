@@ -13,6 +13,7 @@ from mfd_flower.models.stages import split_model as split_model
 from mfd_flower.packets import Packet as Packet
 from mfd_flower.packets import PacketError as PacketError
 from mfd_flower.packets import example_packet as example_packet
+from mfd_flower.report.loggers import log_results as log_results
 from mfd_flower.results import Results as Results
 from mfd_flower.routing import Candidate as Candidate
 from mfd_flower.routing import choose as choose

@@ -135,7 +135,7 @@ def test_data_shows_clients_and_what_cannot_be_read(
             "strategies",
         ),
         *("models", "traits", "data", "report", "doctor"),
-        *("new-strategy", "new-trait"),
+        *("new-strategy", "new-trait", "log"),
     ],
 )
 def test_every_command_has_help_with_an_example(

@@ -18,6 +18,7 @@ from click.exceptions import Abort, UsageError
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.cli.doctor import doctor_app
+from mfd_flower.cli.log import log_app
 from mfd_flower.cli.look import look_app
 from mfd_flower.cli.measure import measure_app
 from mfd_flower.cli.new import new_app
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for part in (measure_app, tune_app, serve_app, look_app, new_app, doctor_app):
+for part in (measure_app, tune_app, serve_app, look_app, log_app, new_app, doctor_app):
     app.add_typer(part)
 app.add_typer(ledger_app, name="ledger")
 
