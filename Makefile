@@ -1,5 +1,6 @@
 # make demo: install and run the comparison.  make test: lint, types and the quick tests, minutes.
 # make test-all: the slow tests too, which start Flower's own engines.  make docs: out/docs.
+# make sbom: what is installed, as CycloneDX, in out/sbom.json.
 # make vit-small, make lite0: fetch a small foundation model (90 MB), or a CNN (19 MB), into the
 # user's cache; nothing else needs them.
 # Only Python 3.11 to 3.13, git and make are needed. Paths with spaces are fine.
@@ -8,12 +9,13 @@ PYTHON ?= python3
 CONFIG ?= experiments/compare.toml
 OUT ?= out/demo
 JOBS ?= 2
+SBOM ?= out/sbom.json
 BIN := .venv/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-all lint docs vit-small lite0 clean
+.PHONY: demo test test-all lint docs sbom vit-small lite0 clean
 
 demo: .venv/installed
 	$(BIN)/mfd compare "$(CONFIG)" --out "$(OUT)" --resume
@@ -33,6 +35,11 @@ lint: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict --quiet
+
+sbom: .venv/installed
+	mkdir -p "$(dir $(SBOM))"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --output-file "$(SBOM)" $(BIN)/python
 
 vit-small lite0: .venv/installed
 	$(BIN)/python -m experiments.fetch_$(subst -,_,$@)
