@@ -7,11 +7,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from mfd_flower.cli import app
 from mfd_flower.config import RunConfig
@@ -71,6 +73,27 @@ def test_every_mfd_command_in_the_readme_exists() -> None:
 
 
 def test_every_linked_file_is_there() -> None:
-    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")):
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links {target}"
+
+
+def test_citation_and_changes_are_of_this_version_and_cite_both_texts() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"], cited["version"]) == (project["name"], project["version"])
+    assert cited["license"] == "Apache-2.0"
+    assert [text["title"] for text in cited["references"]] == [
+        "Foundation Model-Oriented 6G Network Distributed Learning",
+        "Towards Integrated Fine-tuning and Inference when Generative AI meets Edge Intelligence",
+    ]
+    assert all({"type", "title", "authors"} <= text.keys() for text in cited["references"])
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0].rstrip(",") == project["version"]
+
+
+def test_every_command_that_pages_show_exists() -> None:
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        shown = re.findall(r"^ {4}mfd ([\w-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(shown) <= known, page.name
