@@ -94,6 +94,11 @@ class Bill:
         return self._known
 
     @property
+    def node_bytes(self) -> dict[str, int]:
+        """Wire bytes that each node sent and received, by address."""
+        return dict(self._node_bytes)
+
+    @property
     def busiest_node_bytes(self) -> int:
         """Wire bytes of the node that sent and received most."""
         return max(self._node_bytes.values(), default=0)

@@ -69,6 +69,7 @@ class Curve:
         point = {
             "step": step,
             "updates": meter.updates,
+            "visits": len(meter.visits),
             **quality,
             "bytes": meter.totals(),
             "virtual_seconds": meter.virtual_seconds,

@@ -179,6 +179,8 @@ def run_on(
         "sent_s": meter.sent_s,
         "begun_s": meter.begun_s,
         "wire_by_type": dict(meter.wire_by_type),
+        "node_samples": samples_of_nodes(run),
+        "node_bytes": meter.node_bytes,
         "node_flops": dict(meter.node_flops),
         "node_peak_bytes": dict(meter.node_peak_bytes),
         "node_joules": dict(meter.node_joules),
@@ -225,6 +227,11 @@ def written_models(
         told = {"step": curve.best.point["step"], "model": paths.get("")}
         found["best"] = {**told, "models": None if "" in paths else paths}
     return found
+
+
+def samples_of_nodes(run: RunConfig) -> dict[str, int]:
+    """Return how many samples each node trains on, by address."""
+    return {f"n{node}": len(share) for node, share in enumerate(federation_of(run).shares)}
 
 
 def strategy_file(name: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ TABLES: dict[str, Any] = {
 SCHEMA = {
     "step",
     "updates",
+    "visits",
     "accuracy",
     "macro_accuracy",
     "loss",
