@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mfd_flower.files import to_json, write_bytes, write_text
 from mfd_flower.report import TEMPLATES
 from mfd_flower.report.map import movie, playable
-from mfd_flower.report.of_nodes import GAVE, GAVE_AWAY
+from mfd_flower.report.of_nodes import GAVE, GAVE_AWAY, GIVES_AND_GETS, gives_and_gets
 from mfd_flower.report.path import is_walk, path_map
 from mfd_flower.report.plots import draw_plots
 from mfd_flower.report.tables import summary_csv, tables_of
@@ -48,6 +48,7 @@ def write_report(folder: Path | str, results: Results) -> Path:
                 "movies": [m for t, r in titled if playable(r) and (m := movie(t, r))],
                 "trees": [(t, version_tree(r["versions"])) for t, r in titled if "versions" in r],
                 "gave": [(t, r["contributions"]) for t, r in titled if "contributions" in r],
+                "given": [(t, found) for t, r in titled if (found := gives_and_gets(r))],
                 "leaks": [(t, leaks_of(r)) for t, r in titled if r.get("leakage")],
                 "drawn": [(t, r["drawn"]) for t, r in titled if r.get("drawn")],
                 "figures": list(map(Markup, drawn)),
@@ -55,7 +56,11 @@ def write_report(folder: Path | str, results: Results) -> Path:
         )
     template = TEMPLATES.get_template("page.html.j2")
     texts["report.html"] = template.render(
-        results=results, scenarios=scenarios, gave=GAVE, gave_away=GAVE_AWAY
+        results=results,
+        scenarios=scenarios,
+        gave=GAVE,
+        gives_and_gets=GIVES_AND_GETS,
+        gave_away=GAVE_AWAY,
     )
     for file, content in texts.items():
         write_text(folder / file, content)

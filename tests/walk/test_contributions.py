@@ -128,13 +128,15 @@ def test_the_report_shows_what_each_node_gave(
     run = settings()
     tables = {
         "seeds": [0],
-        **{name: asdict(getattr(run, name)) for name in ("data", "model", "train")},
+        **{name: asdict(getattr(run, name)) for name in ("model", "train")},
+        "data": asdict(run.data) | {"options": {}},
         "strategies": [{"strategy": "exact-walk", "rounds": 1, "options": run.strategy.keywords()}],
     }
     results = compare(tables, tmp_path / "out", jobs=1)
     page = write_report(tmp_path / "out", results).read_text()
     (told,) = (record["contributions"] for record in results.runs)
-    assert "What each node gave" in page
+    assert "What each node gave</h3>" in page
+    assert "seed 0, contribution: leave-one-out</caption>" in page
     for each in told:
         assert f"<td>{each['node']}</td><td>{each['samples']}</td>" in page
         assert f"<td>{each['squared_error_without']:.4f}</td>" in page
