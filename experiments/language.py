@@ -1,7 +1,7 @@
 """A small language model follows the text: LoRA walks, in two forms, against FedAvg of LoRA.
 
-    python experiments/language.py --json experiments/results/language/summary.json
-    python experiments/language.py --seeds 1 --settings 1
+    python -m experiments.language --json experiments/results/language/summary.json
+    python -m experiments.language --seeds 1 --settings 1
 
 A decoder of Llama's architecture with a token a character, 345,000 parameters, is trained here on a
 third of the topics of Python's own manual (`pydoc_data`, 465 kB of English text and code). The
@@ -17,23 +17,27 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from pydoc_data.topics import topics
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from experiments.small_llama import (
+    NODES,
+    RANK,
+    Text,
+    base_model,
+    perplexity,
+    train,
+    with_factors,
+)
 from mfd_flower.models.lora_terms import OWN, renamed, standing_on
 from mfd_flower.models.tunables import get_tunables, set_tunables
 from mfd_flower.packets import pack
@@ -41,91 +45,10 @@ from mfd_flower.sharing import fuse_lora
 from mfd_flower.sharing.lora import averaged_apart
 from mfd_flower.walk.traits.ensemble import mixed
 
-NODES, TOURS, CONTEXT, BATCH, RANK, ALPHA = 10, 3, 96, 8, 4, 8
+TOURS = 3
 Tensors = dict[str, Tensor]
 Curve = list[tuple[float, float]]
 """Kilobytes so far and perplexity, after each tour."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """What the base model is trained on, what each node has, and the test."""
-
-    public: Tensor
-    nodes: Sequence[Tensor]
-    test: Tensor
-
-    @classmethod
-    def split(cls, seed: int) -> Text:
-        """Deal topics out: a third at random to the base model, the others by the alphabet."""
-        names = sorted(topics)
-        drawn = set(np.random.default_rng(seed).permutation(len(names))[: len(names) // 3])
-        private = [_tokens(topics[n]) for number, n in enumerate(names) if number not in drawn]
-        public = [_tokens(topics[names[number]]) for number in sorted(drawn)]
-        nodes = torch.cat([each[: len(each) * 5 // 6] for each in private]).tensor_split(NODES)
-        test = torch.cat([each[len(each) * 5 // 6 :] for each in private])
-        return cls(torch.cat(public), nodes, test)
-
-
-def _tokens(text: str) -> Tensor:
-    return torch.tensor(list(text.encode("ascii", "replace")))
-
-
-def base_model(text: Text, steps: int, folder: Path, seed: int) -> LlamaForCausalLM:
-    """Return the model that all have, trained on public text; made once."""
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=None,
-        eos_token_id=None,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(config)
-    path = folder / f"base-{seed}-{steps}.pt"
-    if path.exists():
-        model.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        train(model, text.public, steps, 3e-3, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), path)
-    return model.requires_grad_(False)
-
-
-def with_factors(base: nn.Module) -> nn.Module:
-    """Return the model with fresh factors, the only ones that train."""
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj"])
-    torch.manual_seed(0)
-    return inject_adapter_in_model(config, base)
-
-
-def train(model: nn.Module, text: Tensor, steps: int, lr: float, seed: int) -> None:
-    """Take so many steps on windows of the text that the seed draws."""
-    tuned = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(tuned, lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    rng = np.random.default_rng(seed)
-    for _ in range(steps):
-        starts = rng.integers(0, len(text) - CONTEXT, BATCH)
-        batch = torch.stack([text[start : start + CONTEXT] for start in starts.tolist()])
-        loss = model(input_ids=batch, labels=batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(tuned, 1.0)
-        optimizer.step()
-        schedule.step()
-
-
-@torch.inference_mode()
-def perplexity(model: nn.Module, text: Tensor) -> float:
-    """Return the perplexity a character, over windows that follow each other."""
-    windows = text[: len(text) // CONTEXT * CONTEXT].reshape(-1, CONTEXT)
-    losses = [float(model(input_ids=w, labels=w).loss) * len(w) for w in windows.split(64)]
-    return math.exp(sum(losses) / len(windows))
 
 
 def sent(tensors: Mapping[str, Tensor], hop: int) -> tuple[Tensors, int]:
@@ -316,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     show(before, curves, biases)
     if given.json:
         told = {
-            "command": "python experiments/language.py",
+            "command": "mfd reproduce language",
             "seeds": given.seeds,
             "tried": tried,
             "chosen": chosen,

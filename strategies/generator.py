@@ -261,6 +261,8 @@ class Generator(OwnModels, Strategy):
                 decoder = decoder_of(tensors, options.generator.latent, classes)
             except (KeyError, ValueError, RuntimeError):
                 continue  # Who gets it refuses it, by name.
+            if decoder.channels != members.shape[1]:
+                continue  # What it draws is no image of this set: there is nothing to compare.
             # As many of each class on both sides: members and others differ in nothing else.
             rows, alike = [], []
             for label in range(len(counts)):

@@ -133,7 +133,7 @@ class HFSL(OwnLoop, Strategy):
         self.one_process = self.options.link == "queue" and self.options.cluster_size > 1
         """Whether they must be threads of the server's process."""
         self.world = world_of(run.network, run.data.nodes, run.seed)
-        number, by_plan = self.options.clusters, self.options.form == "planned"
+        number, by_plan = max(1, self.options.clusters), self.options.form == "planned"
         self.formation = formation.Formation(
             self.world, number, self.clients, by_plan=by_plan, costs_of=self.costs_of
         )

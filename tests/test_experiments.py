@@ -67,6 +67,11 @@ def test_a_script_writes_its_summary(repository: Path, capsys: Capture) -> None:
     assert json.loads((repository / "out/of-scripts/summary.json").read_text()) == {"found": 1}
 
 
+def test_with_json_its_numbers_are_printed_alone(repository: Path, capsys: Capture) -> None:
+    code, stdout, _ = call(capsys, "reproduce", "of-scripts", "--json")
+    assert (code, json.loads(stdout)) == (0, {"found": 1})
+
+
 @pytest.mark.parametrize(("setting", "samples"), [("small", 20), ("full", 30)])
 def test_a_comparison_has_a_larger_setting(
     repository: Path, setting: str, samples: int, capsys: Capture

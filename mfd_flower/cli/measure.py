@@ -112,7 +112,9 @@ def reproduce(
     if (file := EXPERIMENTS / f"{full}.toml").is_file() and full in comparisons():
         _measure(load_comparison(file), how)
     elif name in scripts() and setting == "small":
-        run_script(name, folder, quiet)
+        run_script(name, folder, quiet or as_json)
+        if as_json:
+            print((folder / "summary.json").read_text(encoding="utf-8"), end="")
     else:
         known = sorted({*comparisons(), *scripts()})
         accepted = f"accepted here: {', '.join(known) or 'nothing; no folder experiments'}"

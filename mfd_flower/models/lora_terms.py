@@ -46,9 +46,8 @@ def standing_on(model: nn.Module, terms: Mapping[str, Tensor]) -> Iterator[None]
     those of all its models, so they are not written to but replaced in this one.
     """
     with ExitStack() as undo:
-        for path in sorted({n.rpartition(".lora_A.")[0] for n in terms if ".lora_A." in n}):
+        for path, names in _by_layer(terms).items():
             layer: Any = model.get_submodule(path)
-            names = sorted(n for n in terms if n.startswith(f"{path}.lora_A."))
             frozen = layer.base_layer.weight
             left = torch.cat([terms[_partner(n)] for n in names], dim=1).to(frozen)
             right = torch.cat([terms[n] for n in names]).to(frozen)
@@ -72,8 +71,9 @@ def stacked(
         If the terms have more ranks than the adapter.
     """
     found: dict[str, Tensor] = {}
+    of_layers = _by_layer(terms)
     for name in (n for n in usual if ".lora_A." in n):
-        theirs = sorted(n for n in terms if renamed(n, adapter_of(n), OWN) == name)
+        theirs = of_layers.get(name.rpartition(".lora_A.")[0], [])
         whole, other = usual[name].clone(), torch.zeros_like(usual[_partner(name)])
         if (used := rank * len(theirs)) > len(whole):
             raise ValueError(f"{name}: {used} ranks of terms, {len(whole)} are there")
@@ -83,6 +83,14 @@ def stacked(
             columns = torch.cat([terms[_partner(n)] for n in theirs], dim=1)
             other[:, :used] = columns * (len(whole) / rank)
         found |= {name: whole, _partner(name): other}
+    return found
+
+
+def _by_layer(terms: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Return the names of the first factors of each layer, sorted, by the layer's path."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(n for n in terms if ".lora_A." in n):
+        found.setdefault(name.rpartition(".lora_A.")[0], []).append(name)
     return found
 
 

@@ -129,8 +129,9 @@ GAVE_AWAY = (
         "epsilon",
         lambda r: "-" if r.get("epsilon") is None else f"{r['epsilon']:.3g}",
         "",
-        "What the noise in its training promises of one image, at the delta of the settings; - "
-        "without noise. How many images of which class a node has is told exactly.",
+        "What the noise in its training promises of one image, at the delta of the settings, if "
+        "nobody knows the seed that drew it; - without noise. How many images of "
+        "which class a node has is told exactly.",
     ),
 )
 """Of the strategy `generator`."""

@@ -47,7 +47,11 @@ def learned(
     """
     checked("horizon", horizon, int, {"low": 1, "high": MOST_ROUNDS})
     checked("noise", noise, float, {"low": 0.0})
-    most = np.broadcast_to(np.asarray(hoped, float), instance.serve_profit.shape)
+    shape = instance.serve_profit.shape
+    try:
+        most = np.broadcast_to(np.asarray(hoped, float), shape)
+    except (TypeError, ValueError):
+        raise ConfigError("hoped", "no such table", f"numbers that fit {shape}") from None
     if not (most >= instance.serve_profit).all():
         raise ConfigError("hoped", float(most.min()), "at least what each level earns")
     rng = np.random.default_rng(seed)

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from mfd_flower.checks import Form
 from mfd_flower.node import Node
 from mfd_flower.records import number, tensors_of, text
-from mfd_flower.routing.sketch import CHARS, Sketch, gaussian_divergence
+from mfd_flower.routing.sketch import CHARS, Sketch
 from mfd_flower.runtime.metered_grid import MeteredGrid
 
 SKETCH, LOSSES = "query.sketch", "query.losses"
@@ -40,20 +41,43 @@ def tell_losses(message: Message, context: Context) -> Message:
 def grouped(sketches: Mapping[str, Sketch], groups: int) -> list[list[str]]:
     """Join nodes whose sketches are alike into so many groups, or as many as there are nodes.
 
-    By average linkage over the divergence of two Gaussians, both ways added up. Groups are in the
-    order of their first nodes.
+    By average linkage over the divergence of two Gaussians, both ways added up. Of n nodes it
+    holds n x n numbers. A node that tells an odd sketch may be a group by itself.
     """
     names = list(sketches)
     if len(names) <= groups:
         return [[name] for name in names]
-    apart = np.array(
-        [[gaussian_divergence(sketches[a], sketches[b]) for b in names] for a in names]
-    )
-    tree = linkage(squareform(apart + apart.T, checks=False), "average")
+    apart = divergences([sketches[name] for name in names])
+    tree = linkage(squareform(apart, checks=False), "average")
     found: dict[int, list[str]] = {}
     for name, group in zip(names, fcluster(tree, groups, "maxclust").tolist(), strict=True):
         found.setdefault(group, []).append(name)
     return list(found.values())
+
+
+def divergences(sketches: Sequence[Sketch]) -> NDArray[np.float64]:
+    r"""Return D(p || q) + D(q || p) of all pairs, ``(n, n)``, as products of matrices.
+
+    .. math::
+
+        \tfrac12 \left( \mathrm{tr}\, \Sigma_q^{-1} \Sigma_p + \mathrm{tr}\, \Sigma_p^{-1} \Sigma_q
+            + \delta^T (\Sigma_p^{-1} + \Sigma_q^{-1}) \delta \right) - k
+
+    with the difference :math:`\delta` of the means; see `routing.sketch.gaussian_divergence`.
+    """
+    means = np.stack([each.mean for each in sketches])
+    factors = np.stack([each.factor for each in sketches])
+    inverse = np.linalg.inv(factors)
+    precision = inverse.transpose(0, 2, 1) @ inverse
+    # Of a pair the second moment about the other's mean is covariance and difference together.
+    moments = factors @ factors.transpose(0, 2, 1) + means[:, :, None] * means[:, None]
+    flat, count = precision.reshape(len(means), -1), means.shape[1]
+    pulls = np.einsum("nij,nj->ni", precision, means)
+    crossed = moments.reshape(len(means), -1) @ flat.T - 2 * means @ pulls.T
+    one_way = crossed + np.einsum("ni,ni->n", pulls, means)
+    apart = (one_way + one_way.T) / 2 - count
+    np.fill_diagonal(apart, 0.0)
+    return np.maximum(apart, 0.0)
 
 
 def ask_groups(grid: MeteredGrid, groups: int, timeout: float) -> list[list[str]]:

@@ -92,7 +92,12 @@ def cut_by_cost(
 
 
 def even_cuts(depth: int, stages: int) -> tuple[int, ...]:
-    """Give every stage as many blocks as any other, or one more or less."""
+    """Give every stage as many blocks as any other, or one more or less.
+
+    With one stage more than blocks the first has Emb alone.
+    """
+    if stages > depth:
+        return tuple(range(depth))
     return tuple(round(depth * place / stages) for place in range(1, stages))
 
 

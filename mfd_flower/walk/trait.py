@@ -41,6 +41,11 @@ class Layer(IntEnum):
     NONE = 7
 
 
+ONE_MODEL = ("admission", "gate", "optimizer", "partial")
+"""Traits that take what travels for the tunables of the run's model: none for those that do not let
+it be."""
+
+
 class Fit(NamedTuple):
     """What training made of the tunables."""
 

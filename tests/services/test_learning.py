@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,9 +42,14 @@ def test_what_is_lost_to_noise_falls_with_the_rounds() -> None:
 
 @pytest.mark.parametrize(
     ("hoped", "noise", "says"),
-    [(0.5, 0.0, "hoped = 0.5: at least what each level earns"), (2.0, -1.0, "noise = -1.0")],
+    [
+        (0.5, 0.0, "hoped = 0.5: at least what each level earns"),
+        (2.0, -1.0, "noise = -1.0"),
+        ("much", 0.0, "hoped = 'no such table': numbers that fit"),
+        ([1.0, 2.0, 3.0], 0.0, "hoped = 'no such table': numbers that fit"),
+    ],
 )
-def test_what_is_no_hope_is_refused(hoped: float, noise: float, says: str) -> None:
+def test_what_is_no_hope_is_refused(hoped: Any, noise: float, says: str) -> None:
     instance = ServiceInstance([[1.0, 1.5]], [[0.1]])
     with pytest.raises(ConfigError, match=says):
         learned(instance, 3, hoped, noise=noise)

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
-from mfd_flower.models.generator import GeneratorOptions
+from mfd_flower.models.generator import Decoder, GeneratorOptions
 from mfd_flower.records import tensors_of
 from mfd_flower.report.page import write_report
 from mfd_flower.results import Results
@@ -147,6 +147,28 @@ def test_a_claim_of_many_samples_costs_the_experimenter_nothing(
     found = trial(run_of(rounds=1, images=2, generator={"epochs": 1}))
     assert isinstance(found.strategy, Generator)
     assert set(found.strategy.leakage) == {"n0", "n2", "n3"}
+
+
+@pytest.mark.parametrize("kind", ["colours", "nan"])
+def test_a_generator_of_other_images_does_not_end_the_run(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Generator.client_actions["train.generator"]
+
+    def lying(message: Any, context: Any) -> Any:
+        reply = real(message, context)
+        if context.node_config["partition-id"] == 1:
+            other = Decoder(16, 10, 3 if kind == "colours" else 1).state_dict()
+            if kind == "nan":
+                other = {name: torch.full_like(t, torch.nan) for name, t in other.items()}
+            reply.content["arrays"] = ArrayRecord(other)
+        return reply
+
+    monkeypatch.setitem(Generator.client_actions, "train.generator", lying)
+    found = trial(run_of(rounds=1, images=2, generator={"epochs": 1}))
+    assert isinstance(found.strategy, Generator)
+    assert {"n0", "n2", "n3"} <= set(found.strategy.leakage)
+    assert set(found.strategy.drawn["nodes"]) == set(found.strategy.leakage)
 
 
 @pytest.mark.parametrize(

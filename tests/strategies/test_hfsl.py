@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mfd_flower.checks import ConfigError
 from mfd_flower.config import RunConfig
+from mfd_flower.models.residents import model_for
+from mfd_flower.models.stages import split_model
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.runtime.runner import run_locally
 from mfd_flower.strategy import build_strategy, parameters_of
@@ -79,6 +81,22 @@ def test_one_cluster_is_centralised_training_on_its_firsts_data(
     for step in (1, 2):
         tensors, _ = Node(run, 0).fit(tensors, step=step)
     assert_close(trained(run)[0], tensors)
+
+
+@pytest.mark.parametrize("members", range(1, 9))
+def test_whoever_is_left_of_emb_blocks_and_head_shares_them(
+    make_run: MakeRun, members: int
+) -> None:
+    """Of six blocks: a cluster of eight that loses members goes on with cuts that there are."""
+    data = {"nodes": 8, "train_samples": 80}
+    options = {"cluster_size": 8, "cuts": [0, 1, 2, 3, 4, 5, 6]}
+    strategy = build_strategy(make_run("hfsl", data=data, options=options))
+    assert isinstance(strategy, HFSL)
+    cuts = strategy.cuts(members)
+    assert cuts is not None
+    stages = split_model(model_for(strategy.run), cuts)
+    assert len(stages) == members
+    assert [block for stage in stages for block in stage.blocks] == list(range(6))
 
 
 def test_who_has_emb_alone_needs_next_to_nothing_and_gets_no_gradient(make_run: MakeRun) -> None:

@@ -22,7 +22,7 @@ from mfd_flower.checks import bounded
 from mfd_flower.config import RunConfig
 from mfd_flower.own_model import OWN, QUERY, show_own
 from mfd_flower.packets import Packet, PacketError
-from mfd_flower.walk.trait import Fit, Layer, Training, Trait
+from mfd_flower.walk.trait import ONE_MODEL, Fit, Layer, Training, Trait
 
 if TYPE_CHECKING:
     from mfd_flower.walk.relay import Relay
@@ -34,16 +34,7 @@ class Ensemble(Trait):
     """Carry several models, and mix them by local loss."""
 
     layer: ClassVar[Layer] = Layer.RESIZE
-    excludes: ClassVar = (
-        "admission",
-        "gate",
-        "merge",
-        "optimizer",
-        "partial",
-        "resize",
-        "teach",
-        "terms",
-    )
+    excludes: ClassVar = (*ONE_MODEL, "merge", "resize", "teach", "terms")
     actions: ClassVar = {QUERY: show_own}
     links: ClassVar = {QUERY: "relay"}
 

@@ -21,7 +21,7 @@ from mfd_flower.models.resizing import Resizing, resizing
 from mfd_flower.node import Node
 from mfd_flower.records import tensors_of
 from mfd_flower.scaling import Cut
-from mfd_flower.walk.trait import Fit, Layer, Training, Trait
+from mfd_flower.walk.trait import ONE_MODEL, Fit, Layer, Training, Trait
 from mfd_flower.walk.visit import Visit
 
 OWN = "resize"
@@ -35,7 +35,7 @@ class Resize(Trait):
     """Train the model at each node's own size."""
 
     layer: ClassVar[Layer] = Layer.RESIZE
-    excludes: ClassVar = ("optimizer", "partial", "gate", "admission")
+    excludes: ClassVar = ONE_MODEL
     own_models: ClassVar = "sized"
 
     recover_epochs: int = bounded(0, 0)

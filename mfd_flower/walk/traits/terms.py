@@ -30,7 +30,7 @@ from mfd_flower.models.lora_terms import (
 from mfd_flower.models.residents import model_for
 from mfd_flower.node import Node, initial_tunables
 from mfd_flower.packets import Packet, PacketError
-from mfd_flower.walk.trait import Fit, Layer, Training, Trait
+from mfd_flower.walk.trait import ONE_MODEL, Fit, Layer, Training, Trait
 
 if TYPE_CHECKING:
     from mfd_flower.walk.plan import Plan
@@ -45,15 +45,7 @@ class Terms(Trait):
     """Let every node add a low-rank term of its own."""
 
     layer: ClassVar[Layer] = Layer.RESIZE
-    excludes: ClassVar = (
-        "admission",
-        "gate",
-        "merge",
-        "optimizer",
-        "partial",
-        "resize",
-        "teach",
-    )
+    excludes: ClassVar = (*ONE_MODEL, "merge", "resize", "teach")
 
     rank: int = bounded(1, 1, 1024)
     """Of each node's term; `model.lora_rank` is that of their sum, so many a node or more."""
